@@ -1,0 +1,46 @@
+"""Shared fixtures: where the real data and the parity model are, and how to run the real commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable) or ROOT.parent / "shared" / default)
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent; set {variable} to run this test")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real corpora, or a skip with the reason."""
+    return _folder("FAIRBEAM_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder of models for parity tests, or a skip with the reason."""
+    return _folder("FAIRBEAM_MODELS", "models")
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run an installed command as a user would; returns the finished process, output as text."""
+
+    def run_command(*command: object, check: bool = True, **options) -> subprocess.CompletedProcess[str]:
+        name, *arguments = (str(part) for part in command)
+        executable = Path(sys.executable).parent / name
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        done = subprocess.run([str(executable), *arguments], text=True, capture_output=True,
+                              env=environment, timeout=600, **options)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{' '.join([name, *arguments])} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    return run_command
