@@ -74,7 +74,7 @@ def read_lines(path: str | Path) -> list[str]:
         InputError: the file is missing, is a folder, or is not UTF-8.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # a pipe such as <(zcat FILE) is neither a regular file nor refused
         raise InputError(f"{path}: no such file")
     with path.open("rb") as stream:
         return list(stream_lines(stream, str(path)))

@@ -1,6 +1,7 @@
 """The ``fairbeam`` command: one file per subcommand, each of them thin.
 
 A subcommand's module has a function ``command``; its signature is the command line and its docstring the help.
+``SETTINGS``, where a module has it, goes to typer.
 """
 
 import importlib
@@ -26,7 +27,7 @@ def main() -> None:
     # Import only what was asked for: `fairbeam score` need not wait for torch.
     for name in (asked,) if asked in COMMANDS else COMMANDS:
         module = importlib.import_module(f"fairbeam.cli.{name}")
-        app.command(name.replace("_", "-"))(module.command)
+        app.command(name.replace("_", "-"), **getattr(module, "SETTINGS", {}))(module.command)
     if asked in COMMANDS:
         app.callback()(lambda: None)  # one command alone would otherwise lose its name
     try:

@@ -1,0 +1,80 @@
+"""``fairbeam report``: one HTML page with the training curve, scores and samples of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairbeam.cli._options import Metric, MultiValueCommand, read_scored
+from fairbeam.errors import ConfigError, InputError
+from fairbeam.files import read_parallel
+from fairbeam.report import Report, Sample, environment, read_attention, read_training_log, write_report
+from fairbeam.scoring import Score, evaluate
+
+SETTINGS = {"cls": MultiValueCommand}
+
+
+def command(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The HTML file to write.")],
+    log: Annotated[Path | None, typer.Option("--log", help="What fairseq-train logged.")] = None,
+    hypotheses: Annotated[str | None, typer.Option("--hypotheses", help="The model's output.")] = None,
+    references: Annotated[
+        list[str] | None, typer.Option("--reference", help="Raw references; several files are welcome.")
+    ] = None,
+    references_tab: Annotated[
+        bool,
+        typer.Option("--references-tab", help="Each reference line holds one or more, separated by tabs."),
+    ] = False,
+    source: Annotated[str | None, typer.Option("--source", help="The text that was translated.")] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option("--attention", help="JSON: [{source, target, weights}, ...], entry n for line n."),
+    ] = None,
+    metrics: Annotated[
+        list[Metric] | None, typer.Option("--metrics", "-m", help="One or several.  [default: bleu chrf]")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="How many sentences to show.")] = 10,
+    title: Annotated[str, typer.Option("--title", help="The heading.")] = "Training report",
+) -> None:
+    """Write a self-contained page: training curve, scores with signatures, samples with attention."""
+    if log is None and hypotheses is None:
+        raise ConfigError("nothing to report; expected --log, or --hypotheses with --reference, or all three")
+    scores: list[Score] = []
+    shown: list[Sample] = []
+    if hypotheses is not None:
+        if not references:
+            raise ConfigError("--hypotheses without --reference; expected the references to score against")
+        entries, outputs = read_scored(references, [hypotheses], tabs=references_tab)
+        lines = outputs[hypotheses]
+        scores = evaluate(lines, entries, [metric.value for metric in metrics or (Metric.bleu, Metric.chrf)])
+        shown = _samples(samples, lines, entries, source=source, hypotheses=hypotheses, attention=attention)
+    points = read_training_log(log) if log else []
+    write_report(
+        output, Report(title=title, points=points, scores=scores, samples=shown, facts=environment())
+    )
+    typer.echo(output)
+
+
+def _samples(
+    count: int,
+    lines: list[str],
+    references: list[tuple[str, ...]],
+    *,
+    source: str | None,
+    hypotheses: str,
+    attention: Path | None,
+) -> list[Sample]:
+    """The first sentences, unchosen, as the files have them."""
+    sources = read_parallel(hypotheses, source)[1] if source else [""] * len(lines)
+    maps = read_attention(attention) if attention else []
+    if len(maps) > len(lines):
+        raise InputError(f"{attention} has {len(maps)} entries but {hypotheses} has {len(lines)} lines")
+    return [
+        Sample(
+            source=sources[n],
+            references=references[n],
+            hypothesis=lines[n],
+            attention=maps[n] if n < len(maps) else None,
+        )
+        for n in range(min(count, len(lines)))
+    ]

@@ -1,0 +1,109 @@
+"""``fairbeam translate``: plain text in, plain text out, a line for a line."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fairbeam.errors import InputError
+from fairbeam.files import stream_lines
+from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
+
+
+def command(
+    models: Annotated[list[Path], typer.Argument(help="A bundle or a fairseq checkpoint; several are an ensemble.")],
+    input_file: Annotated[Path | None, typer.Option("--input", "-i", help="Text to translate; default stdin.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default stdout.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the dictionaries and the subword model.")] = None,
+    source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="Source language.")] = None,
+    target_lang: Annotated[str | None, typer.Option("--target-lang", "-t", help="Target language.")] = None,
+    beam: Annotated[int | None, typer.Option(help="Beam size. [default: the model's, or 5]", show_default=False)] = None,
+    nbest: Annotated[int, typer.Option(help="Translations of each line, on lines of their own.")] = 1,
+    lenpen: Annotated[float | None, typer.Option(help="Length penalty.", show_default=False)] = None,
+    min_len: Annotated[int | None, typer.Option(help="Fewest tokens.", show_default=False)] = None,
+    max_len_a: Annotated[float | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
+    max_len_b: Annotated[int | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
+    unkpen: Annotated[float | None, typer.Option(help="Penalty of <unk>.", show_default=False)] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No n-gram twice.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
+    buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    workers: Annotated[int | None, typer.Option(help="Decoding threads. [default: cores]", show_default=False)] = None,
+    scores: Annotated[bool, typer.Option(help="Put the score and a tab before each translation.")] = False,
+    too_long: Annotated[TooLong, typer.Option(help="Sentences longer than the model reads.")] = TooLong.ERROR,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Translate lines of text with MODEL; several models are an ensemble.
+
+    One line out for each line in, in the same order; an empty line stays empty. With --nbest N there are N lines out
+    for each line in. Input is streamed: memory does not grow with it.
+    """
+    options = {"beam": beam, "lenpen": lenpen, "min_len": min_len, "max_len_a": max_len_a, "max_len_b": max_len_b,
+               "unkpen": unkpen, "no_repeat_ngram_size": no_repeat_ngram_size, "nbest": nbest}  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    interactive = input_file is None and sys.stdin.isatty()
+    limits = DecodingLimits(batch_size=batch_size, max_tokens=max_tokens, too_long=too_long,
+                            buffer_size=1 if interactive else buffer_size)
+    files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
+    model = load(*models, precision=precision, device=device, workers=workers, files=files)
+    with _reader(input_file) as lines, _writer(output) as write, _progress(quiet or output is None) as advance:
+        for translations in model.stream(lines, limits=limits, **given):
+            write("".join(_line(translation, scores) for translation in translations))
+            advance()
+
+
+def _line(translation: Translation, scores: bool) -> str:
+    return f"{translation.score:.4f}\t{translation.text}\n" if scores else f"{translation.text}\n"
+
+
+@contextlib.contextmanager
+def _reader(path: Path | None) -> Iterator[Iterator[str]]:
+    if path is None:
+        yield stream_lines(sys.stdin.buffer, "standard input")
+        return
+    if not path.exists() or path.is_dir():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as stream:
+        yield stream_lines(stream, str(path))
+
+
+@contextlib.contextmanager
+def _writer(path: Path | None):  # type: ignore[no-untyped-def]
+    """A function that writes text; a file gets its name when it is complete, until then it is ``PATH.partial``."""
+    if path is None:
+
+        def write_out(text: str) -> None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+        yield write_out
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        stream: IO[str] = partial.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with stream:
+            yield stream.write
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); what was done is in {partial}") from None
+    except InputError as error:
+        raise InputError(f"{error}. What was done is in {partial}") from None
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _progress(hidden: bool):  # type: ignore[no-untyped-def]
+    """A function that counts one more sentence on a progress bar on stderr."""
+    columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+        task = progress.add_task("translating", total=None)
+        yield lambda: progress.advance(task)

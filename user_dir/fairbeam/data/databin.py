@@ -1,0 +1,333 @@
+"""A binarised data folder: what is in it, and whether it is sound.
+
+A folder that ``fairbeam prepare`` wrote is a fairseq ``data-bin`` (``SPLIT.SRC-TGT.LANG.bin`` and ``.idx``,
+``dict.LANG.txt``) with three things more: the manifest ``fairbeam.json``, the subword model, and the text as
+it was, in ``raw/SPLIT.LANG``. A folder from ``fairseq-preprocess`` has none of the three and is described
+from the names of its files.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from fairbeam.data.indexed import IndexedReader
+from fairbeam.errors import InputError
+from fairbeam.files import atomic_write, read_lines, stream_lines
+from fairbeam.text import Dictionary, SentencePiece, Subwords, find_model
+
+MANIFEST = "fairbeam.json"
+FORMAT = 1
+_MAX_MANIFEST_BYTES = 2**20
+_FILE_NAME = re.compile(r"[\w][\w.+-]*")
+
+
+class References(StrEnum):
+    """How a target line holds its references."""
+
+    NONE = "none"  # the line is one reference
+    TAB = "tab"  # tabs separate several; the first is the one binarised
+
+    def separate(self, line: str) -> tuple[str, ...]:
+        """The references of a raw target line, at least one."""
+        return tuple(line.split("\t")) if self is References.TAB else (line,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubwordFiles:
+    """Where the subword models are.
+
+    Attributes:
+        kind: the library that reads them; ``sentencepiece`` is the only one so far.
+        source: file name of the source's model.
+        target: file name of the target's, often the same.
+    """
+
+    kind: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What ``fairbeam.json`` holds.
+
+    Attributes:
+        source: source language.
+        target: target language.
+        splits: sentences of each split.
+        subwords: the subword models' files.
+        joined_dictionary: whether both languages share one dictionary.
+        references: how raw target lines hold references.
+        format: version of this layout.
+    """
+
+    source: str
+    target: str
+    splits: dict[str, int]
+    subwords: SubwordFiles
+    joined_dictionary: bool
+    references: References = References.NONE
+    format: int = FORMAT
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a manifest.
+
+        Raises:
+            InputError: the file is missing, too large, not JSON, of another format, or has fields missing,
+                unknown or of the wrong type.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_MANIFEST_BYTES + 1)
+        if len(text) > _MAX_MANIFEST_BYTES:
+            raise InputError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes; not a manifest")
+        try:
+            return cls.from_json(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not JSON ({error})") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The manifest of a parsed JSON object.
+
+        Raises:
+            InputError: another format, or fields missing, unknown or of the wrong type.
+        """
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise InputError(f"format {value.get('format')!r}; this version reads format {FORMAT}")
+        fields = _checked(cls, value, "the manifest")
+        for split, count in fields["splits"].items():
+            if type(count) is not int or count < 0:
+                raise InputError(f"splits: {split!r} has {count!r} sentences; expected a number")
+        subwords = SubwordFiles(**_checked(SubwordFiles, fields["subwords"], "subwords"))
+        if subwords.kind != "sentencepiece":
+            raise InputError(f"subwords: kind {subwords.kind!r}; expected 'sentencepiece'")
+        names = [fields["source"], fields["target"], subwords.source, subwords.target, *fields["splits"]]
+        for name in names:
+            # They become parts of paths: nothing that leaves the folder.
+            if not _FILE_NAME.fullmatch(name):
+                raise InputError(f"{name!r} is not a plain name")
+        try:
+            references = References(fields["references"])
+        except ValueError:
+            known = [str(kind) for kind in References]
+            raise InputError(f"references {fields['references']!r}; expected one of {known}") from None
+        return cls(**{**fields, "subwords": subwords, "references": references})
+
+    def save(self, path: str | Path) -> None:
+        """Write the file that ``load`` reads back to an equal manifest."""
+        with atomic_write(path) as stream:
+            json.dump(dataclasses.asdict(self), stream, indent=2, ensure_ascii=False)
+            stream.write("\n")
+
+
+def _checked(cls: type, value: object, where: str) -> dict[str, Any]:
+    """``value`` as the fields of a dataclass: all of them, no others, each of its JSON type."""
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected an object, found {type(value).__name__}")
+    types = {item.name: item.type for item in dataclasses.fields(cls)}
+    if value.keys() != types.keys():
+        missing, unknown = sorted(types.keys() - value.keys()), sorted(value.keys() - types.keys())
+        raise InputError(f"{where}: missing fields {missing}, unknown fields {unknown}")
+    for name, expected in types.items():
+        json_type = expected if expected in (str, int, bool) else str if expected is References else dict
+        if type(value[name]) is not json_type:
+            raise InputError(f"{where}: {name} is {value[name]!r}; expected {json_type.__name__}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One language of one split: ``prefix`` with ``.bin`` and ``.idx``."""
+
+    split: str
+    language: str | None  # None in a data-bin for language models
+    prefix: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBin:
+    """A folder of binarised splits.
+
+    Attributes:
+        folder: where it is.
+        source: source language, None in a data-bin for language models.
+        target: target language, None likewise.
+        streams: what is binarised, by split and language.
+        manifest: what ``fairbeam prepare`` says of it, None in a folder from ``fairseq-preprocess``.
+    """
+
+    folder: Path
+    source: str | None
+    target: str | None
+    streams: tuple[Stream, ...] = field(repr=False)
+    manifest: Manifest | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Describe a folder from its manifest and its files' names.
+
+        Raises:
+            InputError: there is no such folder, nothing binarised is in it, it has several language pairs,
+                or its manifest is malformed.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such data folder")
+        path = folder / MANIFEST
+        manifest = Manifest.load(path) if path.is_file() else None
+        found = [_named(index.with_suffix("")) for index in sorted(folder.glob("*.idx"))]
+        pairs = {pair for pair, _ in found}
+        if manifest:
+            pair: tuple[str | None, str | None] = (manifest.source, manifest.target)
+        elif len(pairs) == 1:
+            pair = pairs.pop()
+        elif pairs:
+            raise InputError(f"{folder}: binarised for several language pairs: {sorted(map(str, pairs))}")
+        else:
+            raise InputError(f"{folder}: no binarised data (*.idx) in it; is this a data-bin folder?")
+        streams = tuple(stream for _, stream in found)
+        return cls(folder=folder, source=pair[0], target=pair[1], streams=streams, manifest=manifest)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits, those the manifest names first."""
+        named = self.manifest.splits if self.manifest else {}
+        return tuple(dict.fromkeys([*named, *(stream.split for stream in self.streams)]))
+
+    @property
+    def references(self) -> References:
+        """How raw target lines hold references."""
+        return self.manifest.references if self.manifest else References.NONE
+
+    def dictionary_path(self, language: str | None) -> Path:
+        """Where the dictionary of a language is."""
+        return self.folder / (f"dict.{language}.txt" if language else "dict.txt")
+
+    def prefix(self, split: str, language: str) -> Path:
+        """Path of a split's binarised side, without ``.bin`` and ``.idx``."""
+        return self.folder / f"{split}.{self.source}-{self.target}.{language}"
+
+    def raw_path(self, split: str, language: str) -> Path:
+        """Where the text of a split's side is, if it was kept."""
+        return self.folder / "raw" / f"{split}.{language}"
+
+    def raw_lines(self, split: str, language: str) -> list[str] | None:
+        """The text of a split's side as it was before binarisation, None where it was not kept."""
+        return raw_lines(self.folder, split, language)
+
+    def raw_references(self, split: str) -> list[tuple[str, ...]] | None:
+        """The references of each sentence of a split, None where the text was not kept."""
+        lines = self.raw_lines(split, self.target) if self.target else None
+        return None if lines is None else [self.references.separate(line) for line in lines]
+
+    def subwords(self, language: str | None = None) -> Subwords | None:
+        """The subword model of a language (by default the source's), None where there is none.
+
+        Raises:
+            InputError: the manifest names a model that is missing, or the file is not a model.
+        """
+        if self.manifest:
+            files = self.manifest.subwords
+            name = files.target if language == self.target else files.source
+            return SentencePiece.load(self.folder / name)
+        model = find_model(self.folder, language)
+        return SentencePiece.load(model) if model else None
+
+    def check(self) -> list[str]:
+        """What is wrong with the folder, a sentence each; empty if it is sound. Reads every file."""
+        return list(_problems(self))
+
+
+def raw_lines(folder: str | Path, split: str, language: str) -> list[str] | None:
+    """The text of a split's side as it was before binarisation, None where it was not kept."""
+    path = Path(folder) / "raw" / f"{split}.{language}"
+    return read_lines(path) if path.is_file() else None
+
+
+def find_subwords(folder: str | Path, language: str | None = None) -> Subwords | None:
+    """The subword model of a data folder, None where there is none."""
+    return DataBin.open(folder).subwords(language)
+
+
+def check(folder: str | Path) -> list[str]:
+    """What is wrong with a data folder, a sentence each; empty if it is sound. Reads every file."""
+    try:
+        return DataBin.open(folder).check()
+    except InputError as error:
+        return [str(error)]
+
+
+def _named(prefix: Path) -> tuple[tuple[str | None, str | None], Stream]:
+    """The language pair and the stream that a file's name states, as fairseq reads it."""
+    parts = prefix.name.split(".")
+    if len(parts) == 3 and parts[1].count("-") == 1:
+        source, target = parts[1].split("-")
+        return (source, target), Stream(split=parts[0], language=parts[2], prefix=prefix)
+    return (None, None), Stream(split=prefix.name, language=None, prefix=prefix)
+
+
+def _problems(data: DataBin) -> Iterator[str]:
+    sizes: dict[str | None, int] = {}
+    counts: dict[str, dict[str | None, int]] = {split: {} for split in data.splits}
+    for language in dict.fromkeys(stream.language for stream in data.streams):
+        try:
+            sizes[language] = len(Dictionary.load(data.dictionary_path(language)))
+        except InputError as error:
+            yield str(error)
+    for stream in data.streams:
+        try:
+            reader = IndexedReader(stream.prefix)
+        except InputError as error:
+            yield str(error)
+            continue
+        counts[stream.split][stream.language] = len(reader)
+        largest = reader.max_id()
+        if stream.language in sizes and largest >= sizes[stream.language]:
+            yield (
+                f"{stream.prefix}.bin: id {largest}, but {data.dictionary_path(stream.language)} has "
+                f"{sizes[stream.language]} tokens"
+            )
+    for split, found in counts.items():
+        yield from _split_problems(data, split, found)
+    try:
+        for language in (data.source, data.target):
+            data.subwords(language)
+    except InputError as error:
+        yield str(error)
+
+
+def _split_problems(data: DataBin, split: str, counts: dict[str | None, int]) -> Iterator[str]:
+    if len(set(counts.values())) > 1:
+        named = ", ".join(f"{count} in {language}" for language, count in counts.items())
+        yield f"{data.folder}: the sides of {split} have different numbers of sentences: {named}"
+    for language, count in counts.items():
+        path = data.raw_path(split, str(language))
+        if not path.is_file():
+            continue
+        try:
+            with path.open("rb") as stream:
+                lines = sum(1 for _ in stream_lines(stream, str(path)))
+        except InputError as error:
+            yield str(error)
+            continue
+        if lines != count:
+            yield f"{path}: {lines} lines, but {count} sentences are binarised"
+    if data.manifest:
+        expected = data.manifest.splits.get(split)
+        for language in (data.source, data.target):
+            if expected is None or counts.get(language) != expected:
+                yield (
+                    f"{data.folder}: {split} has {counts.get(language, 'no')} sentences in {language}; "
+                    f"{MANIFEST} says {expected if expected is not None else 'nothing of it'}"
+                )

@@ -1,0 +1,216 @@
+"""fairseq's ``transformer`` architectures (Vaswani et al., 2017), as fairseq 0.12 names their weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fairbeam.errors import CheckpointError
+from fairbeam.families.weights import Row, affine, read_weights, same, write_weights
+from fairbeam.network import (
+    Activation,
+    DropoutConfig,
+    Network,
+    NetworkConfig,
+    NormPlacement,
+    PositionConfig,
+    PositionKind,
+    StackConfig,
+)
+
+ARCHITECTURES = frozenset({
+    "transformer",
+    "transformer_tiny",
+    "transformer_iwslt_de_en",
+    "transformer_wmt_en_de",
+    "transformer_vaswani_wmt_en_de_big",
+    "transformer_vaswani_wmt_en_fr_big",
+    "transformer_wmt_en_de_big",
+    "transformer_wmt_en_de_big_t2t",
+})
+
+OWN_PREFIX = "network."
+"""Where the plugin's model keeps our network among its parameters."""
+
+PAD = 1
+"""Where fairseq's dictionaries put ``<pad>``; position numbers start behind it."""
+
+_ACTIVATIONS = {
+    "relu": Activation.RELU,
+    "relu_squared": Activation.RELU_SQUARED,
+    "gelu": Activation.GELU,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_accurate": Activation.GELU_TANH,
+    "tanh": Activation.TANH,
+    "linear": Activation.LINEAR,
+}
+
+# Options that change the network in ways NetworkConfig does not express, with the value that leaves it alone.
+_MUST_BE = {
+    "adaptive_input": False,
+    "adaptive_softmax_cutoff": None,
+    "cross_self_attention": False,
+    "no_cross_attention": False,
+    "char_inputs": False,
+    "base_layers": 0,
+    "encoder_layers_to_keep": None,
+    "decoder_layers_to_keep": None,
+    "scale_attn": False,
+    "scale_fc": False,
+    "scale_heads": False,
+    "scale_resids": False,
+}
+
+
+class UnsupportedArchitecture(CheckpointError):  # noqa: N818 - reads as what it is
+    """A fairseq model that has no conversion into our network."""
+
+
+def _layer_rows(stack: str) -> tuple[Row, ...]:
+    ours, theirs = f"{stack}.layers.{{i}}", f"{stack}.layers.{{i}}"
+    attention = f"{theirs}.self_attn"
+    return (
+        *affine(f"{ours}.self_attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv")),
+        *affine(f"{ours}.self_attention.output", f"{attention}.out_proj"),
+        *affine(f"{ours}.self_attention_residual.norm", f"{theirs}.self_attn_layer_norm"),
+        *affine(f"{ours}.cross_attention.query", f"{theirs}.encoder_attn.q_proj"),
+        *affine(f"{ours}.cross_attention.key_value", *(f"{theirs}.encoder_attn.{part}_proj" for part in "kv")),
+        *affine(f"{ours}.cross_attention.output", f"{theirs}.encoder_attn.out_proj"),
+        *affine(f"{ours}.cross_attention_residual.norm", f"{theirs}.encoder_attn_layer_norm"),
+        *affine(f"{ours}.inner", f"{theirs}.fc1"),
+        *affine(f"{ours}.outer", f"{theirs}.fc2"),
+        *affine(f"{ours}.feed_forward_residual.norm", f"{theirs}.final_layer_norm"),
+    )
+
+
+def _stack_rows(stack: str, embedding: str) -> tuple[Row, ...]:
+    return (
+        same(f"{embedding}.weight", f"{stack}.embed_tokens.weight"),
+        same(f"{embedding}.positions.weight", f"{stack}.embed_positions.weight"),
+        *affine(f"{embedding}.norm", f"{stack}.layernorm_embedding"),
+        *_layer_rows(stack),
+        *affine(f"{stack}.final_norm", f"{stack}.layer_norm"),
+    )
+
+
+ROWS = (
+    *_stack_rows("encoder", "source_embedding"),
+    *_stack_rows("decoder", "target_embedding"),
+    same("head.weight", "decoder.output_projection.weight"),
+)
+
+_NOT_WEIGHTS = frozenset(
+    f"{stack}.{name}"
+    for stack in ("encoder", "decoder")
+    for name in ("version", "embed_positions._float_tensor", "embed_positions.weights")
+)
+
+
+def config_from_options(options: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int) -> NetworkConfig:
+    """The network that fairseq's model options describe.
+
+    Args:
+        options: fairseq's flat model options (``encoder_embed_dim``, …), missing ones at fairseq's defaults.
+        source_vocabulary: source dictionary size. target_vocabulary: target dictionary size.
+
+    Raises:
+        UnsupportedArchitecture: an option asks for what the network cannot do; names it.
+    """
+    for name, neutral in _MUST_BE.items():
+        if (options.get(name) or neutral) != neutral:
+            raise UnsupportedArchitecture(f"fairseq option {name}={options[name]!r} has no conversion")
+    shared = bool(options.get("share_all_embeddings") or options.get("merge_src_tgt_embed"))
+    return NetworkConfig(
+        source_vocabulary=source_vocabulary,
+        target_vocabulary=target_vocabulary,
+        encoder=_stack_config(options, "encoder", "max_source_positions"),
+        decoder=_stack_config(options, "decoder", "max_target_positions"),
+        share_embeddings=shared,
+        tie_output=shared or bool(options.get("share_decoder_input_output_embed")),
+        dropout=DropoutConfig(
+            residual=float(options.get("dropout") or 0.0),
+            attention=float(options.get("attention_dropout") or 0.0),
+            activation=float(options.get("activation_dropout") or options.get("relu_dropout") or 0.0),
+        ),
+    )
+
+
+def _stack_config(options: Mapping[str, Any], stack: str, max_positions: str) -> StackConfig:
+    def option(name: str, default: Any) -> Any:
+        value = options.get(f"{stack}_{name}")
+        return default if value is None else value
+
+    dim = int(option("embed_dim", 512))
+    for name in ("input_dim", "output_dim"):
+        if int(option(name, dim)) != dim:
+            raise UnsupportedArchitecture(
+                f"fairseq option {stack}_{name}={option(name, dim)} differs from {stack}_embed_dim={dim}; "
+                "projected embeddings have no conversion"
+            )
+    activation = options.get("activation_fn") or "relu"
+    if activation not in _ACTIVATIONS:
+        raise UnsupportedArchitecture(f"fairseq option activation_fn={activation!r} has no conversion")
+    if options.get("no_token_positional_embeddings"):
+        kind = PositionKind.NONE
+    else:
+        kind = PositionKind.LEARNED if option("learned_pos", False) else PositionKind.SINUSOIDAL
+    pre_norm = bool(option("normalize_before", False))
+    return StackConfig(
+        layers=int(option("layers", 6)),
+        dim=dim,
+        heads=int(option("attention_heads", 8)),
+        ffn_dim=int(option("ffn_embed_dim", 2048)),
+        activation=_ACTIVATIONS[activation],
+        norm_placement=NormPlacement.PRE if pre_norm else NormPlacement.POST,
+        positions=PositionConfig(kind=kind, max_positions=int(options.get(max_positions) or 1024), offset=PAD + 1),
+        scale_embedding=not options.get("no_scale_embedding"),
+        embedding_norm=bool(options.get("layernorm_embedding")),
+        final_norm=pre_norm and not (stack == "decoder" and options.get("no_decoder_final_norm")),
+        layer_drop=float(option("layerdrop", 0.0)),
+    )
+
+
+def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
+    """The network of a fairseq ``transformer`` state dictionary, in float32.
+
+    Args:
+        options: as for ``config_from_options``.
+        weights: fairseq's state dictionary (``checkpoint["model"]``), float32 or float16.
+
+    Raises:
+        CheckpointError: the weights do not fit the options.
+        UnsupportedArchitecture: an option has no conversion.
+    """
+    try:
+        vocabularies = [len(weights[f"{stack}.embed_tokens.weight"]) for stack in ("encoder", "decoder")]
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint has no tensor {error}; is it an encoder-decoder Transformer?") from None
+    network = Network(config_from_options(options, *vocabularies))
+    upgraded = dict(weights)
+    # Checkpoints from before 0.9 leave a tied output projection out.
+    upgraded.setdefault("decoder.output_projection.weight", upgraded["decoder.embed_tokens.weight"])
+    state = read_weights(ROWS, upgraded, network.state_dict(), _NOT_WEIGHTS)
+    network.load_state_dict(state)
+    return network
+
+
+def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
+    """The network of a checkpoint of ``--arch fairbeam_transformer``, whose weights have our own names.
+
+    Raises:
+        CheckpointError: the weights do not fit the options; lists every name.
+    """
+    own = {name.removeprefix(OWN_PREFIX): tensor for name, tensor in weights.items()}
+    try:
+        vocabularies = [len(own[f"{side}_embedding.weight"]) for side in ("source", "target")]
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint has no tensor {error}") from None
+    network = Network(config_from_options(options, *vocabularies))
+    rows = [same(name, name) for name in network.state_dict()]
+    network.load_state_dict(read_weights(rows, own, network.state_dict(), frozenset()))
+    return network
+
+
+def save_weights(network: Network) -> dict[str, Tensor]:
+    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
+    return write_weights(ROWS, network.state_dict())

@@ -1,0 +1,98 @@
+"""The one mechanism that reads and writes weights: an aligned table, used in both directions.
+
+A row says which tensor of ours is which tensors of theirs. Several of theirs are joined along the first axis
+(query, key and value projections into one). ``{i}`` stands for a layer number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fairbeam.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of ours and the tensors of theirs that make it up, joined along the first axis."""
+
+    ours: str
+    theirs: tuple[str, ...]
+
+    def at(self, layer: int) -> "Row":
+        """The row for one layer."""
+        return replace(
+            self,
+            ours=self.ours.replace("{i}", str(layer)),
+            theirs=tuple(name.replace("{i}", str(layer)) for name in self.theirs),
+        )
+
+
+def same(ours: str, theirs: str) -> Row:
+    """One tensor, two names."""
+    return Row(ours, (theirs,))
+
+
+def affine(ours: str, *theirs: str) -> tuple[Row, Row]:
+    """Weight and bias of a layer that is one, or several joined, of theirs."""
+    weight, bias = (tuple(f"{name}.{part}" for name in theirs) for part in ("weight", "bias"))
+    return Row(f"{ours}.weight", weight), Row(f"{ours}.bias", bias)
+
+
+def expand(rows: Sequence[Row], names: Mapping[str, Tensor]) -> Iterator[Row]:
+    """The rows that apply to a network: one a layer where a name has ``{i}``, none for tensors it lacks."""
+    for row in rows:
+        layer = 0
+        while (single := row.at(layer)).ours in names:
+            yield single
+            if single == row:  # no layer number in the name
+                break
+            layer += 1
+
+
+def read_weights(
+    rows: Sequence[Row], theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignored: frozenset[str]
+) -> dict[str, Tensor]:
+    """Translate their state into ours, accounting for every tensor on both sides.
+
+    Args:
+        rows: the table.
+        theirs: their state dictionary.
+        expected: our network's own state dictionary; gives names and shapes.
+        ignored: their names that carry no weights.
+
+    Raises:
+        CheckpointError: lists every missing, unexpected and mis-shaped tensor.
+    """
+    state: dict[str, Tensor] = {}
+    problems: list[str] = []
+    used: set[str] = set(ignored)
+    for row in expand(rows, expected):
+        used.update(row.theirs)
+        absent = [name for name in row.theirs if name not in theirs]
+        if absent:
+            problems += [f"missing {name}" for name in absent]
+            continue
+        parts = [theirs[name] for name in row.theirs]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if tensor.shape != expected[row.ours].shape:
+            problems.append(
+                f"{' + '.join(row.theirs)} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[row.ours].shape)} for {row.ours}"
+            )
+        state[row.ours] = tensor
+    problems += [f"unexpected {name}" for name in theirs if name not in used]
+    problems += [f"no rule for our {name}" for name in expected if name not in state and not problems]
+    if problems:
+        raise CheckpointError("the weights do not fit the network: " + "; ".join(problems))
+    return state
+
+
+def write_weights(rows: Sequence[Row], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of ``read_weights``: our state under their names."""
+    state: dict[str, Tensor] = {}
+    for row in expand(rows, ours):
+        parts = ours[row.ours].chunk(len(row.theirs))
+        state.update(zip(row.theirs, (part.clone() for part in parts), strict=True))
+    return state

@@ -1,0 +1,122 @@
+"""The blocks of a beam step: small functions on batched tensors, with fairseq's semantics.
+
+Sutskever et al. (2014) keep the best ``K`` prefixes; fairseq looks at the ``2 K`` best continuations, ends
+hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K`` of the rest.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Beams:
+    """The unfinished hypotheses of a batch. ``K`` is the beam size, ``step`` the number of tokens chosen."""
+
+    tokens: Tensor
+    """(batch, K, capacity) long; column 0 is the start symbol."""
+    totals: Tensor
+    """(batch, K) float32: log probability of each hypothesis."""
+    history: Tensor
+    """(batch, K, capacity) float32: column t is the total after t + 1 tokens."""
+    ignored: Tensor
+    """(batch, K) bool: places left empty because fewer than K hypotheses could go on."""
+    limits: Tensor
+    """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
+    prefix: Tensor | None
+    """(batch, prefix) long: tokens the output begins with, padded on the right."""
+    step: int = 0
+    shortest_limit: int = 0
+
+    @classmethod
+    def begin(cls, limits: Tensor, beam: int, start: int, prefix: Tensor | None) -> "Beams":
+        """Hypotheses that hold nothing but the start symbol."""
+        batch, longest = len(limits), int(limits.max())
+        return cls(
+            tokens=limits.new_full((batch, beam, longest + 2), start),
+            totals=torch.zeros(batch, beam, device=limits.device),
+            history=torch.zeros(batch, beam, longest + 1, device=limits.device),
+            ignored=torch.zeros(batch, beam, dtype=torch.bool, device=limits.device),
+            limits=limits,
+            prefix=prefix,
+            shortest_limit=int(limits.min()),
+        )
+
+    @property
+    def in_prefix(self) -> bool:
+        """Whether the token chosen at this step may be forced by a prefix."""
+        return self.prefix is not None and self.step < self.prefix.size(1)
+
+    def extend(self, parents: Tensor, tokens: Tensor, totals: Tensor) -> None:
+        """Replace every hypothesis by ``parents`` continued with ``tokens``; all (batch, K)."""
+        filled = self.step + 1
+        index = parents.unsqueeze(2).expand(-1, -1, filled)
+        self.tokens[:, :, :filled] = self.tokens[:, :, :filled].gather(1, index)
+        self.tokens[:, :, filled] = tokens
+        self.history[:, :, : self.step] = self.history[:, :, : self.step].gather(1, index[:, :, : self.step])
+        self.history[:, :, self.step] = totals
+        self.totals = totals
+        self.step = filled
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep only these sentences."""
+        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value[sentences])
+        self.shortest_limit = int(self.limits.min())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best continuations of each sentence, best first; each (batch, 2 K)."""
+
+    totals: Tensor
+    parents: Tensor
+    """Which beam is continued."""
+    tokens: Tensor
+
+
+def top_candidates(log_probabilities: Tensor, totals: Tensor, *, first: bool) -> Candidates:
+    """The ``2 K`` best of all continuations of all beams.
+
+    Args:
+        log_probabilities: (batch, K, vocabulary) of the next token.
+        totals: (batch, K) of the hypotheses so far.
+        first: at the first step all beams are equal, and only one of them counts.
+    """
+    batch, beam, vocabulary = log_probabilities.shape
+    wanted = min(2 * beam, beam * vocabulary - 1)
+    if first:
+        log_probabilities, totals = log_probabilities[:, :1], totals[:, :1]
+        wanted = min(wanted, vocabulary - 1)
+    best, tokens = log_probabilities.topk(min(wanted, vocabulary), dim=2)
+    width = best.size(2)
+    scores, places = (best + totals.unsqueeze(2)).flatten(1).topk(wanted, dim=1)
+    return Candidates(scores, places.div(width, rounding_mode="floor"), tokens.flatten(1).gather(1, places))
+
+
+def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:
+    """Which candidates end their hypothesis, (batch, 2 K) bool."""
+    ends = candidates.tokens.eq(eos) & candidates.totals.gt(float("-inf"))
+    ends[:, : ignored.size(1)] &= ~ignored
+    return ends
+
+
+def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
+    """The first ``K`` candidates that go on.
+
+    Args:
+        ends: (batch, 2 K), from ``ended``.
+        ignored: (batch, K), places of the last step that were empty.
+
+    Returns:
+        Indices into the candidates, (batch, K), and the places now empty because too few go on, (batch, K).
+    """
+    beam, width = ignored.size(1), ends.size(1)
+    out = ends.clone()
+    out[:, :beam] |= ignored
+    rank = out * width + torch.arange(width, device=out.device)
+    order, chosen = rank.topk(min(beam, width), dim=1, largest=False)
+    return chosen, order.ge(width)

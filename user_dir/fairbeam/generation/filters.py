@@ -1,0 +1,131 @@
+"""Filters forbid tokens before the chooser sees the scores. Each changes the log probabilities in place.
+
+Setting a log probability to -inf removes the token without renormalising the others, as fairseq does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairbeam.generation.beam import Beams
+from fairbeam.generation.options import GenerationOptions
+
+FORBIDDEN = float("-inf")
+
+Filter = Callable[[Tensor, Beams], None]
+"""Takes log probabilities, (batch, beams, vocabulary), and the beams they continue."""
+
+
+@dataclass(frozen=True)
+class Special:
+    """Ids of the special tokens that decoding must know."""
+
+    bos: int = 0
+    pad: int = 1
+    eos: int = 2
+    unk: int = 3
+
+
+def never_pad(special: Special) -> Filter:
+    """Padding is not a token of any sentence."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        scores[..., special.pad] = FORBIDDEN
+
+    return apply
+
+
+def penalise_unknown(special: Special, penalty: float) -> Filter:
+    """Subtract ``penalty`` from the log probability of ``<unk>``."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        scores[..., special.unk] -= penalty
+
+    return apply
+
+
+def limit_length(special: Special) -> Filter:
+    """A sentence that has reached its limit may only end."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if beams.step < beams.shortest_limit:
+            return
+        full = beams.limits <= beams.step
+        ending = scores[full, :, special.eos]
+        scores[full] = FORBIDDEN
+        scores[full, :, special.eos] = ending
+
+    return apply
+
+
+def require_length(special: Special, least: int) -> Filter:
+    """No sentence ends before it has ``least`` tokens; a forced prefix takes precedence."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if beams.step < least and not beams.in_prefix:
+            open_ended = beams.limits > beams.step
+            scores[open_ended, :, special.eos] = FORBIDDEN
+
+    return apply
+
+
+def force_prefix(special: Special) -> Filter:
+    """Each sentence begins with the tokens of its prefix; a prefix may end the sentence.
+
+    Where the prefix says ``</s>``, all beams become copies of the first, the only one that followed the prefix.
+    """
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if not beams.in_prefix or beams.prefix is None:
+            return
+        token = beams.prefix[:, beams.step]
+        forced = token.ne(special.pad) & (beams.limits > beams.step)
+        wanted = scores[forced].gather(2, token[forced, None, None].expand(-1, scores.size(1), 1))
+        scores[forced] = FORBIDDEN
+        scores[forced] = scores[forced].scatter(2, token[forced, None, None].expand_as(wanted), wanted)
+        ended = forced & token.eq(special.eos)
+        if bool(ended.any()):
+            for tensor in (scores, beams.totals, beams.tokens, beams.history):
+                tensor[ended] = tensor[ended][:, :1]
+
+    return apply
+
+
+def no_repeated_ngrams(size: int) -> Filter:
+    """No n-gram of ``size`` tokens occurs twice (Paulus et al., 2018, section 2.5).
+
+    The start symbol counts as a token of the first n-gram, as in fairseq.
+    """
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        length = beams.step + 1
+        if length < size:
+            return
+        history = beams.tokens[:, :, :length]
+        windows = history.unfold(2, size, 1)  # (batch, beams, windows, size)
+        latest = history[:, :, None, length - size + 1 :]
+        repeated = (windows[..., :-1] == latest).all(-1)
+        sentence, beam, window = repeated.nonzero(as_tuple=True)
+        scores[sentence, beam, windows[sentence, beam, window, -1]] = FORBIDDEN
+
+    return apply
+
+
+def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
+    """The filters that ``options`` ask for, in fairseq's order."""
+    filters = [never_pad(special)]
+    if options.unkpen:
+        filters.append(penalise_unknown(special, options.unkpen))
+    filters += [limit_length(special), force_prefix(special)]
+    if options.min_len:
+        filters.append(require_length(special, options.min_len))
+    if options.no_repeat_ngram_size:
+        filters.append(no_repeated_ngrams(options.no_repeat_ngram_size))
+    return filters
+
+
+def scrub(scores: Tensor) -> None:
+    """Treat scores that are not numbers as impossible, so that a broken model cannot win."""
+    torch.nan_to_num(scores, nan=FORBIDDEN, posinf=FORBIDDEN, neginf=FORBIDDEN, out=scores)

@@ -1,0 +1,87 @@
+"""What decoding asks of a model, and ensembles that answer as one."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fairbeam.network import Network
+from fairbeam.network.cache import DecoderState
+
+
+class State(Protocol):
+    """What a model remembers of a batch between steps."""
+
+    def reorder(self, parents: Tensor) -> None:
+        """Beam ``b`` of sentence ``s`` continues beam ``parents[s, b]``; (batch, beams) long."""
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep only these sentences, (kept,) long."""
+
+
+class Model(Protocol):
+    """The three verbs of decoding."""
+
+    def prefill(self, source: Tensor, beams: int) -> Any:
+        """Read a batch of sources, (batch, length) ids padded on the right."""
+
+    def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
+        """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
+
+    @property
+    def max_target_positions(self) -> int:
+        """Longest target in tokens, ``</s>`` included."""
+
+
+class SingleModel:
+    """One network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.max_target_positions = network.max_target_positions
+
+    def prefill(self, source: Tensor, beams: int) -> DecoderState:
+        return self.network.prefill(source, beams)
+
+    def log_probabilities(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor:
+        logits = self.network.step(state, tokens).float()
+        return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+
+class EnsembleState:
+    """The states of all members."""
+
+    def __init__(self, members: list[DecoderState]) -> None:
+        self.members = members
+
+    def reorder(self, parents: Tensor) -> None:
+        for state in self.members:
+            state.reorder(parents)
+
+    def select(self, sentences: Tensor) -> None:
+        for state in self.members:
+            state.select(sentences)
+
+
+
+class Ensemble:
+    """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.models = [SingleModel(network) for network in networks]
+        self.max_target_positions = min(model.max_target_positions for model in self.models)
+
+    def prefill(self, source: Tensor, beams: int) -> EnsembleState:
+        return EnsembleState([model.prefill(source, beams) for model in self.models])
+
+    def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
+        members = zip(self.models, state.members, strict=True)
+        each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
+        return torch.logsumexp(each, dim=0) - math.log(len(self.models))
+
+
+def as_model(networks: Sequence[Network]) -> SingleModel | Ensemble:
+    """One network as itself, several as an ensemble."""
+    return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks)

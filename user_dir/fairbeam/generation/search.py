@@ -1,0 +1,127 @@
+"""Beam search over a batch: fairseq's semantics, one token of every hypothesis at a step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates
+from fairbeam.generation.filters import Special, build_filters
+from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.protocol import as_model
+from fairbeam.network import Network
+
+_COMPACT_SHARE = 8
+"""Finished sentences leave the batch when they are at least one in this many: leaving copies the cache."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One finished translation."""
+
+    tokens: Tensor
+    """(length,) ids, ``</s>`` last."""
+    score: float
+    """Log probability in nats, divided by ``length ** lenpen`` unless unnormalized."""
+    positional_scores: Tensor
+    """(length,) log probability of each token in nats."""
+
+
+class BeamSearch:
+    """Finds the best target sequences of networks under ``GenerationOptions``.
+
+    The result for a sentence depends on the sentence alone, never on what else is in the batch.
+    """
+
+    def __init__(self, networks: Sequence[Network], options: GenerationOptions, special: Special | None = None) -> None:
+        """Several networks are an ensemble; all share one target vocabulary."""
+        self.model = as_model(networks)
+        self.options = options
+        self.special = special or Special()
+        self.filters = build_filters(options, self.special)
+
+    @torch.no_grad()
+    def __call__(
+        self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch.
+
+        Args:
+            source: (batch, length) ids, each ended by ``</s>``, padded on either side.
+            prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
+            start: the symbol decoding begins with; ``</s>`` if not given.
+
+        Returns:
+            For each sentence its finished hypotheses, best first, at most ``beam``.
+        """
+        beams = Beams.begin(
+            self._limits(source),
+            self.options.beam,
+            self.special.eos if start is None else start,
+            prefix,
+        )
+        state = self.model.prefill(source, self.options.beam)
+        finished = Finished(len(source), self.options)
+        alive = torch.arange(len(source), device=source.device)
+        while True:
+            scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)
+            for apply in self.filters:
+                apply(scores, beams)
+            candidates = top_candidates(scores, beams.totals, first=beams.step == 0)
+            ends = ended(candidates, beams.ignored, self.special.eos)
+            finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
+            going = finished.unfinished(alive, beams.limits > beams.step)
+            if not len(going):
+                return finished.ranked()
+            chosen, beams.ignored = survivors(ends, beams.ignored)
+            parents = candidates.parents.gather(1, chosen)
+            beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
+            state.reorder(parents)
+            if len(alive) - len(going) >= max(1, len(alive) // _COMPACT_SHARE):
+                alive = alive[going]
+                beams.select(going)
+                state.select(going)
+
+    def _limits(self, source: Tensor) -> Tensor:
+        lengths = source.ne(self.special.pad).sum(1).tolist()
+        limits = [self.options.length_limit(length, self.model.max_target_positions) for length in lengths]
+        return torch.tensor(limits, device=source.device)
+
+
+class Finished:
+    """The hypotheses that have ended. A sentence is finished when it has ``beam`` of them or reached its limit."""
+
+    def __init__(self, batch: int, options: GenerationOptions) -> None:
+        self.options = options
+        self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(batch)]
+        self.closed = [False] * batch
+
+    def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
+        """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
+        rows, places = ends.nonzero(as_tuple=True)
+        if not len(rows):
+            return
+        length = beams.step + 1
+        parents = candidates.parents[rows, places]
+        totals = candidates.totals[rows, places]
+        tokens = torch.cat([beams.tokens[rows, parents, 1:length], rows.new_full((len(rows), 1), eos)], dim=1)
+        running = torch.cat([beams.history[rows, parents, : length - 1], totals.unsqueeze(1)], dim=1)
+        steps = running.diff(dim=1, prepend=running.new_zeros(len(rows), 1))
+        scores = totals if self.options.unnormalized else totals / length**self.options.lenpen
+        for row, sentence in enumerate(alive[rows].tolist()):
+            mine = self.hypotheses[sentence]
+            if not self.closed[sentence] and len(mine) < self.options.beam:
+                mine.append(Hypothesis(tokens[row], scores[row].item(), steps[row]))
+
+    def unfinished(self, alive: Tensor, below_limit: Tensor) -> Tensor:
+        """Rows of the batch whose sentence goes on, (going,) long."""
+        for sentence, below in zip(alive.tolist(), below_limit.tolist(), strict=True):
+            if not below or len(self.hypotheses[sentence]) >= self.options.beam:
+                self.closed[sentence] = True
+        going = [row for row, sentence in enumerate(alive.tolist()) if not self.closed[sentence]]
+        return torch.tensor(going, dtype=torch.long, device=alive.device)
+
+    def ranked(self) -> list[list[Hypothesis]]:
+        """Each sentence's hypotheses, best first."""
+        return [sorted(mine, key=lambda hypothesis: -hypothesis.score) for mine in self.hypotheses]

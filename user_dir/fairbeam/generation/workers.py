@@ -1,0 +1,47 @@
+"""Several searches at once: one worker a core with one thread each.
+
+Matrix products at a decoding step are too small to share between cores, so two workers that decode half a batch
+each beat one worker with two threads. Workers are threads of this process: torch releases the interpreter in its
+kernels, and the weights are shared.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def default_workers(device: torch.device) -> int:
+    """One worker for each thread torch would use; one in all on an accelerator."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+class Workers:
+    """A pool of decoding threads."""
+
+    def __init__(self, count: int) -> None:
+        """With one worker, work is done in the calling thread with all of torch's threads."""
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+        if count > 1:
+            # OpenMP's thread count belongs to the calling thread, but torch also sets MKL's, which is global.
+            before = torch.get_num_threads()
+            self._pool = ThreadPoolExecutor(count, "decode", initializer=torch.set_num_threads, initargs=(1,))
+            list(self._pool.map(lambda _: None, range(count)))
+            torch.set_num_threads(before)
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """Results in the order of the jobs; only a few jobs are read ahead of the results."""
+        if self._pool is None:
+            yield from map(function, jobs)
+            return
+        waiting = iter(jobs)
+        pending: list[Future[Result]] = [self._pool.submit(function, job) for job in islice(waiting, 2 * self.count)]
+        while pending:
+            yield pending.pop(0).result()
+            pending += [self._pool.submit(function, job) for job in islice(waiting, 1)]

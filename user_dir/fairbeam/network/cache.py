@@ -1,0 +1,100 @@
+"""What the decoder remembers between steps, as explicit values.
+
+Beams of one sentence ride in the query dimension. Their keys and values lie side by side in *slots*: the slot of
+step ``t`` and beam ``b`` is ``t * beams + b``. A beam's history is the set of slots its mask leaves open, so
+choosing new beams reorders the small mask and never copies a key or a value.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class KeyValues:
+    """Growing self-attention keys and values of one layer."""
+
+    keys: Tensor
+    """(batch, heads, capacity, head_dim); the first ``length`` slots are filled."""
+    values: Tensor
+    length: int = 0
+
+    @classmethod
+    def empty(cls, batch: int, heads: int, head_dim: int, like: Tensor, capacity: int = 64) -> "KeyValues":
+        """Storage for ``capacity`` slots in the dtype and on the device of ``like``."""
+        shape = (batch, heads, capacity, head_dim)
+        return cls(like.new_empty(shape), like.new_empty(shape))
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (batch, heads, new, head_dim) and return all filled slots, (batch, heads, length, head_dim)."""
+        start, self.length = self.length, self.length + keys.size(2)
+        if self.length > self.keys.size(2):
+            self._grow(max(self.length, 2 * self.keys.size(2)))
+        self.keys[:, :, start : self.length] = keys
+        self.values[:, :, start : self.length] = values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep only these rows of the batch."""
+        filled = slice(0, self.length)
+        self.keys = self.keys[sentences][:, :, filled]
+        self.values = self.values[sentences][:, :, filled]
+        self._grow(2 * self.length)
+
+    def _grow(self, capacity: int) -> None:
+        filled = min(self.length, self.keys.size(2))
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = old.new_empty(*old.shape[:2], capacity, old.size(3))
+            new[:, :, :filled] = old[:, :, :filled]
+            setattr(self, name, new)
+
+
+@dataclass
+class Memory:
+    """The encoded source, as the decoder's cross-attention reads it: projected once, never copied per beam."""
+
+    key_values: list[tuple[Tensor, Tensor]]
+    """Per decoder layer: keys and values, (batch, heads, source, head_dim)."""
+    mask: Tensor | None
+    """(batch, 1, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep only these rows of the batch."""
+        self.key_values = [(keys[sentences], values[sentences]) for keys, values in self.key_values]
+        self.mask = None if self.mask is None else self.mask[sentences]
+
+
+class DecoderState:
+    """Everything one decoding step needs: the memory, the self-attention cache and who descends from whom."""
+
+    def __init__(self, memory: Memory, layers: list[KeyValues], batch: int, beams: int, like: Tensor) -> None:
+        """A state before the first token; ``like`` gives the dtype and device."""
+        self.memory = memory
+        self.layers = layers
+        self.beams = beams
+        self.steps = 0
+        # (batch, beams, steps * beams): 0 where a slot belongs to the beam's own history, -inf elsewhere
+        self._history = like.new_empty(batch, beams, 0)
+        closed = like.new_full((beams, beams), float("-inf"))
+        self._own_slot = closed.fill_diagonal_(0.0)
+
+    def advance(self) -> Tensor:
+        """Open the slots of the next step and return the mask over all slots, (batch, 1, beams, slots)."""
+        own = self._own_slot.expand(self._history.size(0), -1, -1)
+        self._history = torch.cat([self._history, own], dim=2)
+        self.steps += 1
+        return self._history.unsqueeze(1)
+
+    def reorder(self, parents: Tensor) -> None:
+        """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
+        index = parents.unsqueeze(2).expand(-1, -1, self._history.size(2))
+        self._history = self._history.gather(1, index)
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep only these sentences, (kept,) long; the others are finished."""
+        self._history = self._history[sentences]
+        self.memory.select(sentences)
+        for layer in self.layers:
+            layer.select(sentences)

@@ -1,0 +1,164 @@
+"""What distinguishes one Transformer from another, as frozen values.
+
+A value says *what* differs (where the norms stand, how positions are told apart), never *which model* it is.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Any, Self, get_args, get_type_hints
+
+from fairbeam.errors import ConfigError
+
+
+class Activation(StrEnum):
+    """The function between the two feed-forward layers."""
+
+    RELU = "relu"
+    RELU_SQUARED = "relu_squared"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    TANH = "tanh"
+    LINEAR = "linear"
+
+
+class NormPlacement(StrEnum):
+    """Layer norm after each residual sum (Vaswani et al., 2017) or before each block (pre-norm)."""
+
+    POST = "post"
+    PRE = "pre"
+
+
+class PositionKind(StrEnum):
+    """How a token's place in the sequence reaches the network."""
+
+    SINUSOIDAL = "sinusoidal"
+    LEARNED = "learned"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionConfig:
+    """Absolute positions added to the embeddings."""
+
+    kind: PositionKind = PositionKind.SINUSOIDAL
+    max_positions: int = 1024
+    """Longest sequence, in tokens, that the stack accepts."""
+    offset: int = 2
+    """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """An encoder or a decoder: equal layers between an embedding and an optional final norm."""
+
+    layers: int = 6
+    dim: int = 512
+    """Width of the residual stream."""
+    heads: int = 8
+    ffn_dim: int = 2048
+    activation: Activation = Activation.RELU
+    norm_placement: NormPlacement = NormPlacement.POST
+    positions: PositionConfig = PositionConfig()
+    scale_embedding: bool = True
+    """Multiply token embeddings by the square root of ``dim`` (Vaswani et al., 2017, section 3.4)."""
+    embedding_norm: bool = False
+    """Layer norm on the sum of token and position embeddings."""
+    final_norm: bool = False
+    """Layer norm after the last layer; pre-norm stacks need one."""
+    layer_drop: float = 0.0
+    """Probability of skipping a whole layer in training (Fan et al., 2020)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig:
+    """Dropout probabilities in training."""
+
+    residual: float = 0.1
+    """On embeddings and on each block's output before the residual sum."""
+    attention: float = 0.0
+    """On attention probabilities."""
+    activation: float = 0.0
+    """After the feed-forward activation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A whole encoder-decoder network."""
+
+    source_vocabulary: int
+    target_vocabulary: int
+    encoder: StackConfig = StackConfig()
+    decoder: StackConfig = StackConfig()
+    share_embeddings: bool = False
+    """One matrix embeds source and target tokens."""
+    tie_output: bool = False
+    """The output projection is the target embedding."""
+    dropout: DropoutConfig = DropoutConfig()
+    bos: int = 0
+    pad: int = 1
+    eos: int = 2
+    unk: int = 3
+
+    def __post_init__(self) -> None:
+        if self.share_embeddings and self.source_vocabulary != self.target_vocabulary:
+            raise ConfigError(
+                f"share_embeddings needs equal vocabularies, but source_vocabulary is "
+                f"{self.source_vocabulary} and target_vocabulary is {self.target_vocabulary}"
+            )
+        if self.share_embeddings and self.encoder.dim != self.decoder.dim:
+            raise ConfigError(
+                f"share_embeddings needs equal widths, but encoder.dim is {self.encoder.dim} "
+                f"and decoder.dim is {self.decoder.dim}"
+            )
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if stack.dim % stack.heads:
+                raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            ConfigError: an unknown or missing field, or a value of the wrong type; names the field.
+        """
+        return _build(cls, values, "network")
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    """Make the dataclass ``kind`` from a dictionary, checking names and types on the way down."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected an object, found {values!r}")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(hints)}")
+    required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
+    missing = sorted(required - set(values))
+    if missing:
+        raise ConfigError(f"{where}: field {missing[0]!r} is missing")
+    return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, UnionType):
+        if value is None and NoneType in get_args(hint):
+            return None
+        hint = next(option for option in get_args(hint) if option is not NoneType)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, where)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        try:
+            return hint(value)
+        except ValueError:
+            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(hint)}") from None
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,81 @@
+"""Linear layers: float32 master weights, computed in a precision of choice, packed for inference."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairbeam.network.config import Activation
+
+# How oneDNN names an activation it can fuse with the product: (attribute, algorithm).
+_FUSED = {
+    Activation.LINEAR: ("none", ""),
+    Activation.RELU: ("relu", ""),
+    Activation.GELU: ("gelu", "none"),
+    Activation.GELU_TANH: ("gelu", "tanh"),
+    Activation.TANH: ("tanh", ""),
+}
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """Apply a feed-forward activation elementwise."""
+    match activation:
+        case Activation.RELU:
+            return F.relu(x)
+        case Activation.RELU_SQUARED:
+            return F.relu(x).square()
+        case Activation.GELU:
+            return F.gelu(x)
+        case Activation.GELU_TANH:
+            return F.gelu(x, approximate="tanh")
+        case Activation.TANH:
+            return torch.tanh(x)
+        case Activation.LINEAR:
+            return x
+
+
+class Linear(nn.Module):
+    """``activation(x Wᵀ + b)``, computed and returned in ``compute_dtype``.
+
+    The weights stay float32 in training. After ``pack_`` they are stored in the dtype and layout that the CPU's
+    matrix kernels want, and the layer serves inference only.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True,
+                 activation: Activation = Activation.LINEAR) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.activation = activation
+        self.compute_dtype = torch.float32
+        self._packed: Tensor | None = None
+        self._packed_bias: Tensor | None = None
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = self.compute_dtype
+        x = x.to(dtype)
+        if self._packed is not None:
+            kind, algorithm = _FUSED[self.activation]
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._packed_bias, kind, [], algorithm)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return activate(F.linear(x, self.weight.to(dtype), bias), self.activation)
+
+    @torch.no_grad()
+    def pack_(self, dtype: torch.dtype) -> None:
+        """Convert the weights for inference in ``dtype``; training this layer is over.
+
+        oneDNN's float32 product on weights laid out beforehand is about twice as fast as the default one and
+        differs from it by rounding only.
+        """
+        self.compute_dtype = dtype
+        weight = self.weight.detach().to(dtype)
+        bias = None if self.bias is None else self.bias.detach().to(dtype)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        if weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and self.activation in _FUSED:
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+            self._packed_bias = bias
+
+    def extra_repr(self) -> str:
+        outputs, inputs = self.weight.shape
+        return f"{inputs}, {outputs}, bias={self.bias is not None}, activation={self.activation}"

@@ -1,0 +1,170 @@
+"""The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairbeam.network.cache import DecoderState, KeyValues, Memory
+from fairbeam.network.config import NetworkConfig
+from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.linear import Linear
+from fairbeam.network.positions import number_tokens
+from fairbeam.network.stacks import Embedding, Layer, Stack
+
+
+class Network(nn.Module):
+    """A Transformer described by a ``NetworkConfig``.
+
+    ``forward`` teaches with the whole target at once. Decoding calls ``prefill`` once a batch and ``step`` once a
+    token. Linear layers and attention compute in ``compute_dtype``; the residual stream, the norms and the
+    weights are float32 (the weights until ``for_inference``).
+    """
+
+    def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        masks = MaskSource()
+        dropout = config.dropout
+
+        def embedding(stack: str, vocabulary: int) -> Embedding:
+            return Embedding(getattr(config, stack), vocabulary, config.pad, Dropout(dropout.residual, masks))
+
+        self.source_embedding = embedding("encoder", config.source_vocabulary)
+        self.target_embedding = embedding("decoder", config.target_vocabulary)
+        self.encoder = Stack(config.encoder, None, dropout, masks)
+        self.decoder = Stack(config.decoder, config.encoder.dim, dropout, masks)
+        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=False)
+        nn.init.normal_(self.head.weight, std=config.decoder.dim**-0.5)
+        if config.share_embeddings:
+            self.target_embedding.weight = self.source_embedding.weight
+        if config.tie_output:
+            self.head.weight = self.target_embedding.weight
+        self._masks = masks
+        self._set_compute_dtype(compute_dtype)
+
+    def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
+        """Predict each next target token, given the source and the target before it.
+
+        Args:
+            source: (batch, source) token ids, padded on either side.
+            target: (batch, target) ids of the previous tokens (begins with ``</s>``), padded on the right.
+            features_only: return what the output projection would read.
+
+        Returns:
+            Logits (batch, target, vocabulary) in ``compute_dtype``, or float32 features (batch, target, dim).
+        """
+        if self.training:
+            self._masks.restart()
+        memory = self.remember(*self.encode(source))
+        features = self._decode_forced(target, memory)
+        return features if features_only else self.head(features)
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Token ids (batch, source) to hidden states (batch, source, dim) and their padding mask.
+
+        The mask is (batch, 1, 1, source), 0 at tokens and -inf at padding, or None where nothing is padded.
+        """
+        real = source.ne(self.config.pad)
+        numbers = number_tokens(real, self.config.encoder.positions.offset)
+        x = self.source_embedding(source, numbers)
+        mask = None
+        if not bool(real.all()):
+            mask = torch.zeros_like(real, dtype=self.compute_dtype).masked_fill_(~real, float("-inf"))[:, None, None]
+        return self.encoder(x, mask), mask
+
+    def remember(self, states: Tensor, mask: Tensor | None) -> Memory:
+        """Project encoder states to every decoder layer's cross-attention keys and values."""
+        return Memory([layer.cross_attention.project(states) for layer in self._decoder_layers()], mask)
+
+    def prefill(self, source: Tensor, beams: int) -> DecoderState:
+        """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence."""
+        states, mask = self.encode(source)
+        memory = self.remember(states, mask)
+        if not states.is_cuda:  # read at every step: contiguous once is cheaper than strided every time
+            memory.key_values = [(keys.contiguous(), values.contiguous()) for keys, values in memory.key_values]
+        keys = memory.key_values[0][0]
+        heads, head_dim = keys.size(1), keys.size(3)
+        caches = [KeyValues.empty(len(source), heads, head_dim, keys, 16 * beams) for _ in self.decoder.layers]
+        return DecoderState(memory, caches, len(source), beams, keys)
+
+    def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
+        """Scores of the next token of every beam.
+
+        Args:
+            state: changed in place.
+            tokens: (batch, beams) ids of the latest tokens.
+
+        Returns:
+            Logits (batch, beams, vocabulary) in ``compute_dtype``.
+        """
+        x = self._embed_step(state, tokens)
+        return self.head(self.decoder(x, state.advance(), state.layers, state.memory))
+
+    @torch.no_grad()
+    def alignments(self, source: Tensor, target: Tensor) -> Tensor:
+        """Cross-attention of the last decoder layer under teacher forcing, averaged over heads.
+
+        Args:
+            source: (batch, source) ids. target: (batch, target) ids of the previous tokens, as in ``forward``.
+
+        Returns:
+            (batch, target, source), rows sum to one.
+        """
+        memory = self.remember(*self.encode(source))
+        x, mask = self._embed_forced(target)
+        *below, last = self._decoder_layers()
+        for layer, key_values in zip(below, memory.key_values, strict=False):
+            x = layer(x, mask, None, key_values, memory.mask)
+        return last.alignment(x, mask, None, memory.key_values[-1][0], memory.mask)
+
+    def for_inference(self, dtype: torch.dtype) -> "Network":
+        """A copy whose weights are in ``dtype``, laid out for the machine's matrix kernels; it cannot be trained."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        network._set_compute_dtype(dtype)
+        for layer in network._linear_layers():
+            layer.pack_(dtype)
+        return network
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest source in tokens, ``</s>`` included."""
+        return self.config.encoder.positions.max_positions
+
+    @property
+    def max_target_positions(self) -> int:
+        """Longest target in tokens, ``</s>`` included."""
+        return self.config.decoder.positions.max_positions
+
+    def _set_compute_dtype(self, dtype: torch.dtype) -> None:
+        self.compute_dtype = dtype
+        for layer in self._linear_layers():
+            layer.compute_dtype = dtype
+
+    def _linear_layers(self) -> list[Linear]:
+        return [module for module in self.modules() if isinstance(module, Linear)]
+
+    def _decoder_layers(self) -> list[Layer]:
+        return list(self.decoder.layers)  # type: ignore[arg-type]
+
+    def _embed_forced(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        length = target.size(1)
+        numbers = torch.arange(length, device=target.device) + self.config.decoder.positions.offset
+        x = self.target_embedding(target, numbers)
+        causal = x.new_full((length, length), float("-inf"), dtype=self.compute_dtype).triu(1)
+        return x, causal
+
+    def _decode_forced(self, target: Tensor, memory: Memory) -> Tensor:
+        x, causal = self._embed_forced(target)
+        return self.decoder(x, causal, None, memory)
+
+    def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
+        number = torch.tensor([state.steps + self.config.decoder.positions.offset], device=tokens.device)
+        return self.target_embedding(tokens, number)
+
+
+def pad_batch(rows: list[list[int]], pad: int) -> Tensor:
+    """Token ids of several lengths as one (batch, longest) tensor, padded on the right."""
+    longest = max(map(len, rows))
+    return torch.stack([F.pad(torch.tensor(row), (0, longest - len(row)), value=pad) for row in rows])

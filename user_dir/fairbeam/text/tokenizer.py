@@ -1,0 +1,71 @@
+"""Text in, ids out, and back, for one language of a model."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fairbeam.text.dictionary import Dictionary
+from fairbeam.text.subwords import SentencePiece, SubwordNMT, Subwords, Whitespace, find_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Subwords and their ids.
+
+    Attributes:
+        language: the language, or the side of the corpus, that names the dictionary's file.
+        subwords: text to pieces and back.
+        dictionary: pieces to ids and back.
+    """
+
+    language: str
+    subwords: Subwords
+    dictionary: Dictionary
+
+    @classmethod
+    def load(cls, folder: str | Path, language: str) -> Self:
+        """Read ``dict.LANGUAGE.txt`` and the SentencePiece model beside it.
+
+        Without a model the text is taken to be split already, in subword-nmt's notation where the dictionary
+        has it.
+
+        Raises:
+            InputError: the dictionary is missing, or one of the files is malformed.
+        """
+        dictionary = Dictionary.load(Path(folder) / f"dict.{language}.txt")
+        model = find_model(folder, language)
+        subwords: Subwords
+        if model:
+            subwords = SentencePiece.load(model)
+        else:
+            in_notation = any(token.endswith("@@") for token, _ in dictionary.entries())
+            subwords = SubwordNMT() if in_notation else Whitespace()
+        return cls(language=language, subwords=subwords, dictionary=dictionary)
+
+    def save(self, folder: str | Path) -> None:
+        """Write what ``load`` reads: languages with the same model share one ``spm.model``."""
+        folder = Path(folder)
+        self.dictionary.save(folder / f"dict.{self.language}.txt")
+        if isinstance(self.subwords, SentencePiece):
+            shared = folder / "spm.model"
+            taken = shared.is_file() and shared.read_bytes() != self.subwords.model
+            self.subwords.save(folder / f"spm.{self.language}.model" if taken else shared)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a line, ended by ``</s>``; of a blank line, ``</s>`` alone."""
+        return self.dictionary.encode(self.subwords.encode(text))
+
+    def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """``encode`` of every line, in order."""
+        return [self.dictionary.encode(pieces) for pieces in self.subwords.encode_batch(lines, threads)]
+
+    def sample(self, text: str, *, alpha: float, rng: random.Random) -> list[int]:
+        """The ids of one random segmentation (``Subwords.sample``), ended by ``</s>``."""
+        return self.dictionary.encode(self.subwords.sample(text, alpha=alpha, rng=rng))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``, without padding and sentence marks."""
+        marks = {self.dictionary.pad, self.dictionary.bos, self.dictionary.eos}
+        return self.subwords.decode(self.dictionary.symbols(i for i in ids if i not in marks))

@@ -1,0 +1,265 @@
+"""Text to text: a model, its tokenizers and beam search behind one call."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairbeam import bundle, checkpoint
+from fairbeam.bundle import Bundle
+from fairbeam.data.batching import BatchLimits, sorted_batches
+from fairbeam.errors import CheckpointError, ConfigError, InputError
+from fairbeam.families import fairseq_transformer
+from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Workers, default_workers
+from fairbeam.network import Network, Precision, pad_batch, tune_allocator
+from fairbeam.text import Tokenizer, find_model
+
+logger = logging.getLogger(__name__)
+
+
+class TooLong(StrEnum):
+    """What to do with a sentence that has more tokens than the model has positions."""
+
+    ERROR = "error"
+    TRUNCATE = "truncate"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """How much is decoded at a time, and what becomes of sentences that are too long."""
+
+    batch_size: int = 64
+    """Sentences in a batch at most."""
+    max_tokens: int = 8192
+    """Source tokens in a batch at most, padding included; bounds memory however long the input."""
+    buffer_size: int = 2048
+    """Sentences read ahead and sorted by length at a time."""
+    too_long: TooLong = TooLong.ERROR
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One output for one input."""
+
+    text: str
+    score: float
+    """Length-normalised log probability in nats."""
+    tokens: tuple[str, ...]
+    """Target pieces, without ``</s>``."""
+    token_scores: tuple[float, ...]
+    """Log probability of each piece in nats, ``</s>`` last."""
+
+
+class Translator:
+    """A model ready to translate: weights laid out for inference, tokenizers, workers."""
+
+    def __init__(self, models: Sequence[Bundle], *, precision: str = "auto", device: str = "cpu",
+                 workers: int | None = None) -> None:
+        """Several models are an ensemble and must share dictionaries.
+
+        Args:
+            models: at least one.
+            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+            device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
+            workers: decoding threads; by default one for each core.
+
+        Raises:
+            ConfigError: an unknown precision or device, or dictionaries that differ.
+        """
+        tune_allocator()
+        first = models[0]
+        for other in models[1:]:
+            if (other.source.dictionary, other.target.dictionary) != (first.source.dictionary, first.target.dictionary):
+                raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        dtype = Precision.parse(precision).resolve(self.device)
+        self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
+        self.source, self.target = first.source, first.target
+        self.generation = first.generation
+        self._workers = Workers(workers or default_workers(self.device))
+        self._search = lru_cache(maxsize=8)(lambda options: BeamSearch(self.networks, options))
+
+    @property
+    def max_source_tokens(self) -> int:
+        """Longest source that the model reads, ``</s>`` included."""
+        return min(network.max_source_positions for network in self.networks)
+
+    def translate(self, sentences: Sequence[str], *, limits: DecodingLimits | None = None, **options: Any) -> list[str]:
+        """The best translation of each sentence, in order; an empty line gives an empty line.
+
+        Args:
+            sentences: plain text, one sentence each.
+            limits: batch sizes and the like.
+            **options: fields of ``GenerationOptions`` that differ from the model's defaults, e.g. ``beam=4``.
+
+        Raises:
+            ConfigError: an unknown or impossible option.
+            InputError: a sentence is too long for the model; names it by number.
+        """
+        return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
+
+    def stream(self, sentences: Iterable[str], *, limits: DecodingLimits | None = None,
+               **options: Any) -> Iterator[list[Translation]]:
+        """The n best translations of each sentence, in order, read and given a buffer at a time."""
+        limits = limits or DecodingLimits()
+        try:
+            search = self._search(dataclasses.replace(self.generation, **options))
+        except TypeError:
+            known = ", ".join(field.name for field in dataclasses.fields(GenerationOptions))
+            raise ConfigError(f"unknown generation option among {sorted(options)}; known are {known}") from None
+        waiting = iter(sentences)
+        number = 1
+        while window := list(islice(waiting, limits.buffer_size)):
+            yield from self._translate_window(window, number, search, limits)
+            number += len(window)
+
+    def _translate_window(self, sentences: list[str], number: int, search: BeamSearch,
+                          limits: DecodingLimits) -> list[list[Translation]]:
+        """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
+        rows = self.source.encode_batch(sentences)
+        rows = [self._fit(row, number + place, limits.too_long) for place, row in enumerate(rows)]
+        lengths = np.array([len(row) for row in rows])
+        filled = np.flatnonzero(lengths > 1)  # more than </s>
+        batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
+        batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
+
+        def decode(batch: np.ndarray) -> list[list[Hypothesis]]:
+            return search(pad_batch([rows[row] for row in batch], self.source.dictionary.pad).to(self.device))
+
+        nbest = search.options.nbest
+        results = [[Translation("", 0.0, (), ())] * nbest for _ in rows]
+        for batch, found in zip(batches, self._workers.map(decode, batches), strict=True):
+            for row, hypotheses in zip(batch, found, strict=True):
+                results[row] = [self._as_text(hypothesis) for hypothesis in hypotheses[:nbest]]
+        return results
+
+    def _fit(self, row: list[int], number: int, too_long: TooLong) -> list[int]:
+        limit = self.max_source_tokens
+        if len(row) <= limit:
+            return row
+        what = f"sentence {number} has {len(row)} tokens, but the model reads at most {limit}"
+        if too_long is TooLong.ERROR:
+            raise InputError(f"{what}; --too-long truncate shortens such sentences, --too-long skip leaves them empty")
+        if too_long is TooLong.SKIP:
+            logger.warning("%s; its translation is left empty", what)
+            return row[-1:]
+        logger.warning("%s; it is shortened", what)
+        return [*row[: limit - 1], row[-1]]
+
+    def _as_text(self, hypothesis: Hypothesis) -> Translation:
+        ids = hypothesis.tokens.tolist()
+        return Translation(
+            text=self.target.decode(ids),
+            score=hypothesis.score,
+            tokens=tuple(self.target.dictionary.symbols(ids[:-1])),
+            token_scores=tuple(hypothesis.positional_scores.tolist()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Where the text side of a fairseq checkpoint is, as far as it is not beside the checkpoint or said in it."""
+
+    data: Path | None = None
+    """Folder of the dictionaries and the subword model."""
+    source_lang: str | None = None
+    target_lang: str | None = None
+    direction_matters: bool = False
+    """Refuse to guess which language is the source even where dictionaries and subwords are the same."""
+
+
+def load(*models: str | Path, precision: str = "auto", device: str = "cpu", workers: int | None = None,
+         files: ModelFiles | None = None) -> Translator:
+    """Load a model for translation; several are an ensemble.
+
+    >>> fairbeam.load("checkpoint_best.pt").translate(["A man sleeps."], beam=5)
+
+    Args:
+        models: bundles, or fairseq checkpoints (``.pt``) of a ``transformer`` or ``fairbeam_transformer``.
+        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+        device: as torch names it. workers: decoding threads, by default one for each core.
+        files: a checkpoint's dictionaries and languages, where it needs help to find them.
+
+    Raises:
+        CheckpointError: a model cannot be read, or has no conversion.
+        InputError: its dictionaries or subword model cannot be found.
+    """
+    if not models:
+        raise ConfigError("no model was named")
+    loaded = [read_model(path, files) for path in models]
+    return Translator(loaded, precision=precision, device=device, workers=workers)
+
+
+def read_model(path: str | Path, files: ModelFiles | None = None) -> Bundle:
+    """A bundle, or a fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
+    path, files = Path(path), files or ModelFiles()
+    if path.is_dir():
+        if not bundle.is_bundle(path):
+            raise CheckpointError(f"{path}: no {bundle.CONFIG} and {bundle.WEIGHTS} in it; expected a bundle")
+        return bundle.load(path)
+    read = checkpoint.read(path)
+    network = _network_of(read)
+    folder = _data_folder(read, path, files)
+    source, target = (Tokenizer.load(folder, language) for language in _languages(read, folder, files))
+    return Bundle(network=network.eval(), source=source, target=target)
+
+
+def _network_of(read: checkpoint.Checkpoint) -> Network:
+    if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
+        return fairseq_transformer.load_trained_network(read.config, read.model)
+    if read.architecture in fairseq_transformer.ARCHITECTURES:
+        return fairseq_transformer.load_network(read.config, read.model)
+    known = ", ".join(sorted(fairseq_transformer.ARCHITECTURES))
+    raise CheckpointError(f"architecture {read.architecture!r} has no conversion; known are {known}")
+
+
+def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Path:
+    """Where the dictionaries are: named, beside the checkpoint, or where it was trained."""
+    trained = read.task.get("data")
+    tried = [files.data or path.parent]
+    if files.data is None and isinstance(trained, str) and trained:
+        tried.append(Path(trained))
+    for folder in tried:
+        if any(folder.glob("dict.*.txt")):
+            return folder
+    raise InputError(
+        f"{path}: no dictionaries (dict.LANGUAGE.txt) in {' or '.join(map(str, tried))}; "
+        "name the folder that holds them with --data"
+    )
+
+
+def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> tuple[str, str]:
+    """Source and target: as asked for, as the checkpoint says, as the data is binarised, or as the files leave open."""
+    source = files.source_lang or read.task.get("source_lang")
+    target = files.target_lang or read.task.get("target_lang")
+    if isinstance(source, str) and isinstance(target, str) and source and target:
+        for name in (source, target):
+            if name != Path(name).name:
+                raise CheckpointError(f"the checkpoint's language {name!r} is not a plain name")
+        return source, target
+    found = sorted(path.name.split(".")[1] for path in folder.glob("dict.*.txt"))
+    for pair in ((a, b) for a in found for b in found):
+        if any(folder.glob(f"*.{pair[0]}-{pair[1]}.*.idx")):
+            return pair
+    if len(found) == 2 and not files.direction_matters:
+        first, second = (Tokenizer.load(folder, language) for language in found)
+        same_subwords = find_model(folder, found[0]) == find_model(folder, found[1])
+        if first.dictionary == second.dictionary and same_subwords:  # then it makes no difference which is which
+            return found[0], found[1]
+    raise InputError(
+        f"{folder}: which language is the source? The checkpoint does not say, and there are dictionaries for "
+        f"{', '.join(found)}; give --source-lang and --target-lang"
+    )

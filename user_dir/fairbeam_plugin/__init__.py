@@ -1,0 +1,13 @@
+"""fairbeam inside fairseq: ``--user-dir`` imports this package, which mends fairseq and registers with it."""
+
+from fairbeam.network import tune_allocator
+from fairbeam_plugin import compat, scoring
+
+tune_allocator()
+compat.apply()
+scoring.apply()
+
+# Importing these registers them with fairseq; the mends above must be in place first.
+from fairbeam_plugin.criterions import label_smoothed_cross_entropy  # noqa: E402, F401
+from fairbeam_plugin.models import transformer  # noqa: E402, F401
+from fairbeam_plugin.tasks import translation  # noqa: E402, F401

@@ -1,0 +1,130 @@
+"""Our beam search behind the interface of fairseq's ``SequenceGenerator``."""
+
+import dataclasses
+import logging
+from enum import Enum
+from typing import Any, Dict, List, Optional
+
+import torch
+from fairseq.models.transformer import TransformerModel, TransformerModelBase
+from torch import Tensor
+
+from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
+from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Special, Workers, default_workers
+from fairbeam.network import Network, Precision
+from fairbeam_plugin.models.transformer import FairbeamTransformerModel
+
+logger = logging.getLogger(__name__)
+
+# fairseq's generation options that our search does not have, with the values that ask for nothing.
+_STOCK_ONLY: Dict[str, tuple] = {
+    "sampling": (False, None),
+    "diverse_beam_groups": (-1, None),
+    "diversity_rate": (-1.0, None),
+    "match_source_len": (False, None),
+    "constraints": (None, False),
+    "print_alignment": (None, False),
+    "replace_unk": (None,),
+    "lm_path": (None,),
+    "print_step": (False, None),
+    "iter_decode_with_beam": (1, None),
+    "iter_decode_with_external_reranker": (False, None),
+    "iter_decode_force_max_iter": (False, None),
+    "retain_iter_history": (False, None),
+    "retain_dropout": (False, None),
+    "decoding_format": (None,),
+    "prefix_allowed_tokens_fn": (None,),
+}
+
+
+def stock_only_options(args: Any) -> List[str]:
+    """The options of ``args`` that only stock's generator knows, as they are written on a command line."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, neutral in _STOCK_ONLY.items()
+        if getattr(args, name, neutral[0]) not in neutral
+    ]
+
+
+def generation_options(args: Any) -> GenerationOptions:
+    """Ours from fairseq's; both use the same names and defaults."""
+    names = [option.name for option in dataclasses.fields(GenerationOptions)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    return GenerationOptions(**given)
+
+
+def network_of(model: Any) -> Network:
+    """The network of a fairseq model: its own, or converted from a stock ``transformer``.
+
+    Raises:
+        UnsupportedArchitecture: there is no conversion; names the class or the option.
+    """
+    if isinstance(model, FairbeamTransformerModel):
+        return model.network
+    # Subclasses (BART, NAT, …) compute something else with the same weights.
+    if type(model) not in (TransformerModel, TransformerModelBase):
+        raise UnsupportedArchitecture(f"{type(model).__name__} has no conversion")
+    return load_network(_flat_options(model.cfg), {name: t.float() for name, t in model.state_dict().items()})
+
+
+def _flat_options(cfg: Any) -> Dict[str, Any]:
+    """``cfg.encoder.embed_dim`` as ``encoder_embed_dim``, as conversions expect."""
+    flat: Dict[str, Any] = {}
+    for name, value in vars(cfg).items():
+        if dataclasses.is_dataclass(value):
+            flat.update({f"{name}_{inner}": content for inner, content in vars(value).items()})
+        else:
+            flat[name] = value.value if isinstance(value, Enum) else value
+    return flat
+
+
+class FairbeamGenerator:
+    """Decodes fairseq's batches with the engine's beam search."""
+
+    def __init__(self, models: List[Any], options: GenerationOptions, dictionary: Any, precision: Precision) -> None:
+        """Takes a copy of the models' weights as they are now.
+
+        Raises:
+            UnsupportedArchitecture: a model has no conversion.
+        """
+        device = next(models[0].parameters()).device
+        dtype = precision.resolve(device)
+        networks = [network_of(model).to(device).for_inference(dtype) for model in models]
+        special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
+        self.eos = special.eos  # read by fairseq, to strip it from what it prints
+        self.search = BeamSearch(networks, options, special)
+        self.workers = Workers(default_workers(device))
+
+    def generate(
+        self,
+        models: List[Any],
+        sample: Dict[str, Any],
+        prefix_tokens: Optional[Tensor] = None,
+        constraints: Optional[Tensor] = None,
+        bos_token: Optional[int] = None,
+    ) -> List[List[Dict[str, Tensor]]]:
+        """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
+        source = sample["net_input"]["src_tokens"]
+        # Every worker gets long and short sentences alike; small batches are not worth a second thread.
+        parts = min(self.workers.count, max(1, len(source) // 2))
+        rows = [torch.arange(part, len(source), parts) for part in range(parts)]
+
+        def decode(part: Tensor) -> List[List[Hypothesis]]:
+            prefix = None if prefix_tokens is None else prefix_tokens[part]
+            return self.search(source[part], prefix=prefix, start=bos_token)
+
+        results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
+        for part, found in zip(rows, self.workers.map(decode, rows) if parts > 1 else map(decode, rows)):
+            for row, hypotheses in zip(part.tolist(), found):
+                results[row] = [_as_fairseq(hypothesis) for hypothesis in hypotheses]
+        return results
+
+
+def _as_fairseq(hypothesis: Hypothesis) -> Dict[str, Tensor]:
+    return {
+        "tokens": hypothesis.tokens,
+        "score": torch.tensor(hypothesis.score),
+        "attention": torch.empty(0),
+        "alignment": torch.empty(0),
+        "positional_scores": hypothesis.positional_scores,
+    }

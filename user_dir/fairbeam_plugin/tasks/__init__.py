@@ -1,0 +1,1 @@
+"""fairbeam's tasks."""

@@ -1,0 +1,334 @@
+"""``--task fairbeam_translation``: fairseq's translation task with our batches, decoding and scores."""
+
+import json
+import logging
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import Dictionary, FairseqDataset, LanguagePairDataset, encoders, iterators
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
+from fairbeam.data.databin import DataBin, References
+from fairbeam.errors import ConfigError, InputError
+from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
+from fairbeam.files import read_lines, read_parallel
+from fairbeam.network import Precision
+from fairbeam.scoring import BleuStatistics
+from fairbeam.text import Subwords, Tokenizer, find_model
+from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
+from fairbeam_plugin.scoring import Transcript
+from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
+
+logger = logging.getLogger(__name__)
+
+_BLEU = "_bleu_{}"
+
+
+@dataclass
+class FairbeamTranslationConfig(TranslationConfig):
+    """What the task adds to fairseq's translation options."""
+
+    precision: ChoiceEnum([str(name) for name in Precision]) = field(  # type: ignore[valid-type]
+        default="float32",
+        metadata={"help": "precision to decode in; auto takes bfloat16 where the hardware is fast at it"},
+    )
+    left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
+    subword_sampling: float = field(
+        default=0.0,
+        metadata={
+            "help": "segment training text anew every epoch: BPE-dropout with this probability, or unigram "
+            "sampling with this smoothing; 0 uses the binarised data"
+        },
+    )
+
+
+class SubwordCodec:
+    """Subwords behind the interface of fairseq's ``--bpe``."""
+
+    def __init__(self, source: Subwords, target: Subwords) -> None:
+        self.source = source
+        self.target = target
+
+    def encode(self, text: str) -> str:
+        """Source text to pieces with spaces between."""
+        return " ".join(self.source.encode(text))
+
+    def decode(self, pieces: str) -> str:
+        """Target pieces to text; text that ``--remove-bpe`` has joined already comes back as it is."""
+        return self.target.decode(pieces.split(" ")) if "\u2581" in pieces else pieces
+
+
+class Collater:
+    """fairseq's batch of a split, with the raw references of its sentences where the data has them."""
+
+    def __init__(self, dataset: LanguagePairDataset, references: Optional[List[Tuple[str, ...]]]) -> None:
+        self.dataset = dataset
+        self.references = references
+
+    def __call__(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
+        batch = self.dataset.collater(samples)
+        if batch and self.references is not None:
+            batch["references"] = [self.references[sentence] for sentence in batch["id"].tolist()]
+        return batch
+
+
+def _target_tokenizer(folder: Path, language: str) -> Optional[Tokenizer]:
+    """The tokenizer that came with the data, None where the data is of tokens only."""
+    return None if find_model(folder, language) is None else Tokenizer.load(folder, language)
+
+
+@register_task("fairbeam_translation", dataclass=FairbeamTranslationConfig)
+class FairbeamTranslationTask(TranslationTask):
+    """Translation over a ``data-bin`` folder, or over a folder of plain text with dictionaries and a subword model.
+
+    Everything of fairseq's ``translation`` task keeps its name and meaning.
+    """
+
+    cfg: FairbeamTranslationConfig
+
+    def __init__(self, cfg: FairbeamTranslationConfig, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
+        super().__init__(cfg, src_dict, tgt_dict)
+        if cfg.left_pad_target:
+            raise ConfigError("--left-pad-target True: the target is padded on the right here")
+        self.folder = Path(utils.split_paths(cfg.data)[0])
+        self.transcript = tgt_dict.transcript = Transcript()  # where a scorer built for this dictionary looks
+        self._references: Dict[str, Optional[List[Tuple[str, ...]]]] = {}
+        self._validation_generator: Optional[Any] = None
+        self._target = _target_tokenizer(self.folder, cfg.target_lang)
+        self._detokenizer = encoders.build_tokenizer(
+            Namespace(tokenizer=cfg.eval_bleu_detok, **json.loads(cfg.eval_bleu_detok_args or "{}"))
+        )
+
+    # --- data
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Load a split: plain text where there is some and it is asked for or nothing is binarised."""
+        source, target = self.cfg.source_lang, self.cfg.target_lang
+        binarised = (self.folder / f"{split}.{source}-{target}.{source}.idx").is_file() or (
+            self.folder / f"{split}.{target}-{source}.{source}.idx"
+        ).is_file()
+        sampled = self.cfg.subword_sampling > 0 and split == self.cfg.train_subset
+        if sampled or (not binarised and self._text_path(split, source).is_file()):
+            self.datasets[split] = self._text_dataset(split, sampled)
+        else:
+            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        self._references[split] = self._raw_references(split)
+
+    def _text_path(self, split: str, language: str) -> Path:
+        kept = self.folder / "raw" / f"{split}.{language}"
+        return kept if kept.is_file() else self.folder / f"{split}.{language}"
+
+    def _text_dataset(self, split: str, sampled: bool) -> TextPairDataset:
+        paths = [self._text_path(split, language) for language in (self.cfg.source_lang, self.cfg.target_lang)]
+        if paths[1].is_file():
+            source_lines, target_lines = read_parallel(*paths)
+            target = EncodedLines([self._reference_format.separate(line)[0] for line in target_lines],
+                                  self._tokenizer(self.cfg.target_lang, self.tgt_dict))
+        else:
+            source_lines, target = read_lines(paths[0]), None
+        return TextPairDataset(
+            EncodedLines(source_lines, self._tokenizer(self.cfg.source_lang, self.src_dict)),
+            target,
+            self.src_dict,
+            self.tgt_dict,
+            alpha=self.cfg.subword_sampling if sampled else 0.0,
+            left_pad_source=self.cfg.left_pad_source,
+            left_pad_target=False,
+            shuffle=split != "test",
+        )
+
+    def _tokenizer(self, language: str, dictionary: Dictionary) -> Tokenizer:
+        if find_model(self.folder, language) is None:
+            raise InputError(f"{self.folder}: plain text needs a subword model (spm.model) beside it")
+        return Tokenizer.load(self.folder, language)
+
+    @property
+    def _reference_format(self) -> References:
+        return DataBin.open(self.folder).references if any(self.folder.glob("*.idx")) else References.NONE
+
+    def _raw_references(self, split: str) -> Optional[List[Tuple[str, ...]]]:
+        path = self._text_path(split, self.cfg.target_lang)
+        if not path.is_file() or self._target is None:
+            return None
+        references = [self._reference_format.separate(line) for line in read_lines(path)]
+        if len(references) != len(self.datasets[split]):
+            raise InputError(f"{path} has {len(references)} lines, but {split} has {len(self.datasets[split])} sentences")
+        return references
+
+    # --- batches
+
+    def get_batch_iterator(  # noqa: PLR0913 - fairseq's signature
+        self, dataset: FairseqDataset, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None,
+        max_positions: Any = None, ignore_invalid_inputs: bool = False, required_batch_size_multiple: int = 1,
+        seed: int = 1, num_shards: int = 1, shard_id: int = 0, num_workers: int = 0, epoch: int = 1,
+        data_buffer_size: int = 0, disable_iterator_cache: bool = False, skip_remainder_batch: bool = False,
+        grouped_shuffling: bool = False, update_epoch_batch_itr: bool = False,
+    ) -> iterators.EpochBatchIterator:
+        """Batches of like lengths, made anew every epoch from ``seed + epoch``; every sentence is in one.
+
+        ``required_batch_size_multiple`` is accepted and ignored: no kernel here gains from it.
+        """
+        limits = BatchLimits(max_tokens=max_tokens, max_sentences=max_sentences)
+        resampled = isinstance(dataset, TextPairDataset) and dataset.alpha > 0
+        split = next((name for name, loaded in self.datasets.items() if loaded is dataset), None)
+        training = split == self.cfg.train_subset
+
+        def batches_of_epoch(dataset: LanguagePairDataset, epoch: int) -> List[np.ndarray]:
+            if resampled:
+                dataset.resample(seed + epoch)
+            order = np.random.RandomState(seed + epoch).permutation(len(dataset)) if training else np.arange(len(dataset))
+            order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
+            if not training:
+                return sorted_batches(order, dataset.src_sizes, limits)
+            batches = make_batches(order, dataset.src_sizes, dataset.tgt_sizes, limits)
+            sides = [side for side in (dataset.src_sizes, dataset.tgt_sizes) if side is not None]
+            share = padding_fraction(batches, *sides)
+            logger.info(f"epoch {epoch}: {len(batches)} batches, {100 * share:.2f} % of positions are padding")
+            return batches
+
+        return iterators.EpochBatchIterator(
+            dataset=dataset,
+            collate_fn=Collater(dataset, None if training else self._references.get(split)),
+            batch_sampler=batches_of_epoch,
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            # Workers keep the dataset they were started with, so they must not outlive an epoch's subwords.
+            num_workers=0 if resampled else num_workers,
+            epoch=epoch,
+            buffer_size=data_buffer_size,
+            skip_remainder_batch=skip_remainder_batch,
+            grouped_shuffling=grouped_shuffling,
+            reuse_dataloader=not resampled,
+        )
+
+    def filter_indices_by_size(
+        self, indices: np.ndarray, dataset: FairseqDataset, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> np.ndarray:
+        """Leave out what is longer than the positions, with a warning; or refuse it by number."""
+        kept, ignored = dataset.filter_indices_by_size(np.asarray(indices), max_positions)
+        if len(ignored) and not ignore_invalid_inputs:
+            first = min(ignored)
+            raise InputError(
+                f"sentence {first + 1} has {dataset.size(first)} tokens (source, target), the model reads at most "
+                f"{max_positions}; shorten it (--truncate-source shortens sources), or give "
+                "--skip-invalid-size-inputs-valid-test to leave such sentences out"
+            )
+        if len(ignored):
+            numbers = ", ".join(str(index + 1) for index in sorted(ignored)[:10])
+            logger.warning(f"{len(ignored)} sentences are longer than {max_positions} tokens and left out: {numbers} …")
+        return kept
+
+    # --- models
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build a model that refuses a checkpoint made for other dictionaries, naming both sizes."""
+        model = FairseqTask.build_model(self, cfg, from_checkpoint)
+        model.register_load_state_dict_pre_hook(self._check_vocabularies)
+        return model
+
+    def _check_vocabularies(self, module: torch.nn.Module, state: Dict[str, Any], *unused: Any) -> None:
+        for names, dictionary, language in (
+            (("network.source_embedding.weight", "encoder.embed_tokens.weight"), self.src_dict, self.cfg.source_lang),
+            (("network.target_embedding.weight", "decoder.embed_tokens.weight"), self.tgt_dict, self.cfg.target_lang),
+        ):
+            for name in names:
+                if name in state and len(state[name]) != len(dictionary):
+                    raise InputError(
+                        f"the checkpoint's {name} has {len(state[name])} rows, but {self.folder}/dict.{language}.txt "
+                        f"has {len(dictionary)} entries; decode with the dictionaries the model was trained with"
+                    )
+
+    # --- decoding
+
+    def build_generator(self, models: List[Any], args: Any, seq_gen_cls: Any = None,
+                        extra_gen_cls_kwargs: Optional[Dict[str, Any]] = None,
+                        prefix_allowed_tokens_fn: Any = None) -> Any:
+        """Our beam search, or stock's generator where an option or a model needs it, saying so."""
+        extra = extra_gen_cls_kwargs or {}
+        reasons = stock_only_options(args)
+        if extra.get("lm_model") is not None:
+            reasons.append("--lm-path")
+        if seq_gen_cls is not None or prefix_allowed_tokens_fn is not None:
+            reasons.append("a generator of the caller's own")
+        if not reasons and not getattr(args, "score_reference", False):
+            try:
+                return FairbeamGenerator(models, generation_options(args), self.tgt_dict, Precision.parse(str(self.cfg.precision)))
+            except UnsupportedArchitecture as error:
+                reasons.append(str(error))
+        if reasons:
+            logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
+        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn)
+
+    def build_bpe(self, args: Any) -> Any:
+        """The subwords of ``--bpe``, or else those that came with the data."""
+        codec = super().build_bpe(args)
+        if codec is None and self._target is not None:
+            source = Tokenizer.load(self.folder, self.cfg.source_lang)
+            codec = SubwordCodec(source.subwords, self._target.subwords)
+        return codec
+
+    def inference_step(self, generator: Any, models: List[Any], sample: Dict[str, Any], prefix_tokens: Any = None,
+                       constraints: Any = None) -> Any:
+        """Decode a batch and keep the best texts for the score."""
+        hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        for references, found in zip(sample.get("references") or [], hypotheses):
+            self.transcript.add(references, self._text(found[0]["tokens"]))
+        return hypotheses
+
+    def _text(self, tokens: torch.Tensor) -> str:
+        """Ids to text, through the subwords that came with the data or else as ``--eval-bleu-*`` say."""
+        if self._target is not None:
+            return self._target.decode(utils.strip_pad(tokens, self.tgt_dict.pad()).tolist())
+        text = self.tgt_dict.string(tokens, self.cfg.eval_bleu_remove_bpe)
+        return text if self._detokenizer is None else self._detokenizer.decode(text)
+
+    # --- validation
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """Forget the generator of the last validation: it decodes with a copy of weights that have moved on."""
+        super().begin_valid_epoch(epoch, model)
+        self._validation_generator = None
+
+    def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Tuple[Any, int, Dict[str, Any]]:
+        """Loss of a batch, and with ``--eval-bleu`` the statistics of its BLEU."""
+        loss, sample_size, logging_output = FairseqTask.valid_step(self, sample, model, criterion)
+        if self.cfg.eval_bleu:
+            if self._validation_generator is None:
+                options = Namespace(**json.loads(self.cfg.eval_bleu_args or "{}"))
+                self._validation_generator = self.build_generator([model], options)
+            statistics = self._bleu_statistics(self._validation_generator, sample, model)
+            logging_output.update({_BLEU.format(i): count for i, count in enumerate(statistics.numbers)})
+        return loss, sample_size, logging_output
+
+    def _bleu_statistics(self, generator: Any, sample: Dict[str, Any], model: Any) -> BleuStatistics:
+        found = FairseqTask.inference_step(self, generator, [model], sample)
+        hypotheses = [self._text(hypotheses[0]["tokens"]) for hypotheses in found]
+        references = sample.get("references") or [(self._text(row),) for row in sample["target"]]
+        if self.cfg.eval_bleu_print_samples:
+            logger.info(f"example hypothesis: {hypotheses[0]}")
+            logger.info(f"example reference: {references[0][0]}")
+        return BleuStatistics.of(hypotheses, references)
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
+        """Log the criterion's figures and corpus BLEU: counts add over batches and machines, scores do not."""
+        FairseqTask.reduce_metrics(self, logging_outputs, criterion)
+        if not self.cfg.eval_bleu or _BLEU.format(0) not in logging_outputs[0]:
+            return
+        width = len(BleuStatistics().numbers)
+        sums = [sum(float(log.get(_BLEU.format(i), 0)) for log in logging_outputs) for i in range(width)]
+        metrics.log_scalar("_bleu", np.array(sums))
+        metrics.log_derived("bleu", _corpus_bleu)
+
+
+def _corpus_bleu(meters: Any) -> float:
+    return round(BleuStatistics.from_numbers(np.asarray(meters["_bleu"].sum).tolist()).score().value, 2)
