@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def _folder(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable) or ROOT.parent / "shared" / default)
     if not path.is_dir():
+        if os.environ.get("FAIRBEAM_REQUIRE_DATA"):
+            pytest.fail(f"{path} is absent, and FAIRBEAM_REQUIRE_DATA says that it must be there")
         pytest.skip(f"{path} is absent; set {variable} to run this test")
     return path
 

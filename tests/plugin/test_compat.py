@@ -23,7 +23,6 @@ import torch
 from fairseq import checkpoint_utils, models, options
 from fairseq.data import Dictionary, FairseqDataset, data_utils
 from fairseq.file_io import PathManager
-from fairseq.trainer import Trainer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from fairbeam import checkpoint
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam_plugin import compat
 from fairbeam_plugin.compat import configuration, errors, quiet, resuming
+from fairbeam_plugin.compat.mending import mend
 
 
 def test_mends_are_applied_once():
@@ -39,7 +39,21 @@ def test_mends_are_applied_once():
     compat.apply()
     assert before == (checkpoint_utils.load_checkpoint_to_cpu, data_utils.batch_by_size, PathManager.copy)
     assert len(warnings.filters) == filters
-    assert not hasattr(before[1].__wrapped__, "fairbeam_mend")
+    assert not hasattr(before[1].__wrapped__, "fairbeam_mends")
+
+
+def test_two_mends_of_one_function_are_both_applied():
+    owner = SimpleNamespace(double=lambda x: 2 * x)
+
+    def add_one(stock, x):
+        return stock(x) + 1
+
+    def negate(stock, x):
+        return -stock(x)
+
+    for mended in (add_one, negate, add_one):
+        mend(owner, "double", mended)
+    assert owner.double(5) == -11
 
 
 class TestBatches:
@@ -305,7 +319,6 @@ class TestResuming:
             lambda trainer, epoch, **options: (epoch, options), None, 3, disable_iterator_cache=False
         )
         assert passed == (3, {"disable_iterator_cache": True})
-        assert Trainer.get_train_iterator.fairbeam_mend is resuming.get_train_iterator
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,23 @@ class Translator:
             yield from self._translate_window(window, number, search, limits)
             number += len(window)
 
+    def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
+        """Where the (first) model looks while it is made to write ``target``.
+
+        Returns:
+            Source pieces, target pieces, and for each target piece its weights over the source pieces: the last
+            decoder layer's cross-attention, averaged over heads.
+        """
+        rows = self.source.encode(source), self.target.encode(target)
+        previous = [self.target.dictionary.eos, *rows[1][:-1]]
+        weights = self.networks[0].alignments(
+            torch.tensor([rows[0]], device=self.device), torch.tensor([previous], device=self.device)
+        )
+        return (
+            self.source.dictionary.symbols(rows[0]), self.target.dictionary.symbols(rows[1]),
+            weights[0].float().tolist(),
+        )  # fmt: skip
+
     def _translate_window(self, sentences: list[str], number: int, search: BeamSearch,
                           limits: DecodingLimits) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""

@@ -1,5 +1,6 @@
 """``fairbeam report``: one HTML page with the training curve, scores and samples of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from fairbeam.cli._options import Metric, MultiValueCommand, read_scored
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.files import read_parallel
-from fairbeam.report import Report, Sample, environment, read_attention, read_training_log, write_report
+from fairbeam.report import Attention, Report, Sample, environment, read_attention, read_training_log, write_report
 from fairbeam.scoring import Score, evaluate
 
 SETTINGS = {"cls": MultiValueCommand}
@@ -30,6 +31,9 @@ def command(
         Path | None,
         typer.Option("--attention", help="JSON: [{source, target, weights}, ...], entry n for line n."),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The bundle that decoded; its attention is drawn.")
+    ] = None,
     metrics: Annotated[
         list[Metric] | None, typer.Option("--metrics", "-m", help="One or several.  [default: bleu chrf]")
     ] = None,
@@ -48,6 +52,8 @@ def command(
         lines = outputs[hypotheses]
         scores = evaluate(lines, entries, [metric.value for metric in metrics or (Metric.bleu, Metric.chrf)])
         shown = _samples(samples, lines, entries, source=source, hypotheses=hypotheses, attention=attention)
+        if model is not None:
+            shown = _with_attention(shown, model)
     points = read_training_log(log) if log else []
     write_report(
         output, Report(title=title, points=points, scores=scores, samples=shown, facts=environment())
@@ -78,3 +84,15 @@ def _samples(
         )
         for n in range(min(count, len(lines)))
     ]
+
+
+def _with_attention(samples: list[Sample], model: Path) -> list[Sample]:
+    """The samples with where the model looks when it is given their hypotheses."""
+    from fairbeam.translator import load  # torch, which a report without a model does not need
+
+    translator = load(model, precision="float32", workers=1)
+    drawn = []
+    for sample in samples:
+        source, target, weights = translator.attention(sample.source, sample.hypothesis)
+        drawn.append(replace(sample, attention=Attention(source=source, target=target, weights=weights)))
+    return drawn

@@ -1016,7 +1016,7 @@ class Sampler:
         return self._noun_phrase(kinds, light=light, definite=definite, subject=subject, number=not plain)
 
     def _name(self) -> Name:
-        name = self._pick([name for name in lex.NAMES if name not in self._used])
+        name = self._pick([name for name in lex.NAMES if name not in self._used] or lex.NAMES)
         self._used.add(name)
         return name
 

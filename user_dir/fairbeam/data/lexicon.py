@@ -214,7 +214,7 @@ class GermanVerb:
 
 @dataclass(frozen=True, kw_only=True)
 class GermanNoun:
-    """A German noun; a weak masculine has its plural's form outside the nominative (der Junge, den Jungen)."""
+    """A German noun; a weak masculine ends like its plural outside the nominative (der Junge, den Jungen)."""
 
     singular: str
     gender: Gender

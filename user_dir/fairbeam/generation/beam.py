@@ -7,6 +7,7 @@ hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K``
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -86,15 +87,19 @@ def top_candidates(log_probabilities: Tensor, totals: Tensor, *, first: bool) ->
         totals: (batch, K) of the hypotheses so far.
         first: at the first step all beams are equal, and only one of them counts.
     """
-    batch, beam, vocabulary = log_probabilities.shape
-    wanted = min(2 * beam, beam * vocabulary - 1)
+    beam, vocabulary = log_probabilities.shape[1:]
     if first:
         log_probabilities, totals = log_probabilities[:, :1], totals[:, :1]
-        wanted = min(wanted, vocabulary - 1)
-    best, tokens = log_probabilities.topk(min(wanted, vocabulary), dim=2)
+    best, tokens = log_probabilities.topk(min(2 * beam, vocabulary), dim=2)
     width = best.size(2)
-    scores, places = (best + totals.unsqueeze(2)).flatten(1).topk(wanted, dim=1)
-    return Candidates(scores, places.div(width, rounding_mode="floor"), tokens.flatten(1).gather(1, places))
+    continued = (best + totals.unsqueeze(2)).flatten(1)
+    scores, places = continued.topk(min(2 * beam, continued.size(1)), dim=1)
+    missing = 2 * beam - scores.size(1)  # only where the beam is wider than the vocabulary
+    return Candidates(
+        F.pad(scores, (0, missing), value=float("-inf")),
+        F.pad(places.div(width, rounding_mode="floor"), (0, missing)),
+        F.pad(tokens.flatten(1).gather(1, places), (0, missing)),
+    )
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:

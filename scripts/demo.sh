@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# usage: scripts/demo.sh [OUT]
+#
+# The whole path on the embedded demo corpus: text, data-bin, training, decoding, scores, samples, report.
+
+. "$(dirname "$0")/lib.sh"
+OUT=${1:-$ROOT/out/demo}
+rm -rf "$OUT"
+mkdir -p "$OUT"
+fairbeam demo-corpus "$OUT/text" --train "${PAIRS:-24000}" --valid 500 --test 500 --seed 1
+export EPOCHS=${EPOCHS:-8} VOCAB=${VOCAB:-2000} WARMUP=${WARMUP:-300} DROPOUT=${DROPOUT:-0.1} LR=${LR:-2e-3} AVERAGE=3
+exec "$ROOT/scripts/translation.sh" "$OUT/text" en de "$OUT"

@@ -1,0 +1,122 @@
+"""Each block of the beam step against plain NumPy, over shapes, ties and impossible tokens."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates
+from fairbeam.generation.filters import Special, force_prefix, limit_length, no_repeated_ngrams, require_length
+
+EOS = 2
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(6, 20), st.integers(0, 2**31 - 1))
+
+
+def draw_scores(batch: int, beam: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities with ties and impossible tokens, and totals of the beams, some of them impossible."""
+    random = np.random.default_rng(seed)
+    scores = random.integers(-8, 0, (batch, beam, vocabulary)).astype(np.float32) / 4
+    scores[random.random(scores.shape) < 0.2] = -np.inf
+    totals = random.integers(-8, 0, (batch, beam)).astype(np.float32) / 4
+    totals[random.random(totals.shape) < 0.1] = -np.inf
+    return scores, totals
+
+
+@given(shape=shapes, first=st.booleans())
+def test_top_candidates_are_the_best_of_all(shape, first):
+    batch, beam, vocabulary, _ = shape
+    scores, totals = draw_scores(*shape)
+    found = top_candidates(torch.from_numpy(scores), torch.from_numpy(totals), first=first)
+    usable = 1 if first else beam
+    everything = (scores + totals[:, :, None])[:, :usable].reshape(batch, -1)
+    wanted = min(2 * beam, usable * vocabulary)
+    expected = -np.sort(-everything, axis=1)[:, :wanted]
+    np.testing.assert_array_equal(found.totals[:, :wanted].numpy(), expected)
+    assert found.totals.shape == (batch, 2 * beam)
+    assert (found.totals[:, wanted:] == -np.inf).all()
+    # each candidate is what it says it is, and none is taken twice
+    places = (found.parents * vocabulary + found.tokens)[:, :wanted].numpy()
+    np.testing.assert_array_equal(np.take_along_axis(everything, places, 1), expected)
+    assert all(len(set(row)) == wanted for row in places.tolist())
+
+
+@given(shape=shapes)
+def test_survivors_are_the_first_that_go_on(shape):
+    batch, beam, _, seed = shape
+    random = np.random.default_rng(seed)
+    width = 2 * beam
+    tokens = random.integers(0, 4, (batch, width))
+    totals = np.where(random.random((batch, width)) < 0.3, -np.inf, -1.0).astype(np.float32)
+    ignored = random.random((batch, beam)) < 0.2
+    candidates = Candidates(torch.from_numpy(totals), torch.zeros(batch, width).long(), torch.from_numpy(tokens))
+    ends = ended(candidates, torch.from_numpy(ignored), EOS)
+    chosen, empty = survivors(ends, torch.from_numpy(ignored))
+    for row in range(batch):
+        ending = [
+            tokens[row, place] == EOS and np.isfinite(totals[row, place]) and not (place < beam and ignored[row, place])
+            for place in range(width)
+        ]
+        assert ends[row].tolist() == ending
+        out = [ending[place] or (place < beam and ignored[row, place]) for place in range(width)]
+        going = [place for place in range(width) if not out[place]]
+        assert chosen[row, : len(going)].tolist() == going[:beam]
+        assert empty[row].tolist() == [place >= len(going) for place in range(beam)]
+
+
+def beams_with(tokens: np.ndarray, limits: list[int], prefix: np.ndarray | None = None) -> Beams:
+    """Beams that have chosen ``tokens`` behind the start symbol."""
+    batch, beam, step = tokens.shape
+    beams = Beams.begin(torch.tensor(limits), beam, EOS, None if prefix is None else torch.from_numpy(prefix))
+    beams.tokens[:, :, 1 : step + 1] = torch.from_numpy(tokens)
+    beams.step = step
+    return beams
+
+
+@settings(max_examples=60)
+@given(shape=shapes, size=st.integers(1, 4), step=st.integers(0, 9))
+def test_no_repeated_ngrams_forbids_exactly_repeats(shape, size, step):
+    batch, beam, vocabulary, seed = shape
+    random = np.random.default_rng(seed)
+    tokens = random.integers(3, 6, (batch, beam, step))
+    beams = beams_with(tokens, [20] * batch)
+    scores = torch.zeros(batch, beam, vocabulary)
+    no_repeated_ngrams(size)(scores, beams)
+    for row in range(batch):
+        for place in range(beam):
+            history = [EOS, *tokens[row, place].tolist()]
+            seen = {tuple(history[i : i + size]) for i in range(len(history) - size + 1)}
+            for token in range(vocabulary):
+                repeats = len(history) >= size and (*history[len(history) - size + 1 :], token) in seen
+                assert (scores[row, place, token] == -np.inf) == repeats
+
+
+@given(shape=shapes, step=st.integers(0, 6), least=st.integers(0, 4))
+def test_lengths_are_each_sentences_own(shape, step, least):
+    batch, beam, vocabulary, seed = shape
+    random = np.random.default_rng(seed)
+    limits = random.integers(step, step + 3, batch)
+    beams = beams_with(random.integers(3, 6, (batch, beam, step)), limits.tolist())
+    original = torch.from_numpy(random.normal(size=(batch, beam, vocabulary)))
+    scores = original.clone()
+    limit_length(Special())(scores, beams)
+    require_length(Special(), least)(scores, beams)
+    for row in range(batch):
+        for token in range(vocabulary):
+            if limits[row] <= step:
+                allowed = token == EOS
+            else:
+                allowed = token != EOS or step >= least
+            expected = original[row, :, token] if allowed else torch.full((beam,), -np.inf, dtype=torch.float64)
+            assert torch.equal(scores[row, :, token], expected)
+
+
+def test_a_prefix_that_ends_makes_all_beams_the_first():
+    prefix = np.array([[5, EOS, 1], [5, 4, 3]])
+    beams = beams_with(np.array([[[5], [9]], [[5], [9]]]), [10, 10], prefix)
+    beams.totals = torch.tensor([[-1.0, -7.0], [-1.0, -7.0]])
+    scores = torch.zeros(2, 2, 10)
+    force_prefix(Special())(scores, beams)
+    assert beams.tokens[0, :, 1].tolist() == [5, 5]
+    assert beams.totals.tolist() == [[-1.0, -1.0], [-1.0, -7.0]]
+    assert scores[0].isfinite().nonzero().tolist() == [[0, EOS], [1, EOS]]
+    assert scores[1].isfinite().nonzero().tolist() == [[0, 4], [1, 4]]

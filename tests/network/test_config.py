@@ -1,0 +1,39 @@
+"""Configurations survive JSON and refuse what makes no sense."""
+
+import json
+
+import pytest
+
+from fairbeam.errors import ConfigError
+from fairbeam.network import NetworkConfig, PositionConfig, PositionKind, StackConfig
+
+
+def test_round_trip_through_json():
+    positions = PositionConfig(kind=PositionKind.LEARNED, max_positions=99)
+    config = NetworkConfig(source_vocabulary=10, target_vocabulary=12, decoder=StackConfig(positions=positions))
+    assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 3}, "unknown field 'heads'"),
+        ({"source_vocabulary": "10"}, "network.source_vocabulary: expected int, found '10'"),
+        ({"encoder": {"layers": 2, "activation": "sine"}}, "network.encoder.activation: 'sine' is not one of relu"),
+        ({"encoder": {"positions": {"offset": None}}}, "network.encoder.positions.offset: expected int, found None"),
+        ({"encoder": 3}, "network.encoder: expected an object"),
+        ({"encoder": {"dim": 30, "heads": 4}}, "encoder.dim is 30, which encoder.heads (4) does not divide"),
+        ({"share_embeddings": True}, "source_vocabulary is 10 and target_vocabulary is 12"),
+        ({"dropout": {"residual": True}}, "network.dropout.residual: expected float, found True"),
+    ],
+)
+def test_errors_name_the_field(change, message):
+    values = {"source_vocabulary": 10, "target_vocabulary": 12, **change}
+    with pytest.raises(ConfigError) as error:
+        NetworkConfig.from_dict(values)
+    assert message in str(error.value)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(ConfigError, match="field 'target_vocabulary' is missing"):
+        NetworkConfig.from_dict({"source_vocabulary": 10})

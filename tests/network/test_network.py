@@ -1,0 +1,176 @@
+"""The network against fairseq's own Transformer, and its two ways of decoding against each other."""
+
+import warnings
+from argparse import Namespace
+
+import pytest
+import torch
+
+from fairbeam.families.fairseq_transformer import load_network, save_weights
+from fairbeam.network import Network, NetworkConfig, StackConfig
+
+PAD, EOS = 1, 2
+SIZES = {"embed_dim": 24, "ffn_embed_dim": 40, "layers": 2, "attention_heads": 3}
+VARIANTS = {
+    "post-norm, shared": {"share_all_embeddings": True},
+    "pre-norm, learned positions": {
+        "encoder_normalize_before": True, "decoder_normalize_before": True,
+        "encoder_learned_pos": True, "decoder_learned_pos": True, "share_decoder_input_output_embed": True,
+    },
+    "pre-norm decoder alone, no final norm": {"decoder_normalize_before": True, "no_decoder_final_norm": True},
+    "embedding norm, unscaled, no positions": {
+        "layernorm_embedding": True, "no_scale_embedding": True, "no_token_positional_embeddings": True,
+    },
+    **{f"activation {name}": {"activation_fn": name} for name in ("relu", "gelu", "gelu_accurate", "tanh", "linear")},
+    "unequal stacks": {"encoder_layers": 1, "decoder_layers": 3, "encoder_embed_dim": 16, "encoder_attention_heads": 2},
+}  # fmt: skip
+
+
+def options_of(variant: str) -> dict:
+    sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in SIZES.items()}
+    return {**sizes, "dropout": 0.0, "max_source_positions": 64, "max_target_positions": 64, **VARIANTS[variant]}
+
+
+def fairseq_model(options: dict, vocabulary: int = 37):
+    """Stock fairseq's model of these options, float32, in evaluation mode, with random weights everywhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("fairseq")
+        from fairseq.data import Dictionary
+        from fairseq.models.transformer import TransformerModel, base_architecture
+
+        dictionary = Dictionary()
+        for number in range(vocabulary - len(dictionary)):
+            dictionary.add_symbol(f"w{number}")
+        args = Namespace(**options)
+        base_architecture(args)
+        task = Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
+        model = TransformerModel.build_model(args, task).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # fairseq starts biases at 0 and norms at 1, which hide mistakes
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def batch(left_pad: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources of several lengths, padded on a side; previous target tokens, padded on the right."""
+    generator = torch.Generator().manual_seed(2)
+    source = torch.randint(4, 37, (5, 9), generator=generator)
+    target = torch.randint(4, 37, (5, 7), generator=generator)
+    source[:, -1], target[:, 0] = EOS, EOS
+    for row, missing in enumerate((0, 2, 4, 1, 7)):
+        if missing:
+            source[row, :missing] = PAD
+            if not left_pad:
+                source[row] = source[row].roll(-missing)
+            target[row, 7 - min(missing, 5) :] = PAD
+    return source, target
+
+
+# Stock mixes a boolean padding mask with an additive causal one.
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
+@pytest.mark.parametrize("left_pad", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_gradients_equal_fairseq(variant, left_pad):
+    options = options_of(variant)
+    theirs = fairseq_model(options)
+    ours = load_network(options, theirs.state_dict())
+    source, target = batch(left_pad)
+    real = target.ne(PAD)
+    expected = theirs(source, source.ne(PAD).sum(1), target)[0]
+    actual = ours.eval()(source, target)
+    torch.testing.assert_close(actual[real], expected[real], rtol=1e-5, atol=2e-5)
+
+    expected[real].square().mean().backward()
+    actual[real].square().mean().backward()
+    theirs_by_ours = {
+        name: parameter.grad
+        for name, parameter in load_gradients(options, theirs).named_parameters()
+    }
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, theirs_by_ours[name], rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def load_gradients(options: dict, theirs) -> Network:
+    """A network of our names that has fairseq's gradients as its own."""
+    names = dict(theirs.named_parameters(remove_duplicate=False))
+    weights = {name: names[name].grad if name in names else tensor for name, tensor in theirs.state_dict().items()}
+    network = load_network(options, weights)
+    for parameter in network.parameters():
+        parameter.grad = parameter.detach().clone()
+    return network
+
+
+@pytest.mark.parametrize("variant", ["post-norm, shared", "unequal stacks"])
+def test_weights_come_back_as_they_were(variant):
+    options = options_of(variant)
+    theirs = fairseq_model(options).state_dict()
+    back = save_weights(load_network(options, theirs))
+    assert {name for name in theirs if not name.endswith("version")} == back.keys()
+    assert all(torch.equal(back[name], theirs[name]) for name in back)
+
+
+def small_network(seed: int = 0, **config) -> Network:
+    torch.manual_seed(seed)
+    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
+    sizes = {"source_vocabulary": 37, "target_vocabulary": 37, "encoder": stack, "decoder": stack, **config}
+    return Network(NetworkConfig(**sizes)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True])
+def test_steps_with_reordered_beams_equal_teacher_forcing(packed):
+    """Whatever beams descend from whom, a step sees exactly the tokens of its own history."""
+    network = small_network()
+    decoder = network.for_inference(torch.float32) if packed else network
+    source, _ = batch(left_pad=False)
+    sentences, beams = len(source), 3
+    generator = torch.Generator().manual_seed(3)
+    state = decoder.prefill(source, beams)
+    tokens = torch.full((sentences, beams, 1), EOS)
+    rows = torch.arange(sentences)
+    for step in range(24):  # beyond the storage first allocated
+        logits = decoder.step(state, tokens[:, :, -1])
+        for beam in range(beams):
+            forced = network(source[rows], tokens[:, beam])[:, -1]
+            torch.testing.assert_close(logits[:, beam], forced, rtol=1e-4, atol=1e-4)
+        parents = torch.randint(0, beams, (len(rows), beams), generator=generator)
+        chosen = torch.randint(4, 37, (len(rows), beams, 1), generator=generator)
+        tokens = torch.cat([tokens.gather(1, parents[:, :, None].expand(-1, -1, step + 1)), chosen], dim=2)
+        state.reorder(parents)
+        if step in (5, 11):  # a sentence finishes and leaves
+            kept = torch.tensor([row for row in range(len(rows)) if row != 1])
+            state.select(kept)
+            tokens, rows = tokens[kept], rows[kept]
+
+
+@torch.no_grad()
+def test_bfloat16_stays_close_to_float32():
+    network = small_network()
+    source, target = batch(left_pad=False)
+    exact, rough = network(source, target), network.for_inference(torch.bfloat16)(source, target)
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@torch.no_grad()
+def test_alignments_are_the_attention_of_the_last_layer():
+    network = small_network()
+    source, target = batch(left_pad=False)
+    weights = network.alignments(source, target)
+    assert weights.shape == (*target.shape, source.size(1))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(target.shape))
+    assert not weights[source.eq(PAD)[:, None].expand_as(weights)].any()
+
+
+def test_layers_are_dropped_in_training_only():
+    stack = StackConfig(layers=4, dim=32, heads=4, ffn_dim=64, layer_drop=0.5)
+    network = small_network(encoder=stack, decoder=stack)
+    source, target = batch(left_pad=False)
+    assert torch.equal(network(source, target), network(source, target))
+    network.train()
+    torch.manual_seed(1)
+    assert not torch.equal(network(source, target), network(source, target))
