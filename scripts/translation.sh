@@ -5,7 +5,7 @@
 # valid.* and test.*, one sentence a line. OUT gets the data-bin, checkpoints, the test set's translations, a
 # bundle and report.html. Run it again after a kill: it goes on where it stopped.
 #
-# Settings, from the environment: EPOCHS (24), ARCH (fairbeam_transformer_tiny), VOCAB (8000), MAX_TOKENS (4096),
+# Settings, from the environment: EPOCHS (18), ARCH (fairbeam_transformer_tiny), VOCAB (8000), MAX_TOKENS (4096),
 # DROPOUT (0.2), LR (1e-3), WARMUP (600), BEAM (5), AVERAGE (5 checkpoints).
 
 . "$(dirname "$0")/lib.sh"
@@ -16,7 +16,7 @@ mkdir -p "$OUT"
 prepare_data "$DATA" "$SRC" "$TGT" "$OUT" --vocab-size "${VOCAB:-8000}"
 train_model "$OUT" --arch "${ARCH:-fairbeam_transformer_tiny}" --dropout "${DROPOUT:-0.2}" \
   --lr "${LR:-1e-3}" --warmup-updates "${WARMUP:-600}" --max-tokens "${MAX_TOKENS:-4096}" \
-  --max-epoch "${EPOCHS:-24}" --eval-bleu --eval-bleu-args '{"beam": 1}'
+  --max-epoch "${EPOCHS:-18}" --eval-bleu --eval-bleu-args '{"beam": 1}'
 decode_test "$OUT" "$SRC" "$TGT" test --beam "${BEAM:-5}"
 
 show_samples "$DATA/test.$SRC" "$DATA/test.$TGT" "$OUT/test.$TGT.hyp"

@@ -39,10 +39,13 @@ def run():
         name, *arguments = (str(part) for part in command)
         executable = Path(sys.executable).parent / name
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-        done = subprocess.run([str(executable), *arguments], text=True, capture_output=True,
-                              env=environment, timeout=600, **options)
+        done = subprocess.run(
+            [str(executable), *arguments], text=True, check=False, capture_output=True, env=environment, timeout=600, **options
+        )
         if check and done.returncode != 0:
-            raise AssertionError(f"{' '.join([name, *arguments])} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(
+                f"{' '.join([name, *arguments])} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     return run_command

@@ -34,8 +34,10 @@ VERBS = {verb.key: verb for verb in lex.VERBS} | {"be": lex.BE, "be at": lex.BE_
 NAMES = {name.english: name for name in lex.NAMES}
 NUMERALS = {numeral.english: numeral for numeral in lex.NUMERALS}
 LINKS = {link.english: link for link in (*lex.SUBORDINATORS, *lex.COORDINATORS)}
-TIMES = {time.english: time for time in (*lex.HABITUAL_TIMES, *lex.PRESENT_TIMES, *lex.PAST_TIMES,
-                                         *lex.FUTURE_TIMES, *lex.PERFECT_TIMES)}
+TIMES = {
+    time.english: time
+    for time in (*lex.HABITUAL_TIMES, *lex.PRESENT_TIMES, *lex.PAST_TIMES, *lex.FUTURE_TIMES, *lex.PERFECT_TIMES)
+}
 ANNA, PAUL = NAMES["Anna"], NAMES["Paul"]
 
 
@@ -44,8 +46,7 @@ def adjective(english: str, noun: str) -> lex.Adjective:
     return next(entry for entry in lex.ADJECTIVES if entry.english == english and entry.kinds & kinds)
 
 
-def np(noun: str, determiner: lex.Determiner = lex.THE, *, quality: str = "", number: str = "",
-       **fields) -> NounPhrase:
+def np(noun: str, determiner: lex.Determiner = lex.THE, *, quality: str = "", number: str = "", **fields) -> NounPhrase:
     """A noun phrase from English words; a ``number`` makes it plural."""
     if number:
         fields |= {"number": NUMERALS[number], "plural": True}
@@ -76,69 +77,101 @@ GOLDEN = {
         "나이 많은 교사는 무거운 문을 열어요.",
     ),
     "fronted adverbial inverts": (
-        Sentence(main=clause(np("doctor"), "open", Tense.PROGRESSIVE, object=np("window"), time="today",
-                             fronted=True)),
+        Sentence(main=clause(np("doctor"), "open", Tense.PROGRESSIVE, object=np("window"), time="today", fronted=True)),
         "Today the doctor is opening the window.",
         "Heute macht der Arzt das Fenster auf.",
         "오늘 의사는 창문을 열고 있어요.",
     ),
     "weil sends the verb to the end and rejoins its prefix": (
-        Sentence(main=clause(ANNA, "laugh", Tense.PROGRESSIVE), conjunction=LINKS["because"],
-                 joined=clause(PAUL, "turn off", Tense.PROGRESSIVE, object=np("radio"))),
+        Sentence(
+            main=clause(ANNA, "laugh", Tense.PROGRESSIVE),
+            conjunction=LINKS["because"],
+            joined=clause(PAUL, "turn off", Tense.PROGRESSIVE, object=np("radio")),
+        ),
         "Anna is laughing because Paul is turning off the radio.",
         "Anna lacht, weil Paul das Radio ausschaltet.",
         "파울이 라디오를 끄고 있기 때문에 안나는 웃고 있어요.",
     ),
     "leading wenn-clause, shared subject": (
-        Sentence(main=clause(lex.SHE, "stay", Tense.FUTURE, place=lex.AT_HOME), conjunction=LINKS["if"],
-                 joined=clause(ANNA, "be", predicate=adjective("sick", "woman")), leading=True),
+        Sentence(
+            main=clause(lex.SHE, "stay", Tense.FUTURE, place=lex.AT_HOME),
+            conjunction=LINKS["if"],
+            joined=clause(ANNA, "be", predicate=adjective("sick", "woman")),
+            leading=True,
+        ),
         "If Anna is sick, she will stay at home.",
         "Wenn Anna krank ist, wird sie zu Hause bleiben.",
         "안나는 아프면 집에 머무를 거예요.",
     ),
     "dass-clause in the perfect, mixed declension": (
-        Sentence(main=clause(lex.I, "know that",
-                             complement=clause(np("boy"), "eat", Tense.PAST,
-                                               object=np("apple", lex.A, quality="fresh")))),
+        Sentence(
+            main=clause(
+                lex.I,
+                "know that",
+                complement=clause(np("boy"), "eat", Tense.PAST, object=np("apple", lex.A, quality="fresh")),
+            )
+        ),
         "I know that the boy ate a fresh apple.",
         "Ich weiß, dass der Junge einen frischen Apfel gegessen hat.",
         "저는 소년이 신선한 사과를 먹었다는 것을 알아요.",
     ),
     "ob-clause, suppletive negation in Korean": (
-        Sentence(main=clause(lex.HE, "know whether", negated=True,
-                             complement=clause(np("train"), "depart", Tense.FUTURE, time="soon"))),
+        Sentence(
+            main=clause(
+                lex.HE,
+                "know whether",
+                negated=True,
+                complement=clause(np("train"), "depart", Tense.FUTURE, time="soon"),
+            )
+        ),
         "He does not know whether the train will depart soon.",
         "Er weiß nicht, ob der Zug bald abfahren wird.",
         "그는 기차가 곧 출발할지 몰라요.",
     ),
     "zu between prefix and verb": (
-        Sentence(main=clause(lex.WE, "try to", Tense.PAST,
-                             complement=clause(lex.WE, "close", object=np("suitcase")))),
+        Sentence(main=clause(lex.WE, "try to", Tense.PAST, complement=clause(lex.WE, "close", object=np("suitcase")))),
         "We tried to close the suitcase.",
         "Wir haben versucht, den Koffer zuzumachen.",
         "우리는 여행 가방을 닫으려고 노력했어요.",
     ),
     "subject relative, sein-perfect": (
-        Sentence(main=clause(
-            np("woman", relative=clause(Gap(noun=NOUNS["woman"]), "arrive", Tense.PAST, time="yesterday")),
-            "drink", Tense.PROGRESSIVE, object=np("tea", lex.A, quality="hot"))),
+        Sentence(
+            main=clause(
+                np("woman", relative=clause(Gap(noun=NOUNS["woman"]), "arrive", Tense.PAST, time="yesterday")),
+                "drink",
+                Tense.PROGRESSIVE,
+                object=np("tea", lex.A, quality="hot"),
+            )
+        ),
         "The woman who arrived yesterday is drinking hot tea.",
         "Die Frau, die gestern angekommen ist, trinkt heißen Tee.",
         "어제 도착한 여자는 뜨거운 차를 마시고 있어요.",
     ),
     "dative object relative, extraposed": (
-        Sentence(main=clause(
-            PAUL, "pick up", Tense.PROGRESSIVE,
-            object=np("child", plural=True, relative=clause(
-                lex.SHE, "help", Tense.PAST, object=Gap(noun=NOUNS["child"], plural=True))))),
+        Sentence(
+            main=clause(
+                PAUL,
+                "pick up",
+                Tense.PROGRESSIVE,
+                object=np(
+                    "child",
+                    plural=True,
+                    relative=clause(lex.SHE, "help", Tense.PAST, object=Gap(noun=NOUNS["child"], plural=True)),
+                ),
+            )
+        ),
         "Paul is picking up the children whom she helped.",
         "Paul holt die Kinder ab, denen sie geholfen hat.",
         "파울은 그녀가 도운 아이들을 데려오고 있어요.",
     ),
     "preposition before the relative pronoun": (
-        Sentence(main=clause(
-            np("bus", relative=clause(ANNA, "wait for", Tense.PROGRESSIVE, object=Gap(noun=NOUNS["bus"]))),
-            "be", predicate=adjective("slow", "bus"))),
+        Sentence(
+            main=clause(
+                np("bus", relative=clause(ANNA, "wait for", Tense.PROGRESSIVE, object=Gap(noun=NOUNS["bus"]))),
+                "be",
+                predicate=adjective("slow", "bus"),
+            )
+        ),
         "The bus that Anna is waiting for is slow.",
         "Der Bus, auf den Anna wartet, ist langsam.",
         "안나가 기다리고 있는 버스는 느려요.",
@@ -150,8 +183,17 @@ GOLDEN = {
         "대학생은 새 자동차가 필요하지 않아요.",
     ),
     "nicht after a definite object, motion takes the accusative": (
-        Sentence(main=clause(np("waiter"), "place", Tense.PAST, object=np("cup"), negated=True,
-                             goal=to("table", lex.ON), time="yesterday")),
+        Sentence(
+            main=clause(
+                np("waiter"),
+                "place",
+                Tense.PAST,
+                object=np("cup"),
+                negated=True,
+                goal=to("table", lex.ON),
+                time="yesterday",
+            )
+        ),
         "The waiter did not place the cup on the table yesterday.",
         "Der Kellner hat gestern die Tasse nicht auf den Tisch gestellt.",
         "종업원은 어제 컵을 식탁 위에 놓지 않았어요.",
@@ -163,38 +205,56 @@ GOLDEN = {
         "컵은 식탁 위에 있어요.",
     ),
     "dative before accusative, strong plural after a number": (
-        Sentence(main=clause(lex.I, "show", Tense.PAST, recipient=np("guest", lex.OUR, plural=True),
-                             object=np("photo", lex.A, quality="old", number="three"), time="yesterday",
-                             fronted=True)),
+        Sentence(
+            main=clause(
+                lex.I,
+                "show",
+                Tense.PAST,
+                recipient=np("guest", lex.OUR, plural=True),
+                object=np("photo", lex.A, quality="old", number="three"),
+                time="yesterday",
+                fronted=True,
+            )
+        ),
         "Yesterday I showed our guests three old photos.",
         "Gestern habe ich unseren Gästen drei alte Fotos gezeigt.",
         "어제 저는 우리 손님들에게 오래된 사진 세 장을 보여 줬어요.",
     ),
     "modal preterite, weak masculine, contraction": (
-        Sentence(main=clause(np("nurse"), "help", Tense.PAST, modal=lex.MUST, object=np("neighbor"),
-                             place=at("station"))),
+        Sentence(
+            main=clause(np("nurse"), "help", Tense.PAST, modal=lex.MUST, object=np("neighbor"), place=at("station"))
+        ),
         "The nurse had to help the neighbor at the station.",
         "Die Krankenschwester musste dem Nachbarn am Bahnhof helfen.",
         "간호사는 기차역에서 이웃을 도와야 했어요.",
     ),
     "negated modal, genitive possessor": (
-        Sentence(main=clause(lex.THEY, "listen to", modal=lex.WANT, negated=True,
-                             object=np("friend", possessor=np("doctor")))),
+        Sentence(
+            main=clause(
+                lex.THEY, "listen to", modal=lex.WANT, negated=True, object=np("friend", possessor=np("doctor"))
+            )
+        ),
         "They do not want to listen to the doctor's friend.",
         "Sie wollen dem Freund des Arztes nicht zuhören.",
         "그들은 의사의 친구에게 귀를 기울이고 싶어 하지 않아요.",
     ),
     "question, indefinite subject": (
-        Sentence(main=clause(np("dog", lex.A), "sleep", Tense.PROGRESSIVE,
-                             place=Phrase(preposition=lex.UNDER, object=np("tree"))), question=True),
+        Sentence(
+            main=clause(
+                np("dog", lex.A), "sleep", Tense.PROGRESSIVE, place=Phrase(preposition=lex.UNDER, object=np("tree"))
+            ),
+            question=True,
+        ),
         "Is a dog sleeping under the tree?",
         "Schläft ein Hund unter dem Baum?",
         "개 한 마리가 나무 아래에서 자고 있어요?",
     ),
     "und needs no comma, aber keeps verb-second": (
-        Sentence(main=clause(ANNA, "invite", Tense.PERFECT, object=lex.HE), conjunction=LINKS["but"],
-                 joined=clause(PAUL, "come", Tense.FUTURE, goal=to("station"), negated=True,
-                               time="tomorrow")),
+        Sentence(
+            main=clause(ANNA, "invite", Tense.PERFECT, object=lex.HE),
+            conjunction=LINKS["but"],
+            joined=clause(PAUL, "come", Tense.FUTURE, goal=to("station"), negated=True, time="tomorrow"),
+        ),
         "Anna has invited him, but Paul will not come to the station tomorrow.",
         "Anna hat ihn eingeladen, aber Paul wird morgen nicht zum Bahnhof kommen.",
         "안나는 그를 초대했지만 파울은 내일 기차역에 오지 않을 거예요.",
@@ -211,18 +271,21 @@ def test_golden(tree: Sentence, en: str, de: str, ko: str) -> None:
 DECLENSION = {
     ("weak", lex.THE, "teacher"): "der alte Lehrer, den alten Lehrer, dem alten Lehrer, des alten Lehrers",
     ("weak", lex.THIS, "lamp"): "diese alte Lampe, diese alte Lampe, dieser alten Lampe, dieser alten Lampe",
-    ("weak", lex.EVERY, "bicycle"):
-        "jedes alte Fahrrad, jedes alte Fahrrad, jedem alten Fahrrad, jedes alten Fahrrads",
-    ("mixed", lex.MY, "teacher"):
-        "mein alter Lehrer, meinen alten Lehrer, meinem alten Lehrer, meines alten Lehrers",
-    ("mixed", lex.A, "bicycle"):
-        "ein altes Fahrrad, ein altes Fahrrad, einem alten Fahrrad, eines alten Fahrrads",
+    ("weak", lex.EVERY, "bicycle"): "jedes alte Fahrrad, jedes alte Fahrrad, jedem alten Fahrrad, jedes alten Fahrrads",
+    ("mixed", lex.MY, "teacher"): "mein alter Lehrer, meinen alten Lehrer, meinem alten Lehrer, meines alten Lehrers",
+    ("mixed", lex.A, "bicycle"): "ein altes Fahrrad, ein altes Fahrrad, einem alten Fahrrad, eines alten Fahrrads",
     ("mixed", lex.A, "lamp"): "eine alte Lampe, eine alte Lampe, einer alten Lampe, einer alten Lampe",
-    ("plural", lex.THE, "bicycle"):
-        "die alten Fahrräder, die alten Fahrräder, den alten Fahrrädern, der alten Fahrräder",
+    (
+        "plural",
+        lex.THE,
+        "bicycle",
+    ): "die alten Fahrräder, die alten Fahrräder, den alten Fahrrädern, der alten Fahrräder",
     ("plural", lex.A, "bicycle"): "alte Fahrräder, alte Fahrräder, alten Fahrrädern, alter Fahrräder",
-    ("plural", lex.OUR, "teacher"):
-        "unsere alten Lehrer, unsere alten Lehrer, unseren alten Lehrern, unserer alten Lehrer",
+    (
+        "plural",
+        lex.OUR,
+        "teacher",
+    ): "unsere alten Lehrer, unsere alten Lehrer, unseren alten Lehrern, unserer alten Lehrer",
 }
 
 
@@ -241,11 +304,19 @@ def test_declension(key: tuple) -> None:
         assert re.search(rf"\b{expected}\b", german(tree), re.IGNORECASE), german(tree)
 
 
-@pytest.mark.parametrize(("word", "particle", "expected"), [
-    ("책", "이/가", "책이"), ("사과", "이/가", "사과가"), ("선물", "을/를", "선물을"),
-    ("차", "을/를", "차를"), ("파울", "은/는", "파울은"), ("안나", "은/는", "안나는"),
-    ("친구", "에게", "친구에게"), ("지몬", "과/와", "지몬과"),
-])
+@pytest.mark.parametrize(
+    ("word", "particle", "expected"),
+    [
+        ("책", "이/가", "책이"),
+        ("사과", "이/가", "사과가"),
+        ("선물", "을/를", "선물을"),
+        ("차", "을/를", "차를"),
+        ("파울", "은/는", "파울은"),
+        ("안나", "은/는", "안나는"),
+        ("친구", "에게", "친구에게"),
+        ("지몬", "과/와", "지몬과"),
+    ],
+)
 def test_particle(word: str, particle: str, expected: str) -> None:
     assert lex.attach(word, particle) == expected
 
@@ -344,9 +415,16 @@ def test_korean_particles_agree_with_the_final_consonant() -> None:
 def test_same_seed_same_text_on_every_machine() -> None:
     """Also under another order of hashes; the fixed sentences guard against drift between versions."""
     script = "from fairbeam.data.grammar import corpus; print(corpus(300, seed=7, target='ko'))"
-    runs = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
-                           env={**os.environ, "PYTHONPATH": "user_dir", "PYTHONHASHSEED": salt,
-                                "PYTHONIOENCODING": "utf-8"}).stdout for salt in ("1", "2")}
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": "user_dir", "PYTHONHASHSEED": salt, "PYTHONIOENCODING": "utf-8"},
+        ).stdout
+        for salt in ("1", "2")
+    }
     assert runs == {f"{corpus(300, seed=7, target='ko')}\n"}
     assert corpus(20, seed=7) != corpus(20, seed=8)
 
@@ -367,8 +445,11 @@ def test_sentences_are_short_and_words_are_balanced() -> None:
     assert min(lengths) == 4
     assert max(lengths) == 16
     text = " ".join(sources).lower()
-    rare = [noun.singular for noun in lex.NOUNS
-            if len(re.findall(rf"\b(?:{noun.singular}|{noun.plural or noun.singular})\b", text)) < 2]
+    rare = [
+        noun.singular
+        for noun in lex.NOUNS
+        if len(re.findall(rf"\b(?:{noun.singular}|{noun.plural or noun.singular})\b", text)) < 2
+    ]
     assert not rare
 
 

@@ -65,7 +65,7 @@ def test_survivors_are_the_first_that_go_on(shape):
 
 def beams_with(tokens: np.ndarray, limits: list[int], prefix: np.ndarray | None = None) -> Beams:
     """Beams that have chosen ``tokens`` behind the start symbol."""
-    batch, beam, step = tokens.shape
+    _, beam, step = tokens.shape
     beams = Beams.begin(torch.tensor(limits), beam, EOS, None if prefix is None else torch.from_numpy(prefix))
     beams.tokens[:, :, 1 : step + 1] = torch.from_numpy(tokens)
     beams.step = step

@@ -42,9 +42,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds():
     usable = [0, 3, 4, 5, 6]
     search = BeamSearch([model], GenerationOptions(beam=200, max_len_b=longest, min_len=1))
     for source in sources(4, 7):
-        everything = [
-            [*words, EOS] for n in range(1, longest + 1) for words in itertools.product(usable, repeat=n)
-        ]
+        everything = [[*words, EOS] for n in range(1, longest + 1) for words in itertools.product(usable, repeat=n)]
         scored = {tuple(t): float(log_probability(model, source, t).sum()) / len(t) for t in everything}
         best = max(scored, key=scored.__getitem__)
         found = search(torch.tensor([source]))[0][0]
@@ -52,7 +50,9 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds():
         assert found.score == pytest.approx(scored[best], abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"lenpen": 0.6, "min_len": 3}, {"no_repeat_ngram_size": 2, "max_len_a": 0.5, "max_len_b": 4}])
+@pytest.mark.parametrize(
+    "options", [{}, {"lenpen": 0.6, "min_len": 3}, {"no_repeat_ngram_size": 2, "max_len_a": 0.5, "max_len_b": 4}]
+)
 def test_text_does_not_depend_on_the_batch(options):
     model = network(30)
     search = BeamSearch([model.for_inference(torch.float32)], GenerationOptions(beam=4, **{"max_len_b": 20, **options}))
@@ -91,8 +91,8 @@ def test_two_equal_models_are_one():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"beam": 0}, "--beam 0"), ({"nbest": 6}, "--nbest 6 is greater than --beam 5"), ({"temperature": 0.0}, "--temperature"),
-     ({"min_len": 300}, "--min-len 300 is greater than --max-len-b 200")],
+    [({"beam": 0}, "--beam 0"), ({"nbest": 6}, "--nbest 6 is greater than --beam 5"),
+     ({"temperature": 0.0}, "--temperature"), ({"min_len": 300}, "--min-len 300 is greater than --max-len-b 200")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -84,10 +84,7 @@ def test_logits_and_gradients_equal_fairseq(variant, left_pad):
 
     expected[real].square().mean().backward()
     actual[real].square().mean().backward()
-    theirs_by_ours = {
-        name: parameter.grad
-        for name, parameter in load_gradients(options, theirs).named_parameters()
-    }
+    theirs_by_ours = {name: parameter.grad for name, parameter in load_gradients(options, theirs).named_parameters()}
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(
             parameter.grad, theirs_by_ours[name], rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"

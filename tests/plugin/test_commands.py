@@ -313,9 +313,7 @@ def test_generate_refuses_a_malicious_pickle(run, corpus, trained, tmp_path):
         ("wav2vec2", "conv_feature_layers", "architecture 'wav2vec2'"),
     ],
 )
-def test_generate_refuses_a_malicious_option(
-    run, corpus, trained, tmp_path, monkeypatch, arch, option, message
-):
+def test_generate_refuses_a_malicious_option(run, corpus, trained, tmp_path, monkeypatch, arch, option, message):
     monkeypatch.chdir(tmp_path)
     state = checkpoint.load(trained[0] / "checkpoint_last.pt")
     hostile = {"arch": arch, "_name": arch, option: "open('attacked', 'w')"}

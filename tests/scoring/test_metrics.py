@@ -37,9 +37,7 @@ def test_ragged_references_equal_sacrebleus_padding():
     for name, metric in {"bleu": sacrebleu.BLEU(), "chrf": sacrebleu.CHRF(), "ter": sacrebleu.TER()}.items():
         (score,) = evaluate(HYPOTHESES, ragged, [name])
         assert score.value == metric.corpus_score(HYPOTHESES, padded).score
-        assert score.text == metric.corpus_score(HYPOTHESES, padded).format(
-            signature=str(metric.get_signature())
-        )
+        assert score.text == metric.corpus_score(HYPOTHESES, padded).format(signature=str(metric.get_signature()))
 
 
 def test_options_reach_the_metric():

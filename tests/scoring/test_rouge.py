@@ -18,8 +18,7 @@ def f1(overlap: int, hypothesis: int, reference: int) -> float:
 
 def ngram_f1(hypothesis: list[str], reference: list[str], n: int) -> float:
     first, second = (
-        Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-        for words in (hypothesis, reference)
+        Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) for words in (hypothesis, reference)
     )
     return f1((first & second).total(), first.total(), second.total())
 

@@ -1,15 +1,14 @@
 """A bundle: a folder that is a whole model.
 
-``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the tokenizer's own
-files stand beside them, and ``README.md`` is the model card. Nothing in it is pickled.
+``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the
+tokenizer's own files stand beside them, and ``README.md`` is the model card. Nothing in it is pickled.
 """
 
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,11 @@ from fairbeam.text import Tokenizer
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-_MAX_CONFIG_BYTES = 1 << 20
+_MAX_TEXT_BYTES = 1 << 20
+_MAX_SIZE = 1 << 24
+"""Of any one dimension; what the weights do not bear out is refused before memory is taken."""
+_MAX_POSITIONS = 1 << 17
+"""Sinusoids are computed, not stored: the size of the weights does not bound them."""
 _FIELDS = frozenset({"format", "family", "source", "target", "network", "generation"})
 
 
@@ -36,19 +39,22 @@ class Bundle:
     network: Network
     source: Tokenizer
     target: Tokenizer
-    generation: GenerationOptions = GenerationOptions()
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
     family: str = "fairseq_transformer"
     card: str = ""
     """Text of the model card behind its heading: scores with their signatures, training data, licence."""
 
     def __post_init__(self) -> None:
         config = self.network.config
-        sides = (("source", config.source_vocabulary, self.source), ("target", config.target_vocabulary, self.target))
+        sides = (
+            ("source", config.source_vocabulary, self.source),
+            ("target", config.target_vocabulary, self.target),
+        )
         for side, rows, tokenizer in sides:
             if len(tokenizer.dictionary) != rows:
                 raise CheckpointError(
-                    f"the {side} dictionary has {len(tokenizer.dictionary)} entries, but the model embeds {rows}; "
-                    "use the dictionaries the model was trained with"
+                    f"the {side} dictionary has {len(tokenizer.dictionary)} entries, "
+                    f"but the model embeds {rows}; use the dictionaries the model was trained with"
                 )
 
 
@@ -62,26 +68,22 @@ def save(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path
 
     Raises:
         ConfigError: ``folder`` exists and ``overwrite`` is false, or it exists and is no bundle.
+        CheckpointError: the disk is full or the place cannot be written; nothing is left behind.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (is_bundle(folder) or not any(folder.iterdir()))):
+    if os.path.lexists(folder) and not (overwrite and _is_replaceable(folder)):
         raise ConfigError(f"{folder}: exists already; --overwrite replaces a bundle, and nothing but a bundle")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        save_file(_unique_tensors(bundle.network), building / WEIGHTS)
-        (building / WEIGHTS).chmod(0o644)
-        (building / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
-        (building / CARD).write_text(_card(folder.name, bundle), encoding="utf-8")
-        bundle.source.save(building)
-        bundle.target.save(building)
-        building.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(building, folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
+            building = Path(workplace) / "new"
+            building.mkdir()
+            _write(building, bundle, folder.name)
+            if folder.exists():
+                folder.rename(Path(workplace) / "old")
+            building.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
     return folder
 
 
@@ -89,18 +91,28 @@ def load(folder: str | Path) -> Bundle:
     """Read a bundle, assuming that somebody hostile wrote it.
 
     Raises:
-        CheckpointError: a file is missing, malformed, of another version, leads out of the folder, or the weights do
-            not fit the network; names what is wrong.
+        CheckpointError: a file is missing, malformed, of another version, leads out of the folder, or the
+            weights do not fit the network; names what is wrong.
+        InputError: a dictionary or the subword model is missing or malformed.
     """
     folder = Path(folder)
     _refuse_links(folder)
     config = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS)
     try:
-        network = Network(NetworkConfig.from_dict(config["network"]))
-        generation = GenerationOptions(**config["generation"])
-    except (ConfigError, TypeError) as error:
+        network_config = _network_config(config["network"], len(tensors))
+        generation = _generation_options(config["generation"])
+        with torch.device("meta"):  # shapes alone: they are compared before memory for them is taken
+            outline = _unique_tensors(Network(network_config))
+    except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
-    _load_weights(network, folder / WEIGHTS)
+    except (ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: no network can have these sizes ({error})") from None
+    _check_tensors(tensors, outline, folder / WEIGHTS)
+    network = Network(network_config)
+    with torch.no_grad():
+        for name, tensor in _unique_tensors(network).items():
+            tensor.copy_(tensors[name])
     card = folder / CARD
     return Bundle(
         network=network.eval(),
@@ -108,8 +120,29 @@ def load(folder: str | Path) -> Bundle:
         target=Tokenizer.load(folder, config["target"]),
         generation=generation,
         family=config["family"],
-        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        card=_behind_heading(_read_text(card)) if card.is_file() else "",
     )
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether ``folder`` is empty or our own; other libraries name their files alike."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return bool(_read_config(folder / CONFIG)) and is_bundle(folder)
+    except CheckpointError:
+        return False
+
+
+def _write(folder: Path, bundle: Bundle, name: str) -> None:
+    save_file(_unique_tensors(bundle.network), folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)
+    (folder / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(_card(name, bundle), encoding="utf-8")
+    bundle.source.save(folder)
+    bundle.target.save(folder)
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
@@ -132,15 +165,15 @@ def _card(name: str, bundle: Bundle) -> str:
     return heading + (f"\n{bundle.card.strip()}\n" if bundle.card else "")
 
 
+def _behind_heading(card: str) -> str:
+    """The part of a card that ``_card`` did not write itself."""
+    parts = card.split("```\n", 2)  # the heading ends with a fenced command
+    return parts[-1].strip() if len(parts) == 3 else card.strip()
+
+
 def _unique_tensors(network: Network) -> dict[str, Tensor]:
     """The state dictionary without second names of tied weights."""
-    seen: set[int] = set()
-    unique = {}
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            unique[name] = tensor.contiguous()
-    return unique
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
 def _refuse_links(folder: Path) -> None:
@@ -148,24 +181,23 @@ def _refuse_links(folder: Path) -> None:
         raise CheckpointError(f"{folder}: no such bundle")
     root = folder.resolve()
     for path in folder.iterdir():
-        if not path.resolve().is_relative_to(root):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
             raise CheckpointError(f"{path}: leads out of the bundle's folder")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; is this folder a bundle?")
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a bundle's configuration of format {FORMAT}")
     if config.keys() != _FIELDS:
         raise CheckpointError(
-            f"{path}: missing fields {sorted(_FIELDS - config.keys())}, unknown fields {sorted(config.keys() - _FIELDS)}"
+            f"{path}: missing fields {sorted(_FIELDS - config.keys())}, "
+            f"unknown fields {sorted(config.keys() - _FIELDS)}"
         )
     for name in ("family", "source", "target"):
         value = config[name]
@@ -174,14 +206,58 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_weights(network: Network, path: Path) -> None:
+def _read_text(path: Path) -> str:
+    if path.stat().st_size > _MAX_TEXT_BYTES:
+        raise CheckpointError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path}: not UTF-8") from None
+
+
+def _network_config(values: Any, tensors: int) -> NetworkConfig:
+    """The network that is described, if one of its size can be what ``tensors`` weights are for."""
+    config = NetworkConfig.from_dict(values)
+    for side in ("source_vocabulary", "target_vocabulary"):
+        if not 1 <= getattr(config, side) <= _MAX_SIZE:
+            raise ConfigError(f"network.{side} is {getattr(config, side)}; expected 1 to {_MAX_SIZE}")
+    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
+        sizes = (
+            ("layers", stack.layers, tensors),
+            ("dim", stack.dim, _MAX_SIZE),
+            ("heads", stack.heads, stack.dim),
+            ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
+            ("positions.max_positions", stack.positions.max_positions, _MAX_POSITIONS),
+            ("positions.offset", stack.positions.offset, _MAX_POSITIONS),
+        )
+        for field_name, value, most in sizes:
+            if not 1 <= value <= most:
+                raise ConfigError(f"network.{name}.{field_name} is {value}; expected 1 to {most}")
+    return config
+
+
+def _generation_options(values: Any) -> GenerationOptions:
+    if not isinstance(values, dict):
+        raise ConfigError(f"generation: expected an object, found {values!r}")
+    kinds = {name: type(value) for name, value in dataclasses.asdict(GenerationOptions()).items()}
+    for name, value in values.items():
+        if name not in kinds:
+            raise ConfigError(f"generation: unknown field {name!r}; known are {', '.join(kinds)}")
+        if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
+            raise ConfigError(f"generation.{name}: expected {kinds[name].__name__}, found {value!r}")
+    return GenerationOptions(**values)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or truncated ({error})") from None
-    expected = _unique_tensors(network)
+
+
+def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in expected]
     problems += [
@@ -191,6 +267,3 @@ def _load_weights(network: Network, path: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{path}: the weights do not fit the network: {'; '.join(problems)}")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            expected[name].copy_(tensor)

@@ -33,9 +33,7 @@ TRUST_VARIABLE = "FAIRBEAM_TRUST_CHECKPOINTS"
 
 _OPTIMIZER_STATE = "last_optimizer_state"
 _ZIP_MAGIC = b"PK\x03\x04"
-_REFUSED_GLOBAL = re.compile(
-    r"GLOBAL (\S+) (?:was not|whose module)|unrecognized function (.+)|but got (<class.+>)"
-)
+_REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not|whose module)|unrecognized function (.+)|but got (<class.+>)")
 # torch keeps one process-wide allow-list, so two threads must not open and close it at the same time.
 _allow_list_lock = threading.RLock()
 

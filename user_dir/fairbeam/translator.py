@@ -18,8 +18,8 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
-from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Workers, default_workers
-from fairbeam.network import Network, Precision, pad_batch, tune_allocator
+from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, default_workers, shared_workers
+from fairbeam.network import Network, Precision, pad_batch, tune_memory
 from fairbeam.text import Tokenizer, find_model
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,11 @@ class DecodingLimits:
     """Sentences read ahead and sorted by length at a time."""
     too_long: TooLong = TooLong.ERROR
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_tokens", "buffer_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -62,8 +67,14 @@ class Translation:
 class Translator:
     """A model ready to translate: weights laid out for inference, tokenizers, workers."""
 
-    def __init__(self, models: Sequence[Bundle], *, precision: str = "auto", device: str = "cpu",
-                 workers: int | None = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[Bundle],
+        *,
+        precision: str = "auto",
+        device: str = "cpu",
+        workers: int | None = None,
+    ) -> None:
         """Several models are an ensemble and must share dictionaries.
 
         Args:
@@ -73,12 +84,17 @@ class Translator:
             workers: decoding threads; by default one for each core.
 
         Raises:
-            ConfigError: an unknown precision or device, or dictionaries that differ.
+            ConfigError: an unknown precision or device, no workers, or dictionaries that differ.
         """
-        tune_allocator()
+        if workers is not None and workers < 1:
+            raise ConfigError(f"--workers {workers}: must be at least 1")
+        tune_memory()
         first = models[0]
         for other in models[1:]:
-            if (other.source.dictionary, other.target.dictionary) != (first.source.dictionary, first.target.dictionary):
+            if (other.source.dictionary, other.target.dictionary) != (
+                first.source.dictionary,
+                first.target.dictionary,
+            ):
                 raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
         try:
             self.device = torch.device(device)
@@ -89,7 +105,7 @@ class Translator:
         self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
         self.source, self.target = first.source, first.target
         self.generation = first.generation
-        self._workers = Workers(workers or default_workers(self.device))
+        self._workers = shared_workers(workers or default_workers(self.device))
         self._search = lru_cache(maxsize=8)(lambda options: BeamSearch(self.networks, options))
 
     @property
@@ -111,15 +127,22 @@ class Translator:
         """
         return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
 
-    def stream(self, sentences: Iterable[str], *, limits: DecodingLimits | None = None,
-               **options: Any) -> Iterator[list[Translation]]:
-        """The n best translations of each sentence, in order, read and given a buffer at a time."""
-        limits = limits or DecodingLimits()
-        try:
-            search = self._search(dataclasses.replace(self.generation, **options))
-        except TypeError:
-            known = ", ".join(field.name for field in dataclasses.fields(GenerationOptions))
-            raise ConfigError(f"unknown generation option among {sorted(options)}; known are {known}") from None
+    def stream(
+        self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
+    ) -> Iterator[list[Translation]]:
+        """The n best translations of each sentence, in order, read and given a buffer at a time.
+
+        Options are checked at once, before the first sentence is read; errors as for ``translate``.
+        """
+        known = [field.name for field in dataclasses.fields(GenerationOptions)]
+        if unknown := sorted(options.keys() - set(known)):
+            raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
+        search = self._search(dataclasses.replace(self.generation, **options))
+        return self._stream(sentences, search, limits or DecodingLimits())
+
+    def _stream(
+        self, sentences: Iterable[str], search: BeamSearch, limits: DecodingLimits
+    ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
@@ -130,12 +153,22 @@ class Translator:
         """Where the (first) model looks while it is made to write ``target``.
 
         Returns:
-            Source pieces, target pieces, and for each target piece its weights over the source pieces: the last
-            decoder layer's cross-attention, averaged over heads.
+            Source pieces, target pieces, and for each target piece its weights over the source pieces: the
+            last decoder layer's cross-attention, averaged over heads.
+
+        Raises:
+            InputError: one of the two is too long for the model.
         """
         rows = self.source.encode(source), self.target.encode(target)
+        network = self.networks[0]
+        for side, row, limit in (
+            ("source", rows[0], network.max_source_positions),
+            ("target", rows[1], network.max_target_positions),
+        ):
+            if len(row) > limit:
+                raise InputError(f"the {side} has {len(row)} tokens, but the model reads at most {limit}")
         previous = [self.target.dictionary.eos, *rows[1][:-1]]
-        weights = self.networks[0].alignments(
+        weights = network.alignments(
             torch.tensor([rows[0]], device=self.device), torch.tensor([previous], device=self.device)
         )
         return (
@@ -143,8 +176,9 @@ class Translator:
             weights[0].float().tolist(),
         )  # fmt: skip
 
-    def _translate_window(self, sentences: list[str], number: int, search: BeamSearch,
-                          limits: DecodingLimits) -> list[list[Translation]]:
+    def _translate_window(
+        self, sentences: list[str], number: int, search: BeamSearch, limits: DecodingLimits
+    ) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
         rows = self.source.encode_batch(sentences)
         rows = [self._fit(row, number + place, limits.too_long) for place, row in enumerate(rows)]
@@ -157,10 +191,17 @@ class Translator:
             return search(pad_batch([rows[row] for row in batch], self.source.dictionary.pad).to(self.device))
 
         nbest = search.options.nbest
-        results = [[Translation("", 0.0, (), ())] * nbest for _ in rows]
+        empty = Translation("", 0.0, (), ())
+        results = [[empty] * nbest for _ in rows]
         for batch, found in zip(batches, self._workers.map(decode, batches), strict=True):
             for row, hypotheses in zip(batch, found, strict=True):
-                results[row] = [self._as_text(hypothesis) for hypothesis in hypotheses[:nbest]]
+                if not hypotheses:
+                    raise CheckpointError(
+                        f"sentence {number + row} has no translation: the model's scores are not finite"
+                    )
+                texts = [self._as_text(hypothesis) for hypothesis in hypotheses[:nbest]]
+                # A limit of very few tokens leaves fewer than n; n lines a sentence are promised.
+                results[row] = texts + [empty] * (nbest - len(texts))
         return results
 
     def _fit(self, row: list[int], number: int, too_long: TooLong) -> list[int]:
@@ -188,7 +229,7 @@ class Translator:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Where the text side of a fairseq checkpoint is, as far as it is not beside the checkpoint or said in it."""
+    """Where the text side of a fairseq checkpoint is, where it is not beside the checkpoint or said in it."""
 
     data: Path | None = None
     """Folder of the dictionaries and the subword model."""
@@ -198,8 +239,13 @@ class ModelFiles:
     """Refuse to guess which language is the source even where dictionaries and subwords are the same."""
 
 
-def load(*models: str | Path, precision: str = "auto", device: str = "cpu", workers: int | None = None,
-         files: ModelFiles | None = None) -> Translator:
+def load(
+    *models: str | Path,
+    precision: str = "auto",
+    device: str = "cpu",
+    workers: int | None = None,
+    files: ModelFiles | None = None,
+) -> Translator:
     """Load a model for translation; several are an ensemble.
 
     >>> fairbeam.load("checkpoint_best.pt").translate(["A man sleeps."], beam=5)
@@ -259,7 +305,7 @@ def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> 
 
 
 def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> tuple[str, str]:
-    """Source and target: as asked for, as the checkpoint says, as the data is binarised, or as the files leave open."""
+    """Source and target: as asked for, as the checkpoint says, as the data is binarised, or either way."""
     source = files.source_lang or read.task.get("source_lang")
     target = files.target_lang or read.task.get("target_lang")
     if isinstance(source, str) and isinstance(target, str) and source and target:
@@ -277,6 +323,6 @@ def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> 
         if first.dictionary == second.dictionary and same_subwords:  # then it makes no difference which is which
             return found[0], found[1]
     raise InputError(
-        f"{folder}: which language is the source? The checkpoint does not say, and there are dictionaries for "
-        f"{', '.join(found)}; give --source-lang and --target-lang"
+        f"{folder}: which language is the source? The checkpoint does not say, and there are dictionaries "
+        f"for {', '.join(found)}; give --source-lang and --target-lang"
     )

@@ -1,9 +1,9 @@
 """fairbeam inside fairseq: ``--user-dir`` imports this package, which mends fairseq and registers with it."""
 
-from fairbeam.network import tune_allocator
+from fairbeam.network import tune_memory
 from fairbeam_plugin import compat, scoring
 
-tune_allocator()
+tune_memory()
 compat.apply()
 scoring.apply()
 

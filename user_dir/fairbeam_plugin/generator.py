@@ -10,7 +10,7 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from torch import Tensor
 
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
-from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Special, Workers, default_workers
+from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Special, default_workers, shared_workers
 from fairbeam.network import Network, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
@@ -93,7 +93,7 @@ class FairbeamGenerator:
         special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
         self.search = BeamSearch(networks, options, special)
-        self.workers = Workers(default_workers(device))
+        self.workers = shared_workers(default_workers(device))
 
     def generate(
         self,
@@ -114,8 +114,9 @@ class FairbeamGenerator:
             return self.search(source[part], prefix=prefix, start=bos_token)
 
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
-        for part, found in zip(rows, self.workers.map(decode, rows) if parts > 1 else map(decode, rows)):
-            for row, hypotheses in zip(part.tolist(), found):
+        found_by_part = self.workers.map(decode, rows) if parts > 1 else map(decode, rows)
+        for part, found in zip(rows, found_by_part, strict=True):
+            for row, hypotheses in zip(part.tolist(), found, strict=True):
                 results[row] = [_as_fairseq(hypothesis) for hypothesis in hypotheses]
         return results
 

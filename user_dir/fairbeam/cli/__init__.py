@@ -11,6 +11,7 @@ import sys
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from fairbeam.errors import FairbeamError
 
@@ -21,8 +22,12 @@ def main() -> None:
     """Run the command line; a ``FairbeamError`` becomes one line on stderr and exit status 2."""
     console = Console(stderr=True)
     logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                      help="Prepare data, translate, score and package fairseq and fairbeam models.")
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Prepare data, translate, score and package fairseq and fairbeam models.",
+    )
     asked = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
     # Import only what was asked for: `fairbeam score` need not wait for torch.
     for name in (asked,) if asked in COMMANDS else COMMANDS:
@@ -33,7 +38,7 @@ def main() -> None:
     try:
         app()
     except FairbeamError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

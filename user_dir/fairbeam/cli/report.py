@@ -55,9 +55,7 @@ def command(
         if model is not None:
             shown = _with_attention(shown, model)
     points = read_training_log(log) if log else []
-    write_report(
-        output, Report(title=title, points=points, scores=scores, samples=shown, facts=environment())
-    )
+    write_report(output, Report(title=title, points=points, scores=scores, samples=shown, facts=environment()))
     typer.echo(output)
 
 

@@ -110,9 +110,7 @@ def command(
         return
     (scores,) = results.values()
     json = output_format is Format.json
-    print_single_results(
-        [score.format(width=width, score_only=score_only, json=json) for score in scores], printing
-    )
+    print_single_results([score.format(width=width, score_only=score_only, json=json) for score in scores], printing)
 
 
 def _unique(systems: list[str], *, paired: bool) -> list[str]:

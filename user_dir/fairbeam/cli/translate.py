@@ -1,16 +1,17 @@
 """``fairbeam translate``: plain text in, plain text out, a line for a line."""
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fairbeam.errors import InputError
+from fairbeam.errors import FairbeamError, InputError
 from fairbeam.files import stream_lines
 from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
 
@@ -22,7 +23,9 @@ def command(
     data: Annotated[Path | None, typer.Option(help="Folder of the dictionaries and the subword model.")] = None,
     source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="Source language.")] = None,
     target_lang: Annotated[str | None, typer.Option("--target-lang", "-t", help="Target language.")] = None,
-    beam: Annotated[int | None, typer.Option(help="Beam size. [default: the model's, or 5]", show_default=False)] = None,
+    beam: Annotated[
+        int | None, typer.Option(help="Beam size. [default: the model's, or 5]", show_default=False)
+    ] = None,
     nbest: Annotated[int, typer.Option(help="Translations of each line, on lines of their own.")] = 1,
     lenpen: Annotated[float | None, typer.Option(help="Length penalty.", show_default=False)] = None,
     min_len: Annotated[int | None, typer.Option(help="Fewest tokens.", show_default=False)] = None,
@@ -42,25 +45,40 @@ def command(
 ) -> None:
     """Translate lines of text with MODEL; several models are an ensemble.
 
-    One line out for each line in, in the same order; an empty line stays empty. With --nbest N there are N lines out
-    for each line in. Input is streamed: memory does not grow with it.
+    One line out for each line in, in the same order; an empty line stays empty. With --nbest N there are N
+    lines out for each line in. Input is streamed: memory does not grow with it.
     """
-    options = {"beam": beam, "lenpen": lenpen, "min_len": min_len, "max_len_a": max_len_a, "max_len_b": max_len_b,
-               "unkpen": unkpen, "no_repeat_ngram_size": no_repeat_ngram_size, "nbest": nbest}  # fmt: skip
+    options = {
+        "beam": beam,
+        "nbest": nbest,
+        "lenpen": lenpen,
+        "min_len": min_len,
+        "max_len_a": max_len_a,
+        "max_len_b": max_len_b,
+        "unkpen": unkpen,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     interactive = input_file is None and sys.stdin.isatty()
-    limits = DecodingLimits(batch_size=batch_size, max_tokens=max_tokens, too_long=too_long,
-                            buffer_size=1 if interactive else buffer_size)
+    limits = DecodingLimits(
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        too_long=too_long,
+        buffer_size=1 if interactive else buffer_size,
+    )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
     model = load(*models, precision=precision, device=device, workers=workers, files=files)
-    with _reader(input_file) as lines, _writer(output) as write, _progress(quiet or output is None) as advance:
-        for translations in model.stream(lines, limits=limits, **given):
-            write("".join(_line(translation, scores) for translation in translations))
-            advance()
+    with _reader(input_file) as lines:
+        results = model.stream(lines, limits=limits, **given)
+        with _writer(output) as write, _progress(quiet or output is None) as advance:
+            for translations in results:
+                write("".join(_line(translation, scores) for translation in translations))
+                advance()
 
 
 def _line(translation: Translation, scores: bool) -> str:
-    return f"{translation.score:.4f}\t{translation.text}\n" if scores else f"{translation.text}\n"
+    text = translation.text.replace("\n", " ")  # models that spell bytes can write a line break
+    return f"{translation.score:.4f}\t{text}\n" if scores else f"{text}\n"
 
 
 @contextlib.contextmanager
@@ -70,38 +88,53 @@ def _reader(path: Path | None) -> Iterator[Iterator[str]]:
         return
     if not path.exists() or path.is_dir():
         raise InputError(f"{path}: no such file")
-    with path.open("rb") as stream:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    with stream:
         yield stream_lines(stream, str(path))
 
 
 @contextlib.contextmanager
-def _writer(path: Path | None):  # type: ignore[no-untyped-def]
-    """A function that writes text; a file gets its name when it is complete, until then it is ``PATH.partial``."""
+def _writer(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """A function that writes text; a file gets its name when it is complete, until then ``PATH.partial``."""
     if path is None:
-
-        def write_out(text: str) -> None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-        yield write_out
+        yield _write_stdout
         return
-    partial = path.with_name(f"{path.name}.partial")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a file to write")
+    # A device or a pipe is written to, not replaced.
+    partial = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.partial")
     try:
-        stream: IO[str] = partial.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        with stream:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
             yield stream.write
+        if partial != path:
+            partial.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); what was done is in {partial}") from None
-    except InputError as error:
-        raise InputError(f"{error}. What was done is in {partial}") from None
-    partial.replace(path)
+        raise InputError(f"{path}: cannot be written ({error.strerror}){_left(partial)}") from None
+    except FairbeamError as error:
+        raise type(error)(f"{error}{_left(partial)}") from None
+
+
+def _left(partial: Path) -> str:
+    return f". What was done is in {partial}" if partial.is_file() else ""
+
+
+def _write_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try again to write what is left, and complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(f"standard output: cannot be written ({error.strerror})") from None
 
 
 @contextlib.contextmanager
-def _progress(hidden: bool):  # type: ignore[no-untyped-def]
+def _progress(hidden: bool) -> Iterator[Callable[[], object]]:
     """A function that counts one more sentence on a progress bar on stderr."""
     columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:

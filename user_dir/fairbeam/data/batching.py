@@ -1,8 +1,8 @@
 """Batches of sentence pairs of like lengths, source and target together.
 
-Sorting by source length leaves the target ragged. Here the set of pairs is cut in two, along the source or the
-target length, wherever the two halves' rectangles of padded positions are smallest, and each half again, until
-every part fits a batch: a k-d tree over the two lengths whose cuts avoid half-empty batches.
+Sorting by source length leaves the target ragged. Here the set of pairs is cut in two, along the source or
+the target length, wherever the two halves' rectangles of padded positions are smallest, and each half again,
+until every part fits a batch: a k-d tree over the two lengths whose cuts avoid half-empty batches.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def make_batches(
 
 def _weight(limits: BatchLimits, widths: NDArray[np.int64]) -> float:
     """Positions of a full batch, which is what an empty one wastes."""
-    return float(limits.max_tokens or limits.max_sentences * widths.mean())  # type: ignore[operator]
+    return float(limits.max_tokens or limits.max_sentences * widths.mean())
 
 
 def _cut(

@@ -299,8 +299,15 @@ _DEFINITE: dict[Case, Gendered] = {
     "dat": {"m": "dem", "f": "der", "n": "dem", "pl": "den"},
     "gen": {"m": "des", "f": "der", "n": "des", "pl": "der"},
 }
-_CONTRACTED = {"in dem": "im", "in das": "ins", "an dem": "am", "an das": "ans", "zu dem": "zum",
-               "zu der": "zur", "von dem": "vom"}
+_CONTRACTED = {
+    "in dem": "im",
+    "in das": "ins",
+    "an dem": "am",
+    "an das": "ans",
+    "zu dem": "zum",
+    "zu der": "zur",
+    "von dem": "vom",
+}
 
 
 class Order(Enum):
@@ -541,9 +548,7 @@ _KOREAN_ENDINGS: dict[str, Ending] = {
     "onset": lambda stem, tense: stem.stem + "기",
     "event": lambda stem, tense: stem.before_n() + "는 것을",
 }
-_TENSELESS = frozenset(
-    {"condition", "before", "while", "once", "hope", "attempt", "resolve", "onset", "event"}
-)
+_TENSELESS = frozenset({"condition", "before", "while", "once", "hope", "attempt", "resolve", "onset", "event"})
 
 
 def korean(sentence: Sentence) -> str:
@@ -774,8 +779,14 @@ class Sampler:
     def sentence(self) -> Sentence:
         """A sentence of any kind; no noun or name comes twice in it."""
         self._used.clear()
-        kinds = {self._simple: 52, self._question: 7, self._subordinate: 17, self._coordinate: 6,
-                 self._clausal: 10, self._control: 8}
+        kinds = {
+            self._simple: 52,
+            self._question: 7,
+            self._subordinate: 17,
+            self._coordinate: 6,
+            self._clausal: 10,
+            self._control: 8,
+        }
         return self._rng.choices(tuple(kinds), tuple(kinds.values()))[0]()
 
     def _chance(self, probability: float) -> bool:
@@ -831,12 +842,12 @@ class Sampler:
         tense = self._pick((Tense.PROGRESSIVE, Tense.PAST) if verb.aspect is Aspect.TASK else (Tense.PAST,))
         times = lex.PAST_TIMES if tense is Tense.PAST else lex.PRESENT_TIMES
         time = self._pick(times) if self._chance(0.3) else None
-        plan = _plan(Tense.PRESENT, light=True, timed=False, bounded=True, willed=True, copular=False,
-                     negatable=False)
+        plan = _plan(Tense.PRESENT, light=True, timed=False, bounded=True, willed=True, copular=False, negatable=False)
         complement = self._clause(plan, subject=subject)
         # At its end the sentence would give the time of the infinitive, so the time comes first.
-        main = Clause(subject=subject, verb=verb, tense=tense, time=time, fronted=time is not None,
-                      complement=complement)
+        main = Clause(
+            subject=subject, verb=verb, tense=tense, time=time, fronted=time is not None, complement=complement
+        )
         return Sentence(main=main)
 
     def _clause(self, plan: _Plan, *, subject: Nominal | None = None, gap: Gap | None = None) -> Clause:
@@ -864,16 +875,28 @@ class Sampler:
         """Being somewhere, or being of some quality."""
         if subject is None and self._chance(0.25):
             subject = self._nominal(lex.BE_AT.subjects, light=True, subject=True, definite=True)
-            return Clause(subject=subject, verb=lex.BE_AT, tense=tense, place=self._whereabouts(subject),
-                          negated=plan.negatable and self._negatable(subject))
+            return Clause(
+                subject=subject,
+                verb=lex.BE_AT,
+                tense=tense,
+                place=self._whereabouts(subject),
+                negated=plan.negatable and self._negatable(subject),
+            )
         subject = subject or self._describable(light=plan.light)
         predicate = self._pick(_adjectives(_kinds_of(subject) or _PERSON, predicative=True))
         if isinstance(subject, NounPhrase):
             subject = replace(subject, adjective=None)
         timed = plan.timed and predicate.passing and tense is Tense.PAST
         time = self._time(lex.BE, tense, plan) if timed and self._chance(0.5) else None
-        return Clause(subject=subject, verb=lex.BE, tense=tense, predicate=predicate, time=time,
-                      fronted=self._fronted(time, plan), negated=plan.negatable and self._negatable(subject))
+        return Clause(
+            subject=subject,
+            verb=lex.BE,
+            tense=tense,
+            predicate=predicate,
+            time=time,
+            fronted=self._fronted(time, plan),
+            negated=plan.negatable and self._negatable(subject),
+        )
 
     def _describable(self, *, light: bool) -> Nominal:
         if self._chance(0.3):
@@ -896,8 +919,16 @@ class Sampler:
         if verb.recipient:
             recipient = self._nominal(_PERSON, light=True, definite=True, besides=subject)
         thing = gap or self._object(verb, subject, light=plan.light or verb.recipient, negated=negated)
-        clause = Clause(subject=subject, verb=verb, tense=tense, modal=modal, negated=negated, object=thing,
-                        recipient=recipient, goal=self._goal(verb))
+        clause = Clause(
+            subject=subject,
+            verb=verb,
+            tense=tense,
+            modal=modal,
+            negated=negated,
+            object=thing,
+            recipient=recipient,
+            goal=self._goal(verb),
+        )
         return self._with_adjuncts(clause, plan)
 
     def _modal(self, verb: Verb, subject: Nominal, tense: Tense, plan: _Plan) -> lex.Modal | None:
@@ -986,8 +1017,15 @@ class Sampler:
         return Phrase(preposition=phrase.noun.at or lex.IN, object=phrase)
 
     def _spot(self) -> Phrase:
-        preposition, kind = self._pick(((lex.ON, "seat"), (lex.UNDER, "shade"), (lex.BEHIND, "building"),
-                                        (lex.BESIDE, "building"), (lex.IN_FRONT_OF, "building")))
+        preposition, kind = self._pick(
+            (
+                (lex.ON, "seat"),
+                (lex.UNDER, "shade"),
+                (lex.BEHIND, "building"),
+                (lex.BESIDE, "building"),
+                (lex.IN_FRONT_OF, "building"),
+            )
+        )
         phrase = self._noun_phrase(frozenset({kind}), light=True, determiner=lex.THE)
         return Phrase(preposition=preposition, object=phrase)
 
@@ -1004,8 +1042,16 @@ class Sampler:
         # "every" and numerals under negation leave its scope in doubt.
         return self._nominal(verb.objects, light=light or negated, besides=subject, plain=negated)
 
-    def _nominal(self, kinds: frozenset[str], *, light: bool, definite: bool = False, subject: bool = False,
-                 besides: Nominal | None = None, plain: bool = False) -> Nominal:
+    def _nominal(
+        self,
+        kinds: frozenset[str],
+        *,
+        light: bool,
+        definite: bool = False,
+        subject: bool = False,
+        besides: Nominal | None = None,
+        plain: bool = False,
+    ) -> Nominal:
         """A pronoun, a name or a noun phrase; ``besides`` is a subject that the pronoun must not repeat."""
         if "person" in kinds and self._chance(0.4):
             if self._chance(0.4):
@@ -1027,9 +1073,16 @@ class Sampler:
         self._used.add(noun)
         return noun
 
-    def _noun_phrase(self, kinds: frozenset[str], *, light: bool, definite: bool = False,
-                     subject: bool = False, determiner: Determiner | None = None,
-                     number: bool = True) -> NounPhrase:
+    def _noun_phrase(
+        self,
+        kinds: frozenset[str],
+        *,
+        light: bool,
+        definite: bool = False,
+        subject: bool = False,
+        determiner: Determiner | None = None,
+        number: bool = True,
+    ) -> NounPhrase:
         """A noun of one of ``kinds`` with determiner, number, adjective and perhaps a relative clause."""
         noun = self._noun(kinds)
         if determiner:
@@ -1148,4 +1201,4 @@ def split_corpus(train: int, valid: int, test: int, *, seed: int, target: str = 
         if size < 0:
             raise ConfigError(f"{name} size {size}: expected 0 or more")
     drawn = corpus(train + valid + test, seed=seed, target=target)
-    return Split(train=drawn[test + valid:], valid=drawn[test:test + valid], test=drawn[:test])
+    return Split(train=drawn[test + valid :], valid=drawn[test : test + valid], test=drawn[:test])

@@ -116,9 +116,7 @@ class IndexedReader:
         _check_offsets(index, self.sizes, self._offsets, dtype.itemsize, data, length)
         self._dtype = dtype
         # The system refuses to map an empty file.
-        self._data: NDArray[np.uint8] = (
-            np.memmap(data, mode="r", dtype=np.uint8) if length else np.empty(0, np.uint8)
-        )
+        self._data: NDArray[np.uint8] = np.memmap(data, mode="r", dtype=np.uint8) if length else np.empty(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -208,7 +208,7 @@ class GermanVerb:
         return self.preterite if agreement.endswith("sg") else plural
 
     def zu_infinitive(self) -> str:
-        """"zu" stands before the verb, but between a separable prefix and it: zu lesen, aufzumachen."""
+        """ "zu" stands before the verb, but between a separable prefix and it: zu lesen, aufzumachen."""
         return f"{self.prefix}zu{self.infinitive}" if self.prefix else f"zu {self.infinitive}"
 
 
@@ -460,20 +460,26 @@ def _english(parts: str) -> EnglishVerb:
         regular = base + "d" if base.endswith("e") else regular
         rest = [regular, regular]
     past, participle = rest
-    return EnglishVerb(base=base, past=past, participle=participle, particle=particle,
-                       preposition=preposition)
+    return EnglishVerb(base=base, past=past, participle=participle, particle=particle, preposition=preposition)
 
 
 def _german(parts: str) -> GermanVerb:
     """``"auf|machen/macht/gemacht"``; a leading ``+`` marks the perfect with sein."""
     infinitive, third, participle, *preterite = parts.removeprefix("+").split("/")
     prefix, _, infinitive = infinitive.rpartition("|")
-    return GermanVerb(infinitive=infinitive, third=third, participle=participle, prefix=prefix,
-                      sein=parts.startswith("+"), preterite=preterite[0] if preterite else "")
+    return GermanVerb(
+        infinitive=infinitive,
+        third=third,
+        participle=participle,
+        prefix=prefix,
+        sein=parts.startswith("+"),
+        preterite=preterite[0] if preterite else "",
+    )
 
 
-def _noun(english: str, german: str, korean: str, kinds: str, *, at: Preposition | None = None,
-          to: Preposition | None = None) -> Noun:
+def _noun(
+    english: str, german: str, korean: str, kinds: str, *, at: Preposition | None = None, to: Preposition | None = None
+) -> Noun:
     """``"child/children"``, ``"Kind/n/Kinder"``, ``"아이/명"`` (noun and counter, 개 by default).
 
     The gender ``w`` is a weak masculine; a German noun without a plural is a mass noun.
@@ -482,39 +488,75 @@ def _noun(english: str, german: str, korean: str, kinds: str, *, at: Preposition
     de_singular, gender, *de_plural = german.split("/")
     word, _, counter = korean.partition("/")
     genders: dict[str, Gender] = {"m": "m", "w": "m", "f": "f", "n": "n"}
-    declension = GermanNoun(singular=de_singular, gender=genders[gender], weak=gender == "w",
-                            plural=de_plural[0] if de_plural else "")
+    declension = GermanNoun(
+        singular=de_singular, gender=genders[gender], weak=gender == "w", plural=de_plural[0] if de_plural else ""
+    )
     plural = (plural or _plural(singular)) if de_plural else ""
-    return Noun(singular=singular, plural=plural, german=declension, korean=word, counter=counter or "개",
-                kinds=_kinds(kinds), at=at, to=to)
+    return Noun(
+        singular=singular,
+        plural=plural,
+        german=declension,
+        korean=word,
+        counter=counter or "개",
+        kinds=_kinds(kinds),
+        at=at,
+        to=to,
+    )
 
 
-def _verb(english: str, german: str, korean: str, subjects: str, objects: str = "", *, negative: str = "",
-          goal: str = "", clause: Clausal = "", adjuncts: str = "place", descriptive: bool = False,
-          **options: Any) -> Verb:
+def _verb(
+    english: str,
+    german: str,
+    korean: str,
+    subjects: str,
+    objects: str = "",
+    *,
+    negative: str = "",
+    goal: str = "",
+    clause: Clausal = "",
+    adjuncts: str = "place",
+    descriptive: bool = False,
+    **options: Any,
+) -> Verb:
     """A verb by the notation of each language; ``options`` are fields of ``Verb``."""
     words = _english(english)
     key = " ".join(filter(None, (words.base, words.particle, words.preposition, clause)))
-    return Verb(key=key, english=words, german=_german(german),
-                korean=_korean(korean, descriptive=descriptive),
-                negative=_korean(negative) if negative else None, subjects=_kinds(subjects),
-                objects=_kinds(objects), goal=_kinds(goal), clause=clause, adjuncts=_kinds(adjuncts),
-                **options)
+    return Verb(
+        key=key,
+        english=words,
+        german=_german(german),
+        korean=_korean(korean, descriptive=descriptive),
+        negative=_korean(negative) if negative else None,
+        subjects=_kinds(subjects),
+        objects=_kinds(objects),
+        goal=_kinds(goal),
+        clause=clause,
+        adjuncts=_kinds(adjuncts),
+        **options,
+    )
 
 
-def _adjective(english: str, german: str, korean: str, kinds: str, *, attributive: str = "",
-               unlike: str = "", **options: bool) -> Adjective:
+def _adjective(
+    english: str, german: str, korean: str, kinds: str, *, attributive: str = "", unlike: str = "", **options: bool
+) -> Adjective:
     form, _, stem = german.partition("/")
     korean_stem = _korean(korean, descriptive=True)
-    return Adjective(english=english, german=form, german_stem=stem or form, korean=korean_stem,
-                     korean_attributive=attributive or korean_stem.attributive(), kinds=_kinds(kinds),
-                     unlike=_kinds(unlike), **options)
+    return Adjective(
+        english=english,
+        german=form,
+        german_stem=stem or form,
+        korean=korean_stem,
+        korean_attributive=attributive or korean_stem.attributive(),
+        kinds=_kinds(kinds),
+        unlike=_kinds(unlike),
+        **options,
+    )
 
 
-def _adverbs(rows: Iterable[tuple[str, str, str]], *, middle: bool = False,
-             frequency: bool = False) -> tuple[Adverb, ...]:
-    return tuple(Adverb(english=en, german=de, korean=ko, middle=middle, frequency=frequency)
-                 for en, de, ko in rows)
+def _adverbs(
+    rows: Iterable[tuple[str, str, str]], *, middle: bool = False, frequency: bool = False
+) -> tuple[Adverb, ...]:
+    return tuple(Adverb(english=en, german=de, korean=ko, middle=middle, frequency=frequency) for en, de, ko in rows)
 
 
 THE = Determiner(singular="the", plural="the", german="d", korean="")
@@ -529,30 +571,80 @@ OUR = Determiner(singular="our", plural="our", german="unser", korean="우리", 
 THEIR = Determiner(singular="their", plural="their", german="ihr", korean="그들의", like_ein=True)
 POSSESSIVES = (MY, HIS, HER, OUR, THEIR)
 
-I = Pronoun(subject="I", object="me", agreement="1sg", korean="저", korean_nominative="제가",  # noqa: E741
-            german={"nom": "ich", "acc": "mich", "dat": "mir"})
-HE = Pronoun(subject="he", object="him", agreement="3sg", korean="그", korean_nominative="그가",
-             german={"nom": "er", "acc": "ihn", "dat": "ihm"})
-SHE = Pronoun(subject="she", object="her", agreement="3sg", korean="그녀", korean_nominative="그녀가",
-              german={"nom": "sie", "acc": "sie", "dat": "ihr"})
-WE = Pronoun(subject="we", object="us", agreement="1pl", korean="우리", korean_nominative="우리가",
-             german={"nom": "wir", "acc": "uns", "dat": "uns"})
-THEY = Pronoun(subject="they", object="them", agreement="3pl", korean="그들", korean_nominative="그들이",
-               german={"nom": "sie", "acc": "sie", "dat": "ihnen"})
+I = Pronoun(  # noqa: E741
+    subject="I",
+    object="me",
+    agreement="1sg",
+    korean="저",
+    korean_nominative="제가",
+    german={"nom": "ich", "acc": "mich", "dat": "mir"},
+)
+HE = Pronoun(
+    subject="he",
+    object="him",
+    agreement="3sg",
+    korean="그",
+    korean_nominative="그가",
+    german={"nom": "er", "acc": "ihn", "dat": "ihm"},
+)
+SHE = Pronoun(
+    subject="she",
+    object="her",
+    agreement="3sg",
+    korean="그녀",
+    korean_nominative="그녀가",
+    german={"nom": "sie", "acc": "sie", "dat": "ihr"},
+)
+WE = Pronoun(
+    subject="we",
+    object="us",
+    agreement="1pl",
+    korean="우리",
+    korean_nominative="우리가",
+    german={"nom": "wir", "acc": "uns", "dat": "uns"},
+)
+THEY = Pronoun(
+    subject="they",
+    object="them",
+    agreement="3pl",
+    korean="그들",
+    korean_nominative="그들이",
+    german={"nom": "sie", "acc": "sie", "dat": "ihnen"},
+)
 PRONOUNS = (I, HE, SHE, WE, THEY)
 
-NAMES = tuple(Name(english=english, korean=korean, feminine=feminine) for english, korean, feminine in (
-    ("Anna", "안나", True), ("Maria", "마리아", True), ("Julia", "율리아", True), ("Laura", "라우라", True),
-    ("Sophie", "조피", True), ("Karin", "카린", True), ("Paul", "파울", False), ("Peter", "페터", False),
-    ("Thomas", "토마스", False), ("Simon", "지몬", False), ("Felix", "펠릭스", False),
-    ("Daniel", "다니엘", False),
-))
+NAMES = tuple(
+    Name(english=english, korean=korean, feminine=feminine)
+    for english, korean, feminine in (
+        ("Anna", "안나", True),
+        ("Maria", "마리아", True),
+        ("Julia", "율리아", True),
+        ("Laura", "라우라", True),
+        ("Sophie", "조피", True),
+        ("Karin", "카린", True),
+        ("Paul", "파울", False),
+        ("Peter", "페터", False),
+        ("Thomas", "토마스", False),
+        ("Simon", "지몬", False),
+        ("Felix", "펠릭스", False),
+        ("Daniel", "다니엘", False),
+    )
+)
 
-NUMERALS = tuple(Numeral(english=english, german=german, korean=korean) for english, german, korean in (
-    ("two", "zwei", "두"), ("three", "drei", "세"), ("four", "vier", "네"), ("five", "fünf", "다섯"),
-    ("six", "sechs", "여섯"), ("seven", "sieben", "일곱"), ("eight", "acht", "여덟"), ("ten", "zehn", "열"),
-    ("twelve", "zwölf", "열두"),
-))
+NUMERALS = tuple(
+    Numeral(english=english, german=german, korean=korean)
+    for english, german, korean in (
+        ("two", "zwei", "두"),
+        ("three", "drei", "세"),
+        ("four", "vier", "네"),
+        ("five", "fünf", "다섯"),
+        ("six", "sechs", "여섯"),
+        ("seven", "sieben", "일곱"),
+        ("eight", "acht", "여덟"),
+        ("ten", "zehn", "열"),
+        ("twelve", "zwölf", "열두"),
+    )
+)
 
 IN = Preposition(english="in", german="in")
 INTO = Preposition(english="to", german="in")
@@ -743,8 +835,7 @@ _PLACES = (
     _noun("forest", "Wald/m/Wälder", "숲", "place outdoors", at=IN, to=INTO),
     _noun("city", "Stadt/f/Städte", "도시", "place town", at=IN, to=INTO),
     _noun("village", "Dorf/n/Dörfer", "마을", "place town", at=IN, to=INTO),
-    _noun("school", "Schule/f/Schulen", "학교", "place building", at=Preposition(english="at", german="in"),
-          to=INTO),
+    _noun("school", "Schule/f/Schulen", "학교", "place building", at=Preposition(english="at", german="in"), to=INTO),
     _noun("library", "Bibliothek/f/Bibliotheken", "도서관", "place building", at=IN, to=INTO),
     _noun("museum", "Museum/n/Museen", "박물관", "place building sight", at=IN, to=INTO),
     _noun("theater", "Theater/n/Theater", "극장", "place building", at=IN, to=INTO),
@@ -780,8 +871,7 @@ NOUNS = (*_PERSONS, *_ANIMALS, *_FOOD, *_THINGS, *_PLACES, *_EVENTS)
 
 ADJECTIVES = (
     _adjective("young", "jung", "젊다/젊어", "person", unlike="parent"),
-    _adjective("old", "alt", "나이가 많다/나이가 많아", "person animal", unlike="small",
-               attributive="나이 많은"),
+    _adjective("old", "alt", "나이가 많다/나이가 많아", "person animal", unlike="small", attributive="나이 많은"),
     _adjective("tall", "groß", "키가 크다/키가 커", "person", attributive="키 큰"),
     _adjective("friendly", "freundlich", "친절하다", "person"),
     _adjective("famous", "berühmt", "유명하다", "person sight"),
@@ -800,10 +890,17 @@ ADJECTIVES = (
     _adjective("lazy", "faul", "게으르다/게을러", "person animal"),
     _adjective("cute", "niedlich", "귀엽다/귀여워", "animal small"),
     _adjective("dangerous", "gefährlich", "위험하다", "vehicle"),
-    _adjective("new", "neu", "새롭다/새로워", "thing clothing vehicle device furniture", attributive="새",
-               predicative=False),
-    _adjective("old", "alt", "오래되다/오래돼", "thing vehicle device furniture building room town opening",
-               attributive="오래된", predicative=False),
+    _adjective(
+        "new", "neu", "새롭다/새로워", "thing clothing vehicle device furniture", attributive="새", predicative=False
+    ),
+    _adjective(
+        "old",
+        "alt",
+        "오래되다/오래돼",
+        "thing vehicle device furniture building room town opening",
+        attributive="오래된",
+        predicative=False,
+    ),
     _adjective("small", "klein", "작다/작아", "animal thing furniture building room town device"),
     _adjective("big", "groß", "크다/커", "animal thing furniture building room outdoors town"),
     _adjective("beautiful", "schön", "아름답다/아름다워", "clothing gift plant building outdoors town"),
@@ -811,16 +908,11 @@ ADJECTIVES = (
     _adjective("cheap", "billig", "싸다/싸", "thing clothing vehicle device"),
     _adjective("heavy", "schwer", "무겁다/무거워", "luggage furniture vessel opening"),
     _adjective("light", "leicht", "가볍다/가벼워", "luggage vessel"),
-    _adjective("red", "rot", "빨갛다/빨개", "clothing owned vessel luggage", attributive="빨간",
-               predicative=False),
-    _adjective("blue", "blau", "파랗다/파래", "clothing owned vessel luggage", attributive="파란",
-               predicative=False),
-    _adjective("white", "weiß", "하얗다/하얘", "clothing owned vessel pet", attributive="하얀",
-               predicative=False),
-    _adjective("black", "schwarz", "까맣다/까매", "clothing owned pet luggage", attributive="까만",
-               predicative=False),
-    _adjective("yellow", "gelb", "노랗다/노래", "clothing owned vessel", attributive="노란",
-               predicative=False),
+    _adjective("red", "rot", "빨갛다/빨개", "clothing owned vessel luggage", attributive="빨간", predicative=False),
+    _adjective("blue", "blau", "파랗다/파래", "clothing owned vessel luggage", attributive="파란", predicative=False),
+    _adjective("white", "weiß", "하얗다/하얘", "clothing owned vessel pet", attributive="하얀", predicative=False),
+    _adjective("black", "schwarz", "까맣다/까매", "clothing owned pet luggage", attributive="까만", predicative=False),
+    _adjective("yellow", "gelb", "노랗다/노래", "clothing owned vessel", attributive="노란", predicative=False),
     _adjective("dirty", "schmutzig", "더럽다/더러워", "clothing vessel room"),
     _adjective("clean", "sauber", "깨끗하다", "clothing vessel room"),
     _adjective("warm", "warm", "따뜻하다", "clothing served room"),
@@ -845,262 +937,592 @@ ADJECTIVES = (
     _adjective("bright", "hell", "밝다/밝아", "room"),
 )
 
-BE = Verb(key="be", english=EnglishVerb(base="be", past="was", participle="been", auxiliary=True),
-          german=_german("+sein/ist/gewesen/war"), korean=_korean("이다/이에"), subjects=frozenset(),
-          aspect=Aspect.STATE)
+BE = Verb(
+    key="be",
+    english=EnglishVerb(base="be", past="was", participle="been", auxiliary=True),
+    german=_german("+sein/ist/gewesen/war"),
+    korean=_korean("이다/이에"),
+    subjects=frozenset(),
+    aspect=Aspect.STATE,
+)
 """The copula; with an adjective Korean conjugates the adjective itself."""
 
-BE_AT = Verb(key="be at", english=BE.english, german=BE.german, korean=_korean("있다/있어"),
-             negative=_korean("없다/없어"), subjects=_kinds("person pet thing"), needs_place=True,
-             korean_place="에", aspect=Aspect.STATE)
+BE_AT = Verb(
+    key="be at",
+    english=BE.english,
+    german=BE.german,
+    korean=_korean("있다/있어"),
+    negative=_korean("없다/없어"),
+    subjects=_kinds("person pet thing"),
+    needs_place=True,
+    korean_place="에",
+    aspect=Aspect.STATE,
+)
 
 _STATE, _HABIT, _TASK, _EVENT = Aspect
 
 VERBS = (
-    _verb("sleep/slept/slept", "schlafen/schläft/geschlafen", "자다/자", "person animal infant",
-          aspect=_HABIT),
+    _verb("sleep/slept/slept", "schlafen/schläft/geschlafen", "자다/자", "person animal infant", aspect=_HABIT),
     _verb("work", "arbeiten/arbeitet/gearbeitet", "일하다", "person", aspect=_HABIT, adjuncts="place with"),
     _verb("sing/sang/sung", "singen/singt/gesungen", "노래하다", "person", aspect=_HABIT),
     _verb("dance", "tanzen/tanzt/getanzt", "춤추다/춤춰", "person", aspect=_HABIT),
     _verb("laugh", "lachen/lacht/gelacht", "웃다/웃어", "person", aspect=_HABIT),
-    _verb("cry/cried/cried", "weinen/weint/geweint", "울다/울어", "person infant", aspect=_HABIT,
-          willed=False),
+    _verb("cry/cried/cried", "weinen/weint/geweint", "울다/울어", "person infant", aspect=_HABIT, willed=False),
     _verb("study", "lernen/lernt/gelernt", "공부하다", "person", aspect=_HABIT, adjuncts="place with"),
-    _verb("swim/swam/swum", "+schwimmen/schwimmt/geschwommen", "수영하다", "person", aspect=_HABIT,
-          adjuncts="with"),
-    _verb("get/got/gotten +up", "+auf|stehen/steht/gestanden", "일어나다/일어나", "person", aspect=_HABIT,
-          adjuncts=""),
-    _verb("wake/woke/woken +up", "+auf|wachen/wacht/gewacht", "깨다/깨", "person animal infant", willed=False,
-          aspect=_EVENT, adjuncts=""),
-    _verb("fall/fell/fallen +asleep", "+ein|schlafen/schläft/geschlafen", "잠들다/잠들어",
-          "person animal infant", willed=False, aspect=_EVENT),
-    _verb("arrive", "+an|kommen/kommt/gekommen", "도착하다", "person transit", willed=False, aspect=_EVENT,
-          korean_place="에"),
+    _verb("swim/swam/swum", "+schwimmen/schwimmt/geschwommen", "수영하다", "person", aspect=_HABIT, adjuncts="with"),
+    _verb("get/got/gotten +up", "+auf|stehen/steht/gestanden", "일어나다/일어나", "person", aspect=_HABIT, adjuncts=""),
+    _verb(
+        "wake/woke/woken +up",
+        "+auf|wachen/wacht/gewacht",
+        "깨다/깨",
+        "person animal infant",
+        willed=False,
+        aspect=_EVENT,
+        adjuncts="",
+    ),
+    _verb(
+        "fall/fell/fallen +asleep",
+        "+ein|schlafen/schläft/geschlafen",
+        "잠들다/잠들어",
+        "person animal infant",
+        willed=False,
+        aspect=_EVENT,
+    ),
+    _verb(
+        "arrive",
+        "+an|kommen/kommt/gekommen",
+        "도착하다",
+        "person transit",
+        willed=False,
+        aspect=_EVENT,
+        korean_place="에",
+    ),
     _verb("depart", "+ab|fahren/fährt/gefahren", "출발하다", "transit", adjuncts=""),
     _verb("live", "wohnen/wohnt/gewohnt", "살다/살아", "person", needs_place=True, aspect=_STATE),
-    _verb("stay", "+bleiben/bleibt/geblieben", "머무르다/머물러", "person", needs_place=True,
-          korean_place="에"),
+    _verb("stay", "+bleiben/bleibt/geblieben", "머무르다/머물러", "person", needs_place=True, korean_place="에"),
     _verb("read/read/read", "lesen/liest/gelesen", "읽다/읽어", "person", "text", aspect=_HABIT),
-    _verb("write/wrote/written", "schreiben/schreibt/geschrieben", "쓰다/써", "person", "written",
-          adjuncts="place for"),
+    _verb(
+        "write/wrote/written", "schreiben/schreibt/geschrieben", "쓰다/써", "person", "written", adjuncts="place for"
+    ),
     _verb("translate", "übersetzen/übersetzt/übersetzt", "번역하다", "person", "text", adjuncts="place for"),
-    _verb("understand/understood/understood", "verstehen/versteht/verstanden", "이해하다", "person", "text",
-          aspect=_STATE),
-    _verb("eat/ate/eaten", "essen/isst/gegessen", "먹다/먹어", "person", "food", aspect=_HABIT,
-          adjuncts="place with"),
-    _verb("drink/drank/drunk", "trinken/trinkt/getrunken", "마시다/마셔", "person", "drink", aspect=_HABIT,
-          adjuncts="place with"),
+    _verb(
+        "understand/understood/understood", "verstehen/versteht/verstanden", "이해하다", "person", "text", aspect=_STATE
+    ),
+    _verb("eat/ate/eaten", "essen/isst/gegessen", "먹다/먹어", "person", "food", aspect=_HABIT, adjuncts="place with"),
+    _verb(
+        "drink/drank/drunk",
+        "trinken/trinkt/getrunken",
+        "마시다/마셔",
+        "person",
+        "drink",
+        aspect=_HABIT,
+        adjuncts="place with",
+    ),
     _verb("cook", "kochen/kocht/gekocht", "요리하다", "person", "dish", aspect=_HABIT, adjuncts="with for"),
     _verb("bake", "backen/backt/gebacken", "굽다/구워", "person", "baked", adjuncts="with for"),
     _verb("order", "bestellen/bestellt/bestellt", "주문하다", "person", "food drink", adjuncts="for"),
     _verb("taste", "probieren/probiert/probiert", "맛보다/맛봐", "person", "food drink", adjuncts=""),
-    _verb("buy/bought/bought", "kaufen/kauft/gekauft", "사다/사", "person",
-          "thing food clothing owned device", adjuncts="for"),
-    _verb("sell/sold/sold", "verkaufen/verkauft/verkauft", "팔다/팔아", "person",
-          "thing clothing owned device", adjuncts=""),
-    _verb("look ~for", "suchen/sucht/gesucht", "찾다/찾아", "person", "thing pet owned",
-          adjuncts="place with"),
-    _verb("find/found/found", "finden/findet/gefunden", "발견하다", "person", "thing pet", willed=False,
-          aspect=_EVENT),
-    _verb("lose/lost/lost", "verlieren/verliert/verloren", "잃어버리다/잃어버려", "person", "thing clothing",
-          willed=False, aspect=_EVENT),
-    _verb("hide/hid/hidden", "verstecken/versteckt/versteckt", "숨기다/숨겨", "person", "gift flat",
-          korean_place="에"),
-    _verb("repair", "reparieren/repariert/repariert", "고치다/고쳐", "person", "owned device",
-          adjuncts="with for"),
+    _verb(
+        "buy/bought/bought",
+        "kaufen/kauft/gekauft",
+        "사다/사",
+        "person",
+        "thing food clothing owned device",
+        adjuncts="for",
+    ),
+    _verb(
+        "sell/sold/sold",
+        "verkaufen/verkauft/verkauft",
+        "팔다/팔아",
+        "person",
+        "thing clothing owned device",
+        adjuncts="",
+    ),
+    _verb("look ~for", "suchen/sucht/gesucht", "찾다/찾아", "person", "thing pet owned", adjuncts="place with"),
+    _verb("find/found/found", "finden/findet/gefunden", "발견하다", "person", "thing pet", willed=False, aspect=_EVENT),
+    _verb(
+        "lose/lost/lost",
+        "verlieren/verliert/verloren",
+        "잃어버리다/잃어버려",
+        "person",
+        "thing clothing",
+        willed=False,
+        aspect=_EVENT,
+    ),
+    _verb("hide/hid/hidden", "verstecken/versteckt/versteckt", "숨기다/숨겨", "person", "gift flat", korean_place="에"),
+    _verb("repair", "reparieren/repariert/repariert", "고치다/고쳐", "person", "owned device", adjuncts="with for"),
     _verb("use", "benutzen/benutzt/benutzt", "사용하다", "person", "device vessel", aspect=_HABIT),
-    _verb("need", "brauchen/braucht/gebraucht", "필요하다", "person", "thing clothing owned device",
-          particle="이/가", descriptive=True, aspect=_STATE),
-    _verb("have/had/had", "haben/hat/gehabt/hatte", "있다/있어", "person", "pet owned device luggage",
-          particle="이/가", negative="없다/없어", aspect=_STATE, indefinite=True),
+    _verb(
+        "need",
+        "brauchen/braucht/gebraucht",
+        "필요하다",
+        "person",
+        "thing clothing owned device",
+        particle="이/가",
+        descriptive=True,
+        aspect=_STATE,
+    ),
+    _verb(
+        "have/had/had",
+        "haben/hat/gehabt/hatte",
+        "있다/있어",
+        "person",
+        "pet owned device luggage",
+        particle="이/가",
+        negative="없다/없어",
+        aspect=_STATE,
+        indefinite=True,
+    ),
     _verb("pack", "packen/packt/gepackt", "싸다/싸", "person", "luggage", adjuncts="for"),
     _verb("carry", "tragen/trägt/getragen", "나르다/날라", "person", "luggage vessel", adjuncts="for"),
     _verb("borrow", "aus|leihen/leiht/geliehen", "빌리다/빌려", "person", "lendable", adjuncts=""),
-    _verb("choose/chose/chosen", "aus|suchen/sucht/gesucht", "고르다/골라", "person", "clothing gift",
-          adjuncts="with for"),
-    _verb("bring/brought/brought +along", "mit|bringen/bringt/gebracht", "가져오다/가져와", "person",
-          "food gift visual", adjuncts="for"),
-    _verb("throw/threw/thrown +away", "weg|werfen/wirft/geworfen", "버리다/버려", "person", "thing clothing",
-          adjuncts=""),
-    _verb("wash", "waschen/wäscht/gewaschen", "빨다/빨아", "person", "clothing", aspect=_HABIT,
-          adjuncts="for"),
+    _verb(
+        "choose/chose/chosen", "aus|suchen/sucht/gesucht", "고르다/골라", "person", "clothing gift", adjuncts="with for"
+    ),
+    _verb(
+        "bring/brought/brought +along",
+        "mit|bringen/bringt/gebracht",
+        "가져오다/가져와",
+        "person",
+        "food gift visual",
+        adjuncts="for",
+    ),
+    _verb(
+        "throw/threw/thrown +away", "weg|werfen/wirft/geworfen", "버리다/버려", "person", "thing clothing", adjuncts=""
+    ),
+    _verb("wash", "waschen/wäscht/gewaschen", "빨다/빨아", "person", "clothing", aspect=_HABIT, adjuncts="for"),
     _verb("wear/wore/worn", "tragen/trägt/getragen", "입다/입어", "person", "clothing", aspect=_HABIT),
     _verb("put/put/put +on", "an|ziehen/zieht/gezogen", "입다/입어", "person", "clothing", adjuncts=""),
     _verb("take/took/taken +off", "aus|ziehen/zieht/gezogen", "벗다/벗어", "person", "clothing", adjuncts=""),
-    _verb("try/tried/tried +on", "an|probieren/probiert/probiert", "입어 보다/입어 봐", "person", "clothing",
-          adjuncts=""),
+    _verb(
+        "try/tried/tried +on", "an|probieren/probiert/probiert", "입어 보다/입어 봐", "person", "clothing", adjuncts=""
+    ),
     _verb("open", "auf|machen/macht/gemacht", "열다/열어", "person", "opening", aspect=_HABIT, adjuncts=""),
     _verb("close", "zu|machen/macht/gemacht", "닫다/닫아", "person", "opening", aspect=_HABIT, adjuncts=""),
-    _verb("turn +on", "ein|schalten/schaltet/geschaltet", "켜다/켜", "person", "switch", aspect=_HABIT,
-          adjuncts=""),
-    _verb("turn +off", "aus|schalten/schaltet/geschaltet", "끄다/꺼", "person", "switch", aspect=_HABIT,
-          adjuncts=""),
+    _verb("turn +on", "ein|schalten/schaltet/geschaltet", "켜다/켜", "person", "switch", aspect=_HABIT, adjuncts=""),
+    _verb("turn +off", "aus|schalten/schaltet/geschaltet", "끄다/꺼", "person", "switch", aspect=_HABIT, adjuncts=""),
     _verb("clean", "putzen/putzt/geputzt", "청소하다", "person", "room", aspect=_HABIT, adjuncts="with"),
-    _verb("tidy +up", "auf|räumen/räumt/geräumt", "정리하다", "person", "room tidy", aspect=_HABIT,
-          adjuncts="with"),
-    _verb("prepare", "vor|bereiten/bereitet/bereitet", "준비하다", "person", "planned meal",
-          adjuncts="with for"),
-    _verb("forget/forgot/forgotten", "vergessen/vergisst/vergessen", "잊어버리다/잊어버려", "person",
-          "planned", willed=False, aspect=_EVENT, adjuncts=""),
-    _verb("attend", "teil|nehmen/nimmt/genommen", "참가하다", "person", "joinable", preposition="an",
-          case="dat", particle="에", adjuncts="with"),
-    _verb("paint", "malen/malt/gemalt", "그리다/그려", "person", "animal plant building drawing",
-          adjuncts="for"),
-    _verb("look ~at", "an|sehen/sieht/gesehen", "바라보다/바라봐", "person", "visual animal",
-          adjuncts="with"),
-    _verb("feed/fed/fed", "füttern/füttert/gefüttert", "먹이를 주다/먹이를 줘", "person", "animal",
-          particle="에게", aspect=_HABIT),
-    _verb("see/saw/seen", "sehen/sieht/gesehen", "보다/봐", "person", "person animal transit", willed=False,
-          aspect=_EVENT),
+    _verb("tidy +up", "auf|räumen/räumt/geräumt", "정리하다", "person", "room tidy", aspect=_HABIT, adjuncts="with"),
+    _verb("prepare", "vor|bereiten/bereitet/bereitet", "준비하다", "person", "planned meal", adjuncts="with for"),
+    _verb(
+        "forget/forgot/forgotten",
+        "vergessen/vergisst/vergessen",
+        "잊어버리다/잊어버려",
+        "person",
+        "planned",
+        willed=False,
+        aspect=_EVENT,
+        adjuncts="",
+    ),
+    _verb(
+        "attend",
+        "teil|nehmen/nimmt/genommen",
+        "참가하다",
+        "person",
+        "joinable",
+        preposition="an",
+        case="dat",
+        particle="에",
+        adjuncts="with",
+    ),
+    _verb("paint", "malen/malt/gemalt", "그리다/그려", "person", "animal plant building drawing", adjuncts="for"),
+    _verb("look ~at", "an|sehen/sieht/gesehen", "바라보다/바라봐", "person", "visual animal", adjuncts="with"),
+    _verb(
+        "feed/fed/fed",
+        "füttern/füttert/gefüttert",
+        "먹이를 주다/먹이를 줘",
+        "person",
+        "animal",
+        particle="에게",
+        aspect=_HABIT,
+    ),
+    _verb(
+        "see/saw/seen", "sehen/sieht/gesehen", "보다/봐", "person", "person animal transit", willed=False, aspect=_EVENT
+    ),
     _verb("visit", "besuchen/besucht/besucht", "방문하다", "person", "person sight", adjuncts="with"),
     _verb("meet/met/met", "treffen/trifft/getroffen", "만나다/만나", "person", "person", aspect=_HABIT),
-    _verb("know/knew/known", "kennen/kennt/gekannt", "알다/알아", "person", "person", negative="모르다/몰라",
-          aspect=_STATE),
+    _verb(
+        "know/knew/known",
+        "kennen/kennt/gekannt",
+        "알다/알아",
+        "person",
+        "person",
+        negative="모르다/몰라",
+        aspect=_STATE,
+    ),
     _verb("love", "lieben/liebt/geliebt", "사랑하다", "person", "person pet", aspect=_STATE),
     _verb("trust", "vertrauen/vertraut/vertraut", "믿다/믿어", "person", "person", case="dat", aspect=_STATE),
     _verb("help", "helfen/hilft/geholfen", "돕다/도와", "person", "person", case="dat", aspect=_HABIT),
-    _verb("follow", "+folgen/folgt/gefolgt", "따라가다/따라가", "person animal", "person animal", case="dat",
-          adjuncts=""),
-    _verb("thank", "danken/dankt/gedankt", "감사하다", "person", "person", case="dat", particle="에게",
-          aspect=_EVENT, adjuncts=""),
-    _verb("congratulate", "gratulieren/gratuliert/gratuliert", "축하하다", "person", "person", case="dat",
-          aspect=_EVENT, adjuncts=""),
-    _verb("listen ~to", "zu|hören/hört/gehört", "귀를 기울이다/귀를 기울여", "person", "person", case="dat",
-          particle="에게"),
+    _verb(
+        "follow", "+folgen/folgt/gefolgt", "따라가다/따라가", "person animal", "person animal", case="dat", adjuncts=""
+    ),
+    _verb(
+        "thank",
+        "danken/dankt/gedankt",
+        "감사하다",
+        "person",
+        "person",
+        case="dat",
+        particle="에게",
+        aspect=_EVENT,
+        adjuncts="",
+    ),
+    _verb(
+        "congratulate",
+        "gratulieren/gratuliert/gratuliert",
+        "축하하다",
+        "person",
+        "person",
+        case="dat",
+        aspect=_EVENT,
+        adjuncts="",
+    ),
+    _verb(
+        "listen ~to",
+        "zu|hören/hört/gehört",
+        "귀를 기울이다/귀를 기울여",
+        "person",
+        "person",
+        case="dat",
+        particle="에게",
+    ),
     _verb("warn", "warnen/warnt/gewarnt", "경고하다", "person", "person", particle="에게"),
-    _verb("answer", "beantworten/beantwortet/beantwortet", "답장하다", "person", "mail", particle="에",
-          adjuncts=""),
-    _verb("call", "an|rufen/ruft/gerufen", "전화하다", "person", "person", particle="에게", aspect=_HABIT,
-          adjuncts=""),
+    _verb("answer", "beantworten/beantwortet/beantwortet", "답장하다", "person", "mail", particle="에", adjuncts=""),
+    _verb("call", "an|rufen/ruft/gerufen", "전화하다", "person", "person", particle="에게", aspect=_HABIT, adjuncts=""),
     _verb("invite", "ein|laden/lädt/geladen", "초대하다", "person", "person", adjuncts=""),
-    _verb("pick +up", "ab|holen/holt/geholt", "데려오다/데려와", "person", "person", aspect=_HABIT,
-          adjuncts="place with"),
+    _verb(
+        "pick +up", "ab|holen/holt/geholt", "데려오다/데려와", "person", "person", aspect=_HABIT, adjuncts="place with"
+    ),
     _verb("greet", "begrüßen/begrüßt/begrüßt", "맞이하다", "person", "person", aspect=_HABIT),
-    _verb("wait ~for", "warten/wartet/gewartet", "기다리다/기다려", "person", "person transit",
-          preposition="auf"),
-    _verb("talk ~about", "sprechen/spricht/gesprochen", "이야기하다", "person", "person event text",
-          preposition="über", particle="에 대해", aspect=_HABIT, adjuncts="with"),
-    _verb("think/thought/thought ~of", "denken/denkt/gedacht", "생각하다", "person", "person planned",
-          preposition="an", aspect=_HABIT, adjuncts=""),
-    _verb("dream ~of", "träumen/träumt/geträumt", "꿈꾸다/꿈꿔", "person", "planned owned", preposition="von",
-          case="dat", adjuncts="", willed=False),
-    _verb("look ~after", "auf|passen/passt/gepasst", "돌보다/돌봐", "person", "animal small",
-          preposition="auf", aspect=_HABIT, adjuncts="with"),
-    _verb("dance ~with", "tanzen/tanzt/getanzt", "춤추다/춤춰", "person", "person", preposition="mit",
-          case="dat", particle="과/와", aspect=_HABIT),
-    _verb("play ~with", "spielen/spielt/gespielt", "놀다/놀아", "person", "pet small", preposition="mit",
-          case="dat", particle="과/와", aspect=_HABIT),
-    _verb("give/gave/given", "geben/gibt/gegeben", "주다/줘", "person", "gift fruit flat vessel",
-          recipient=True, adjuncts=""),
-    _verb("show/showed/shown", "zeigen/zeigt/gezeigt", "보여 주다/보여 줘", "person", "visual text clothing",
-          recipient=True, adjuncts=""),
-    _verb("send/sent/sent", "schicken/schickt/geschickt", "보내다/보내", "person", "mail visual gift",
-          recipient=True, adjuncts=""),
-    _verb("bring/brought/brought", "bringen/bringt/gebracht", "가져다주다/가져다줘", "person",
-          "food drink vessel", recipient=True, adjuncts=""),
-    _verb("lend/lent/lent", "leihen/leiht/geliehen", "빌려주다/빌려줘", "person", "lendable", recipient=True,
-          adjuncts=""),
+    _verb("wait ~for", "warten/wartet/gewartet", "기다리다/기다려", "person", "person transit", preposition="auf"),
+    _verb(
+        "talk ~about",
+        "sprechen/spricht/gesprochen",
+        "이야기하다",
+        "person",
+        "person event text",
+        preposition="über",
+        particle="에 대해",
+        aspect=_HABIT,
+        adjuncts="with",
+    ),
+    _verb(
+        "think/thought/thought ~of",
+        "denken/denkt/gedacht",
+        "생각하다",
+        "person",
+        "person planned",
+        preposition="an",
+        aspect=_HABIT,
+        adjuncts="",
+    ),
+    _verb(
+        "dream ~of",
+        "träumen/träumt/geträumt",
+        "꿈꾸다/꿈꿔",
+        "person",
+        "planned owned",
+        preposition="von",
+        case="dat",
+        adjuncts="",
+        willed=False,
+    ),
+    _verb(
+        "look ~after",
+        "auf|passen/passt/gepasst",
+        "돌보다/돌봐",
+        "person",
+        "animal small",
+        preposition="auf",
+        aspect=_HABIT,
+        adjuncts="with",
+    ),
+    _verb(
+        "dance ~with",
+        "tanzen/tanzt/getanzt",
+        "춤추다/춤춰",
+        "person",
+        "person",
+        preposition="mit",
+        case="dat",
+        particle="과/와",
+        aspect=_HABIT,
+    ),
+    _verb(
+        "play ~with",
+        "spielen/spielt/gespielt",
+        "놀다/놀아",
+        "person",
+        "pet small",
+        preposition="mit",
+        case="dat",
+        particle="과/와",
+        aspect=_HABIT,
+    ),
+    _verb(
+        "give/gave/given",
+        "geben/gibt/gegeben",
+        "주다/줘",
+        "person",
+        "gift fruit flat vessel",
+        recipient=True,
+        adjuncts="",
+    ),
+    _verb(
+        "show/showed/shown",
+        "zeigen/zeigt/gezeigt",
+        "보여 주다/보여 줘",
+        "person",
+        "visual text clothing",
+        recipient=True,
+        adjuncts="",
+    ),
+    _verb(
+        "send/sent/sent",
+        "schicken/schickt/geschickt",
+        "보내다/보내",
+        "person",
+        "mail visual gift",
+        recipient=True,
+        adjuncts="",
+    ),
+    _verb(
+        "bring/brought/brought",
+        "bringen/bringt/gebracht",
+        "가져다주다/가져다줘",
+        "person",
+        "food drink vessel",
+        recipient=True,
+        adjuncts="",
+    ),
+    _verb(
+        "lend/lent/lent", "leihen/leiht/geliehen", "빌려주다/빌려줘", "person", "lendable", recipient=True, adjuncts=""
+    ),
     _verb("offer", "an|bieten/bietet/geboten", "권하다", "person", "food drink", recipient=True, adjuncts=""),
-    _verb("tell/told/told", "erzählen/erzählt/erzählt", "들려주다/들려줘", "person", "tale", recipient=True,
-          aspect=_HABIT, adjuncts=""),
-    _verb("go/went/gone", "+gehen/geht/gegangen", "가다/가", "person", goal="place", aspect=_HABIT,
-          adjuncts="with"),
+    _verb(
+        "tell/told/told",
+        "erzählen/erzählt/erzählt",
+        "들려주다/들려줘",
+        "person",
+        "tale",
+        recipient=True,
+        aspect=_HABIT,
+        adjuncts="",
+    ),
+    _verb("go/went/gone", "+gehen/geht/gegangen", "가다/가", "person", goal="place", aspect=_HABIT, adjuncts="with"),
     _verb("come/came/come", "+kommen/kommt/gekommen", "오다/와", "person", goal="place", adjuncts="with"),
-    _verb("drive/drove/driven", "+fahren/fährt/gefahren", "차로 가다/차로 가", "person",
-          goal="place stop city", aspect=_HABIT, adjuncts="with"),
+    _verb(
+        "drive/drove/driven",
+        "+fahren/fährt/gefahren",
+        "차로 가다/차로 가",
+        "person",
+        goal="place stop city",
+        aspect=_HABIT,
+        adjuncts="with",
+    ),
     _verb("travel", "+reisen/reist/gereist", "여행 가다/여행 가", "person", goal="city", adjuncts="with"),
-    _verb("fly/flew/flown", "+fliegen/fliegt/geflogen", "비행기로 가다/비행기로 가", "person", goal="city",
-          adjuncts="with"),
-    _verb("run/ran/run", "+rennen/rennt/gerannt", "뛰어가다/뛰어가", "person animal",
-          goal="stop outdoors room", adjuncts=""),
-    _verb("return", "+zurück|kehren/kehrt/gekehrt", "돌아가다/돌아가", "person", goal="place city",
-          adjuncts="with"),
-    _verb("jump", "+springen/springt/gesprungen", "뛰어오르다/뛰어올라", "pet", goal="furniture", onto=ONTO,
-          aspect=_HABIT, adjuncts=""),
-    _verb("place", "stellen/stellt/gestellt", "놓다/놓아", "person", "vessel", goal="surface", onto=ON,
-          adjuncts=""),
-    _verb("lay/laid/laid", "legen/legt/gelegt", "두다/둬", "person", "flat text", goal="surface", onto=ON,
-          adjuncts=""),
-    _verb("hang/hung/hung", "hängen/hängt/gehängt", "걸다/걸어", "person", "visual", goal="wall",
-          adjuncts=""),
-    _verb("know/knew/known", "wissen/weiß/gewusst", "알다/알아", "person", clause="that",
-          korean_clause="fact", negative="모르다/몰라", aspect=_STATE),
-    _verb("think/thought/thought", "denken/denkt/gedacht", "생각하다", "person", clause="that",
-          korean_clause="quote", aspect=_STATE),
-    _verb("believe", "glauben/glaubt/geglaubt", "믿다/믿어", "person", clause="that", korean_clause="quote",
-          aspect=_STATE),
-    _verb("say/said/said", "sagen/sagt/gesagt", "말하다", "person", clause="that", korean_clause="quote",
-          aspect=_STATE),
-    _verb("hope", "hoffen/hofft/gehofft", "바라다/바라", "person", clause="that", korean_clause="hope",
-          aspect=_STATE),
-    _verb("ask", "fragen/fragt/gefragt", "묻다/물어", "person", clause="whether", korean_clause="whether",
-          aspect=_STATE),
-    _verb("know/knew/known", "wissen/weiß/gewusst", "알다/알아", "person", clause="whether",
-          korean_clause="whether", negative="모르다/몰라", aspect=_STATE),
-    _verb("try/tried/tried", "versuchen/versucht/versucht", "노력하다", "person", clause="to",
-          korean_clause="attempt"),
-    _verb("promise", "versprechen/verspricht/versprochen", "약속하다", "person", clause="to",
-          korean_clause="resolve", aspect=_EVENT),
-    _verb("decide", "beschließen/beschließt/beschlossen", "결정하다", "person", clause="to",
-          korean_clause="resolve", aspect=_EVENT),
-    _verb("forget/forgot/forgotten", "vergessen/vergisst/vergessen", "잊어버리다/잊어버려", "person",
-          clause="to", korean_clause="event", aspect=_EVENT),
-    _verb("begin/began/begun", "an|fangen/fängt/gefangen", "시작하다", "person", clause="to",
-          korean_clause="onset", aspect=_EVENT),
+    _verb(
+        "fly/flew/flown",
+        "+fliegen/fliegt/geflogen",
+        "비행기로 가다/비행기로 가",
+        "person",
+        goal="city",
+        adjuncts="with",
+    ),
+    _verb(
+        "run/ran/run",
+        "+rennen/rennt/gerannt",
+        "뛰어가다/뛰어가",
+        "person animal",
+        goal="stop outdoors room",
+        adjuncts="",
+    ),
+    _verb("return", "+zurück|kehren/kehrt/gekehrt", "돌아가다/돌아가", "person", goal="place city", adjuncts="with"),
+    _verb(
+        "jump",
+        "+springen/springt/gesprungen",
+        "뛰어오르다/뛰어올라",
+        "pet",
+        goal="furniture",
+        onto=ONTO,
+        aspect=_HABIT,
+        adjuncts="",
+    ),
+    _verb("place", "stellen/stellt/gestellt", "놓다/놓아", "person", "vessel", goal="surface", onto=ON, adjuncts=""),
+    _verb("lay/laid/laid", "legen/legt/gelegt", "두다/둬", "person", "flat text", goal="surface", onto=ON, adjuncts=""),
+    _verb("hang/hung/hung", "hängen/hängt/gehängt", "걸다/걸어", "person", "visual", goal="wall", adjuncts=""),
+    _verb(
+        "know/knew/known",
+        "wissen/weiß/gewusst",
+        "알다/알아",
+        "person",
+        clause="that",
+        korean_clause="fact",
+        negative="모르다/몰라",
+        aspect=_STATE,
+    ),
+    _verb(
+        "think/thought/thought",
+        "denken/denkt/gedacht",
+        "생각하다",
+        "person",
+        clause="that",
+        korean_clause="quote",
+        aspect=_STATE,
+    ),
+    _verb(
+        "believe", "glauben/glaubt/geglaubt", "믿다/믿어", "person", clause="that", korean_clause="quote", aspect=_STATE
+    ),
+    _verb(
+        "say/said/said", "sagen/sagt/gesagt", "말하다", "person", clause="that", korean_clause="quote", aspect=_STATE
+    ),
+    _verb("hope", "hoffen/hofft/gehofft", "바라다/바라", "person", clause="that", korean_clause="hope", aspect=_STATE),
+    _verb(
+        "ask", "fragen/fragt/gefragt", "묻다/물어", "person", clause="whether", korean_clause="whether", aspect=_STATE
+    ),
+    _verb(
+        "know/knew/known",
+        "wissen/weiß/gewusst",
+        "알다/알아",
+        "person",
+        clause="whether",
+        korean_clause="whether",
+        negative="모르다/몰라",
+        aspect=_STATE,
+    ),
+    _verb("try/tried/tried", "versuchen/versucht/versucht", "노력하다", "person", clause="to", korean_clause="attempt"),
+    _verb(
+        "promise",
+        "versprechen/verspricht/versprochen",
+        "약속하다",
+        "person",
+        clause="to",
+        korean_clause="resolve",
+        aspect=_EVENT,
+    ),
+    _verb(
+        "decide",
+        "beschließen/beschließt/beschlossen",
+        "결정하다",
+        "person",
+        clause="to",
+        korean_clause="resolve",
+        aspect=_EVENT,
+    ),
+    _verb(
+        "forget/forgot/forgotten",
+        "vergessen/vergisst/vergessen",
+        "잊어버리다/잊어버려",
+        "person",
+        clause="to",
+        korean_clause="event",
+        aspect=_EVENT,
+    ),
+    _verb(
+        "begin/began/begun",
+        "an|fangen/fängt/gefangen",
+        "시작하다",
+        "person",
+        clause="to",
+        korean_clause="onset",
+        aspect=_EVENT,
+    ),
 )
 
 _HAVE = EnglishVerb(base="have", past="had", participle="had")
-CAN = Modal(key="can", english=EnglishVerb(base="can", past="could", participle="", auxiliary=True), link="",
-            german=_german("können/kann/gekonnt/konnte"))
+CAN = Modal(
+    key="can",
+    english=EnglishVerb(base="can", past="could", participle="", auxiliary=True),
+    link="",
+    german=_german("können/kann/gekonnt/konnte"),
+)
 ABLE = Modal(key="can", english=BE.english, link="able to", german=CAN.german)
 """Stands for ``CAN`` in the past, since "could" also means "könnte"."""
 MUST = Modal(key="must", english=_HAVE, link="to", german=_german("müssen/muss/gemusst/musste"))
-WANT = Modal(key="want", english=EnglishVerb(base="want", past="wanted", participle="wanted"), link="to",
-             german=_german("wollen/will/gewollt/wollte"))
+WANT = Modal(
+    key="want",
+    english=EnglishVerb(base="want", past="wanted", participle="wanted"),
+    link="to",
+    german=_german("wollen/will/gewollt/wollte"),
+)
 MAY = Modal(key="may", english=BE.english, link="allowed to", german=_german("dürfen/darf/gedurft/durfte"))
 PRESENT_MODALS, PAST_MODALS = (CAN, MUST, WANT, MAY), (ABLE, MUST, WANT, MAY)
 
 HABITUAL_TIMES = (
-    *_adverbs((
-        ("every day", "jeden Tag", "매일"), ("every morning", "jeden Morgen", "매일 아침"),
-        ("every evening", "jeden Abend", "매일 저녁"), ("on Sundays", "sonntags", "일요일마다"),
-        ("on Saturdays", "samstags", "토요일마다"),
-    ), frequency=True),
-    *_adverbs((
-        ("often", "oft", "자주"), ("always", "immer", "항상"), ("sometimes", "manchmal", "가끔"),
-        ("usually", "normalerweise", "보통"),
-    ), middle=True, frequency=True),
+    *_adverbs(
+        (
+            ("every day", "jeden Tag", "매일"),
+            ("every morning", "jeden Morgen", "매일 아침"),
+            ("every evening", "jeden Abend", "매일 저녁"),
+            ("on Sundays", "sonntags", "일요일마다"),
+            ("on Saturdays", "samstags", "토요일마다"),
+        ),
+        frequency=True,
+    ),
+    *_adverbs(
+        (
+            ("often", "oft", "자주"),
+            ("always", "immer", "항상"),
+            ("sometimes", "manchmal", "가끔"),
+            ("usually", "normalerweise", "보통"),
+        ),
+        middle=True,
+        frequency=True,
+    ),
 )
-PRESENT_TIMES = _adverbs((
-    ("now", "jetzt", "지금"), ("today", "heute", "오늘"), ("at the moment", "im Moment", "현재"),
-))
+PRESENT_TIMES = _adverbs(
+    (
+        ("now", "jetzt", "지금"),
+        ("today", "heute", "오늘"),
+        ("at the moment", "im Moment", "현재"),
+    )
+)
 _MEAL_TIMES = (
     ("before breakfast", "vor dem Frühstück", "아침 식사 전에"),
     ("during lunch", "während des Mittagessens", "점심 식사 중에"),
     ("after dinner", "nach dem Abendessen", "저녁 식사 후에"),
 )
-PAST_TIMES = _adverbs((
-    *_MEAL_TIMES,
-    ("yesterday", "gestern", "어제"), ("yesterday evening", "gestern Abend", "어제저녁에"),
-    ("this morning", "heute Morgen", "오늘 아침에"), ("last week", "letzte Woche", "지난주에"),
-    ("last month", "letzten Monat", "지난달에"), ("two days ago", "vor zwei Tagen", "이틀 전에"),
-    ("an hour ago", "vor einer Stunde", "한 시간 전에"), ("on Monday", "am Montag", "월요일에"),
-    ("on Friday", "am Freitag", "금요일에"),
-))
-FUTURE_TIMES = _adverbs((
-    *_MEAL_TIMES,
-    ("tomorrow", "morgen", "내일"), ("this evening", "heute Abend", "오늘 저녁에"), ("soon", "bald", "곧"),
-    ("next week", "nächste Woche", "다음 주에"), ("next month", "nächsten Monat", "다음 달에"),
-    ("later", "später", "나중에"), ("in an hour", "in einer Stunde", "한 시간 후에"),
-    ("on Tuesday", "am Dienstag", "화요일에"), ("on Thursday", "am Donnerstag", "목요일에"),
-))
+PAST_TIMES = _adverbs(
+    (
+        *_MEAL_TIMES,
+        ("yesterday", "gestern", "어제"),
+        ("yesterday evening", "gestern Abend", "어제저녁에"),
+        ("this morning", "heute Morgen", "오늘 아침에"),
+        ("last week", "letzte Woche", "지난주에"),
+        ("last month", "letzten Monat", "지난달에"),
+        ("two days ago", "vor zwei Tagen", "이틀 전에"),
+        ("an hour ago", "vor einer Stunde", "한 시간 전에"),
+        ("on Monday", "am Montag", "월요일에"),
+        ("on Friday", "am Freitag", "금요일에"),
+    )
+)
+FUTURE_TIMES = _adverbs(
+    (
+        *_MEAL_TIMES,
+        ("tomorrow", "morgen", "내일"),
+        ("this evening", "heute Abend", "오늘 저녁에"),
+        ("soon", "bald", "곧"),
+        ("next week", "nächste Woche", "다음 주에"),
+        ("next month", "nächsten Monat", "다음 달에"),
+        ("later", "später", "나중에"),
+        ("in an hour", "in einer Stunde", "한 시간 후에"),
+        ("on Tuesday", "am Dienstag", "화요일에"),
+        ("on Thursday", "am Donnerstag", "목요일에"),
+    )
+)
 PERFECT_TIMES = _adverbs((("already", "schon", "이미"), ("just", "gerade", "방금")), middle=True)
 
 AT_HOME = Adverb(english="at home", german="zu Hause", korean="집")
 HOME = Adverb(english="home", german="nach Hause", korean="집")
-_CITIES = (("Berlin", "Berlin", "베를린"), ("Hamburg", "Hamburg", "함부르크"), ("Munich", "München", "뮌헨"),
-           ("Vienna", "Wien", "빈"), ("Paris", "Paris", "파리"), ("Seoul", "Seoul", "서울"),
-           ("London", "London", "런던"))
+_CITIES = (
+    ("Berlin", "Berlin", "베를린"),
+    ("Hamburg", "Hamburg", "함부르크"),
+    ("Munich", "München", "뮌헨"),
+    ("Vienna", "Wien", "빈"),
+    ("Paris", "Paris", "파리"),
+    ("Seoul", "Seoul", "서울"),
+    ("London", "London", "런던"),
+)
 IN_CITIES = tuple(Adverb(english=f"in {en}", german=f"in {de}", korean=ko) for en, de, ko in _CITIES)
 TO_CITIES = tuple(Adverb(english=f"to {en}", german=f"nach {de}", korean=ko) for en, de, ko in _CITIES)
 

@@ -133,9 +133,7 @@ def prepare(options: PrepareOptions, progress: Progress = lambda step, done, tot
         sides = _sides(options, sizes, progress)
         for side in sides:
             side.save(folder)
-        counts = {
-            split: _binarise(options, split, size, sides, folder, progress) for split, size in sizes.items()
-        }
+        counts = {split: _binarise(options, split, size, sides, folder, progress) for split, size in sizes.items()}
         _manifest(options, sides, counts).save(folder / MANIFEST)
     return DataBin.open(options.out)
 
@@ -210,9 +208,7 @@ def _sides(options: PrepareOptions, sizes: dict[str, int], progress: Progress) -
     return side(options.source, models[0], dictionaries[0]), side(options.target, models[1], dictionaries[1])
 
 
-def _models(
-    options: PrepareOptions, sizes: dict[str, int], progress: Progress
-) -> tuple[SentencePiece, SentencePiece]:
+def _models(options: PrepareOptions, sizes: dict[str, int], progress: Progress) -> tuple[SentencePiece, SentencePiece]:
     if options.spm_model:
         model = SentencePiece.load(options.spm_model)
         return model, model
@@ -306,9 +302,7 @@ def _binarise(
     pairs = tokens = unknown = 0
     models = (sides[0].model, sides[1].model)
     with ExitStack() as files:
-        raw = [
-            files.enter_context(atomic_write(folder / "raw" / path.name)) for path in _paths(options, split)
-        ]
+        raw = [files.enter_context(atomic_write(folder / "raw" / path.name)) for path in _paths(options, split)]
         writers = [
             files.enter_context(IndexedWriter(folder / f"{prefix}.{side.language}", len(side.dictionary)))
             for side in sides

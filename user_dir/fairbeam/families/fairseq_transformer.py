@@ -18,16 +18,18 @@ from fairbeam.network import (
     StackConfig,
 )
 
-ARCHITECTURES = frozenset({
-    "transformer",
-    "transformer_tiny",
-    "transformer_iwslt_de_en",
-    "transformer_wmt_en_de",
-    "transformer_vaswani_wmt_en_de_big",
-    "transformer_vaswani_wmt_en_fr_big",
-    "transformer_wmt_en_de_big",
-    "transformer_wmt_en_de_big_t2t",
-})
+ARCHITECTURES = frozenset(
+    {
+        "transformer",
+        "transformer_tiny",
+        "transformer_iwslt_de_en",
+        "transformer_wmt_en_de",
+        "transformer_vaswani_wmt_en_de_big",
+        "transformer_vaswani_wmt_en_fr_big",
+        "transformer_wmt_en_de_big",
+        "transformer_wmt_en_de_big_t2t",
+    }
+)
 
 OWN_PREFIX = "network."
 """Where the plugin's model keeps our network among its parameters."""

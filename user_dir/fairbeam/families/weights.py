@@ -75,13 +75,16 @@ def read_weights(
             problems += [f"missing {name}" for name in absent]
             continue
         parts = [theirs[name] for name in row.theirs]
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if tensor.shape != expected[row.ours].shape:
-            problems.append(
-                f"{' + '.join(row.theirs)} has shape {tuple(tensor.shape)}, "
-                f"expected {tuple(expected[row.ours].shape)} for {row.ours}"
-            )
-        state[row.ours] = tensor
+        shapes = [part.shape for part in expected[row.ours].chunk(len(parts))]
+        misshapen = [
+            f"{name} has shape {tuple(part.shape)}, expected {tuple(shape)} for {row.ours}"
+            for name, part, shape in zip(row.theirs, parts, shapes, strict=True)
+            if part.shape != shape
+        ]
+        if misshapen:
+            problems += misshapen
+            continue
+        state[row.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
     problems += [f"unexpected {name}" for name in theirs if name not in used]
     problems += [f"no rule for our {name}" for name in expected if name not in state and not problems]
     if problems:

@@ -74,7 +74,7 @@ def require_length(special: Special, least: int) -> Filter:
 def force_prefix(special: Special) -> Filter:
     """Each sentence begins with the tokens of its prefix; a prefix may end the sentence.
 
-    Where the prefix says ``</s>``, all beams become copies of the first, the only one that followed the prefix.
+    Where the prefix says ``</s>``, all beams become copies of the first, the only one that followed it.
     """
 
     def apply(scores: Tensor, beams: Beams) -> None:

@@ -29,7 +29,13 @@ class GenerationOptions:
     """No n-gram of this size occurs twice in a hypothesis; 0 allows any."""
 
     def __post_init__(self) -> None:
-        for name, least in (("beam", 1), ("nbest", 1), ("min_len", 0), ("max_len_b", 0), ("no_repeat_ngram_size", 0)):
+        for name, least in (
+            ("beam", 1),
+            ("nbest", 1),
+            ("min_len", 0),
+            ("max_len_b", 0),
+            ("no_repeat_ngram_size", 0),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         if self.temperature <= 0:

@@ -65,7 +65,6 @@ class EnsembleState:
             state.select(sentences)
 
 
-
 class Ensemble:
     """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
 
@@ -82,6 +81,6 @@ class Ensemble:
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))
 
 
-def as_model(networks: Sequence[Network]) -> SingleModel | Ensemble:
+def as_model(networks: Sequence[Network]) -> Model:
     """One network as itself, several as an ensemble."""
     return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks)

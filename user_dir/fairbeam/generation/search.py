@@ -90,7 +90,7 @@ class BeamSearch:
 
 
 class Finished:
-    """The hypotheses that have ended. A sentence is finished when it has ``beam`` of them or reached its limit."""
+    """The hypotheses that have ended; a sentence is finished with ``beam`` of them or at its limit."""
 
     def __init__(self, batch: int, options: GenerationOptions) -> None:
         self.options = options

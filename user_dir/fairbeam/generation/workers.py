@@ -1,12 +1,13 @@
 """Several searches at once: one worker a core with one thread each.
 
-Matrix products at a decoding step are too small to share between cores, so two workers that decode half a batch
-each beat one worker with two threads. Workers are threads of this process: torch releases the interpreter in its
-kernels, and the weights are shared.
+Matrix products at a decoding step are too small to share between cores, so two workers that decode half a
+batch each beat one worker with two threads. Workers are threads of this process: torch releases the
+interpreter in its kernels, and the weights are shared.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
@@ -19,6 +20,12 @@ Result = TypeVar("Result")
 def default_workers(device: torch.device) -> int:
     """One worker for each thread torch would use; one in all on an accelerator."""
     return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+@cache
+def shared_workers(count: int) -> "Workers":
+    """The process's own pool of ``count`` threads: a generator is built anew at every validation, threads are not."""
+    return Workers(count)
 
 
 class Workers:

@@ -10,7 +10,7 @@ from fairbeam.network.config import (
     StackConfig,
 )
 from fairbeam.network.network import Network, pad_batch
-from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_allocator
+from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
 __all__ = [
     "Activation",
@@ -24,5 +24,5 @@ __all__ = [
     "StackConfig",
     "has_fast_bfloat16",
     "pad_batch",
-    "tune_allocator",
+    "tune_memory",
 ]

@@ -36,7 +36,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dro
         return F.scaled_dot_product_attention(
             query, keys, values, mask, dropout_p=dropout.p if dropout.training else 0.0, scale=1.0
         )
-    # On a CPU the fused kernel loses to three plain ones, in training by a factor of two (docs/performance.md).
+    # On a CPU the fused kernel loses to three plain ones, in training by a factor of two:
+    # docs/performance.md.
     return torch.matmul(dropout(attention_weights(query, keys, mask)), values)
 
 

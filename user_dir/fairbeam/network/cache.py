@@ -1,8 +1,8 @@
 """What the decoder remembers between steps, as explicit values.
 
-Beams of one sentence ride in the query dimension. Their keys and values lie side by side in *slots*: the slot of
-step ``t`` and beam ``b`` is ``t * beams + b``. A beam's history is the set of slots its mask leaves open, so
-choosing new beams reorders the small mask and never copies a key or a value.
+Beams of one sentence ride in the query dimension. Their keys and values lie side by side in *slots*: the slot
+of step ``t`` and beam ``b`` is ``t * beams + b``. A beam's history is the set of slots its mask leaves open,
+so choosing new beams reorders the small mask and never copies a key or a value.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class KeyValues:
 
 @dataclass
 class Memory:
-    """The encoded source, as the decoder's cross-attention reads it: projected once, never copied per beam."""
+    """The encoded source as the decoder's cross-attention reads it: projected once, never copied per beam."""
 
     key_values: list[tuple[Tensor, Tensor]]
     """Per decoder layer: keys and values, (batch, heads, source, head_dim)."""

@@ -36,13 +36,15 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 class Linear(nn.Module):
     """``activation(x Wᵀ + b)``, computed and returned in ``compute_dtype``.
 
-    The weights stay float32 in training. After ``pack_`` they are stored in the dtype and layout that the CPU's
-    matrix kernels want, and the layer serves inference only.
+    The weights stay float32 in training. After ``pack_`` they are stored in the dtype and layout that the
+    CPU's matrix kernels want, and the layer serves inference only.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True,
-                 activation: Activation = Activation.LINEAR) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = True, activation: Activation = Activation.LINEAR
+    ) -> None:
         super().__init__()
+        self.inputs, self.outputs = inputs, outputs
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.activation = activation
@@ -75,7 +77,7 @@ class Linear(nn.Module):
         if weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and self.activation in _FUSED:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
             self._packed_bias = bias
+            self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)  # one copy is enough
 
     def extra_repr(self) -> str:
-        outputs, inputs = self.weight.shape
-        return f"{inputs}, {outputs}, bias={self.bias is not None}, activation={self.activation}"
+        return f"{self.inputs}, {self.outputs}, bias={self.bias is not None}, activation={self.activation}"

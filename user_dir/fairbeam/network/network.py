@@ -17,9 +17,9 @@ from fairbeam.network.stacks import Embedding, Layer, Stack
 class Network(nn.Module):
     """A Transformer described by a ``NetworkConfig``.
 
-    ``forward`` teaches with the whole target at once. Decoding calls ``prefill`` once a batch and ``step`` once a
-    token. Linear layers and attention compute in ``compute_dtype``; the residual stream, the norms and the
-    weights are float32 (the weights until ``for_inference``).
+    ``forward`` teaches with the whole target at once. Decoding calls ``prefill`` once a batch and ``step``
+    once a token. Linear layers and attention compute in ``compute_dtype``; the residual stream, the norms and
+    the weights are float32 (the weights until ``for_inference``).
     """
 
     def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
@@ -107,7 +107,8 @@ class Network(nn.Module):
         """Cross-attention of the last decoder layer under teacher forcing, averaged over heads.
 
         Args:
-            source: (batch, source) ids. target: (batch, target) ids of the previous tokens, as in ``forward``.
+            source: (batch, source) ids.
+            target: (batch, target) ids of the previous tokens, as in ``forward``.
 
         Returns:
             (batch, target, source), rows sum to one.
@@ -120,7 +121,7 @@ class Network(nn.Module):
         return last.alignment(x, mask, None, memory.key_values[-1][0], memory.mask)
 
     def for_inference(self, dtype: torch.dtype) -> "Network":
-        """A copy whose weights are in ``dtype``, laid out for the machine's matrix kernels; it cannot be trained."""
+        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
         network = copy.deepcopy(self).eval().requires_grad_(False)
         network._set_compute_dtype(dtype)
         for layer in network._linear_layers():

@@ -10,7 +10,7 @@ from fairbeam.network.config import PositionConfig, PositionKind
 
 
 def sinusoids(positions: int, dim: int) -> Tensor:
-    """Sines in the first half of the columns, cosines in the second, as tensor2tensor and fairseq lay them out.
+    """Sines in the first half of the columns, cosines in the second, as in tensor2tensor and fairseq.
 
     Vaswani et al. (2017), section 3.5, with the wavelengths spaced over ``dim / 2 - 1`` steps.
 
@@ -50,7 +50,7 @@ class LearnedPositions(nn.Module):
 
 
 def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
-    """The module for a position scheme: position numbers (...) in, vectors (..., dim) out; None for no scheme."""
+    """The module for a scheme: position numbers (...) in, vectors (..., dim) out; None for no scheme."""
     match config.kind:
         case PositionKind.SINUSOIDAL:
             return SinusoidalPositions(config, dim)

@@ -36,7 +36,7 @@ class Precision(StrEnum):
             raise ConfigError(f"--precision {name}: choose one of {', '.join(cls)}") from None
 
     def resolve(self, device: torch.device) -> torch.dtype:
-        """The dtype to compute in on ``device``; ``AUTO`` is bfloat16 where the hardware multiplies it natively."""
+        """The dtype to compute in; ``AUTO`` is bfloat16 where ``device`` multiplies it natively."""
         if self is Precision.AUTO:
             return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
         return torch.bfloat16 if self is Precision.BFLOAT16 else torch.float32
@@ -49,19 +49,27 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def tune_allocator() -> None:
-    """Keep freed buffers in the process instead of returning each to the system.
+def tune_memory() -> bool:
+    """Settings of libraries underneath that bound memory and save time; call it before the first tensor operation.
 
-    glibc maps every large buffer afresh and the kernel zeroes it page by page; a training step that allocates
-    the same activations again and again spends a third of its time there. Only Linux with glibc is affected;
-    anywhere else, or where ``LD_PRELOAD`` brings another allocator, this does nothing.
+    - oneDNN keeps a compiled kernel for each of the last 1,024 shapes that a matrix product had. Batches of text have
+      new shapes all the time, and the kernels grew a small model's training by gigabytes; 64 serve as well.
+    - glibc returns every large buffer to the system, which zeroes it page by page when it is asked for again. Freed
+      buffers stay in the process instead. Only Linux with glibc has this, and only where ``LD_PRELOAD`` brings no
+      other allocator.
+
+    Returns:
+        Whether the allocator could be tuned.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # the cache that torch itself keeps of them
     if not sys.platform.startswith("linux") or os.environ.get("LD_PRELOAD"):
-        return
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return
+        return False
     mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most glibc accepts
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_TRIM_THRESHOLD, 512 << 20)
     mallopt(_M_TOP_PAD, 64 << 20)
+    return True

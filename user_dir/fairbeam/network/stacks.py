@@ -92,8 +92,14 @@ class Layer(nn.Module):
         around = self.self_attention_residual
         return around.leave(x, self.self_attention(around.enter(x), mask, cache))
 
-    def alignment(self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, keys: Tensor,
-                  memory_mask: Tensor | None) -> Tensor:
+    def alignment(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KeyValues | None,
+        keys: Tensor,
+        memory_mask: Tensor | None,
+    ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
         x = self.attend_to_self(x, mask, cache)
         return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)

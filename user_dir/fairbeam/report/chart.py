@@ -112,9 +112,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     if span < 1e-9 * max(abs(low), abs(high), 1.0):  # flat, as far as a drawing can tell
         span = max(abs(high), 1.0)
     magnitude = 10 ** math.floor(math.log10(span / count))
-    step = next(
-        factor * magnitude for factor in (1, 2, 5, 10) if span / (factor * magnitude) <= count * 1.0001
-    )
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if span / (factor * magnitude) <= count * 1.0001)
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [n * step for n in range(first, last + 1)]
@@ -162,9 +160,7 @@ def heat_map(attention: Attention) -> HeatMap:
     """Lay out an attention matrix; long sentences get smaller cells."""
     longest = max(len(attention.source), len(attention.target), 1)
     cell = max(10.0, min(30.0, 720 / longest))
-    columns, rows = (
-        [_shortened(token) for token in tokens] for tokens in (attention.source, attention.target)
-    )
+    columns, rows = ([_shortened(token) for token in tokens] for tokens in (attention.source, attention.target))
     left = 10 + max((_text_width(label) for label in rows), default=0)
     # Source labels lean at 45 degrees, so they rise and reach out by the same part of their length.
     lean = [math.sqrt(0.5) * _text_width(label) for label in columns]

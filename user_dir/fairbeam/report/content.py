@@ -50,9 +50,7 @@ class Attention:
                 f"target and {len(self.source)} source tokens; expected a row per target token and a weight "
                 "per source token in each"
             )
-        wrong = [
-            weight for row in self.weights for weight in row if not (math.isfinite(weight) and weight >= 0)
-        ]
+        wrong = [weight for row in self.weights for weight in row if not (math.isfinite(weight) and weight >= 0)]
         if wrong:
             raise InputError(f"attention weight {wrong[0]}; expected a number of at least 0")
 

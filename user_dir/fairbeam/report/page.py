@@ -60,8 +60,7 @@ def _charts(points: Sequence[CurvePoint]) -> list[LineChart]:
     drawn = {title: series for title, series in panels.items() if series}
     width = 480 if len(drawn) > 1 else 960  # one alone has the row to itself
     return [
-        line_chart(title, series, width=width, from_zero=title == "Validation BLEU")
-        for title, series in drawn.items()
+        line_chart(title, series, width=width, from_zero=title == "Validation BLEU") for title, series in drawn.items()
     ]
 
 

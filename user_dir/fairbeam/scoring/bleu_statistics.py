@@ -93,9 +93,7 @@ class BleuStatistics:
         )  # fmt: skip
 
     @classmethod
-    def from_numbers(
-        cls, numbers: Sequence[float], *, tokenize: str = "13a", lowercase: bool = False
-    ) -> Self:
+    def from_numbers(cls, numbers: Sequence[float], *, tokenize: str = "13a", lowercase: bool = False) -> Self:
         """The inverse of `numbers`; whole-valued floats are welcome, as summing tensors gives them.
 
         Raises:

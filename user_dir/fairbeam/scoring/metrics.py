@@ -35,9 +35,7 @@ class MetricOptions:
             raise ConfigError(f"chrf_word_order is {self.chrf_word_order}; expected 0 or more")
 
 
-def bleu(
-    hypotheses: Sequence[str], references: References, *, tokenize: str = "13a", lowercase: bool = False
-) -> Score:
+def bleu(hypotheses: Sequence[str], references: References, *, tokenize: str = "13a", lowercase: bool = False) -> Score:
     """Corpus BLEU (Papineni et al., 2002) with sacreBLEU's default smoothing.
 
     Args:

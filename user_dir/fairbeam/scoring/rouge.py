@@ -11,9 +11,7 @@ from fairbeam.scoring.score import Score
 _NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
-def rouge(
-    hypotheses: Sequence[str], references: References, *, use_stemmer: bool = True
-) -> tuple[Score, Score, Score]:
+def rouge(hypotheses: Sequence[str], references: References, *, use_stemmer: bool = True) -> tuple[Score, Score, Score]:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin, 2004), in points from 0 to 100.
 
     With several references the best counts, for each sentence and each variant by itself. The library keeps

@@ -48,18 +48,12 @@ def paired_test(
     from sacrebleu.significance import PairedTest
 
     if len(systems) < 2:
-        raise ConfigError(
-            f"{len(systems)} system given; a paired test needs a baseline and at least one more"
-        )
+        raise ConfigError(f"{len(systems)} system given; a paired test needs a baseline and at least one more")
     if not references:
         raise InputError("no sentence to score; expected at least one hypothesis")
     for hypotheses in systems.values():
         entries = aligned(hypotheses, references)
     chosen = {name.upper(): sacrebleu_metric(name, options or MetricOptions()) for name in metrics}
-    named: list[tuple[str, Sequence[str]]] = [
-        (name, list(hypotheses)) for name, hypotheses in systems.items()
-    ]
-    signatures, table = PairedTest(
-        named, chosen, padded_streams(entries), test_type=test, n_samples=samples
-    )()
+    named: list[tuple[str, Sequence[str]]] = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
+    signatures, table = PairedTest(named, chosen, padded_streams(entries), test_type=test, n_samples=samples)()
     return PairedResults({name: str(signature) for name, signature in signatures.items()}, table)

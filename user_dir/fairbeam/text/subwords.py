@@ -141,9 +141,7 @@ class SentencePiece:
         # 31 bits: the library takes 2**32 - 1 to mean "a seed from the system".
         sentencepiece.set_random_generator_seed(rng.getrandbits(31))
         try:
-            return self._processor.encode(
-                line, out_type=str, enable_sampling=True, nbest_size=-1, alpha=alpha
-            )
+            return self._processor.encode(line, out_type=str, enable_sampling=True, nbest_size=-1, alpha=alpha)
         except RuntimeError:
             raise ConfigError(f"{self._source}: only BPE and unigram models can sample") from None
 
@@ -195,9 +193,7 @@ class SubwordNMT(Whitespace):
         return re.sub(r"@@( |$)", "", " ".join(pieces))
 
 
-def train_sentencepiece(
-    lines: Iterable[str], options: SentencePieceOptions | None = None
-) -> SentencePiece:
+def train_sentencepiece(lines: Iterable[str], options: SentencePieceOptions | None = None) -> SentencePiece:
     """Learn a SentencePiece model; chain the lines of several files for a joint one.
 
     The result depends on the lines and the options alone: training draws nothing at random and always

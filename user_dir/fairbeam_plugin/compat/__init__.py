@@ -14,12 +14,14 @@ from fairbeam_plugin.compat import (
     numpy_names,
     precision,
     quiet,
+    repeats,
     resuming,
     scoring,
 )
 
 _PARTS = (
     quiet,
+    repeats,
     errors,
     numpy_names,
     configuration,

@@ -78,7 +78,9 @@ class NetworkEncoder(FairseqEncoder):
         super().__init__(dictionary)
         self._network = (network,)  # a tuple, so that torch doesn't register the network here too
 
-    def forward(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, **unused: Any) -> Dict[str, List[Tensor]]:
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, **unused: Any
+    ) -> Dict[str, List[Tensor]]:
         """Only the source itself: the decoder encodes again, since stock's generator is the slow way anyway."""
         return {"src_tokens": [src_tokens]}
 
@@ -132,7 +134,11 @@ class FairbeamTransformerModel(FairseqEncoderDecoderModel):
         return cls(Network(config, getattr(torch, options["compute_dtype"])), source, target)
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor, features_only: bool = False,
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        prev_output_tokens: Tensor,
+        features_only: bool = False,
         **unused: Any,
     ) -> Tuple[Tensor, Dict[str, Any]]:
         """Teacher forcing: logits (batch, target, vocabulary), or features (batch, target, dim)."""

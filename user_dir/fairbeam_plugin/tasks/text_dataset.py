@@ -42,12 +42,26 @@ class EncodedLines(torch.utils.data.Dataset):
 class TextPairDataset(LanguagePairDataset):
     """fairseq's pair dataset over lines of text."""
 
-    def __init__(self, source: EncodedLines, target: Optional[EncodedLines], source_dictionary: Dictionary,
-                 target_dictionary: Dictionary, alpha: float, **options: Any) -> None:
+    def __init__(
+        self,
+        source: EncodedLines,
+        target: Optional[EncodedLines],
+        source_dictionary: Dictionary,
+        target_dictionary: Dictionary,
+        alpha: float,
+        **options: Any,
+    ) -> None:
         """``alpha`` above 0 draws subwords at random (BPE-dropout or unigram sampling) at each ``resample``."""
         self.alpha = alpha
-        super().__init__(source, source.sizes, source_dictionary, target, None if target is None else target.sizes,
-                         target_dictionary, **options)
+        super().__init__(
+            source,
+            source.sizes,
+            source_dictionary,
+            target,
+            None if target is None else target.sizes,
+            target_dictionary,
+            **options,
+        )
 
     def resample(self, seed: int) -> None:
         """Draw the subwords of an epoch."""

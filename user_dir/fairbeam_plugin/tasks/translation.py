@@ -131,8 +131,10 @@ class FairbeamTranslationTask(TranslationTask):
         paths = [self._text_path(split, language) for language in (self.cfg.source_lang, self.cfg.target_lang)]
         if paths[1].is_file():
             source_lines, target_lines = read_parallel(*paths)
-            target = EncodedLines([self._reference_format.separate(line)[0] for line in target_lines],
-                                  self._tokenizer(self.cfg.target_lang, self.tgt_dict))
+            target = EncodedLines(
+                [self._reference_format.separate(line)[0] for line in target_lines],
+                self._tokenizer(self.cfg.target_lang, self.tgt_dict),
+            )
         else:
             source_lines, target = read_lines(paths[0]), None
         return TextPairDataset(
@@ -161,17 +163,31 @@ class FairbeamTranslationTask(TranslationTask):
             return None
         references = [self._reference_format.separate(line) for line in read_lines(path)]
         if len(references) != len(self.datasets[split]):
-            raise InputError(f"{path} has {len(references)} lines, but {split} has {len(self.datasets[split])} sentences")
+            raise InputError(
+                f"{path} has {len(references)} lines, but {split} has {len(self.datasets[split])} sentences"
+            )
         return references
 
     # --- batches
 
-    def get_batch_iterator(  # noqa: PLR0913 - fairseq's signature
-        self, dataset: FairseqDataset, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None,
-        max_positions: Any = None, ignore_invalid_inputs: bool = False, required_batch_size_multiple: int = 1,
-        seed: int = 1, num_shards: int = 1, shard_id: int = 0, num_workers: int = 0, epoch: int = 1,
-        data_buffer_size: int = 0, disable_iterator_cache: bool = False, skip_remainder_batch: bool = False,
-        grouped_shuffling: bool = False, update_epoch_batch_itr: bool = False,
+    def get_batch_iterator(
+        self,
+        dataset: FairseqDataset,
+        max_tokens: Optional[int] = None,
+        max_sentences: Optional[int] = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        required_batch_size_multiple: int = 1,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        disable_iterator_cache: bool = False,
+        skip_remainder_batch: bool = False,
+        grouped_shuffling: bool = False,
+        update_epoch_batch_itr: bool = False,
     ) -> iterators.EpochBatchIterator:
         """Batches of like lengths, made anew every epoch from ``seed + epoch``; every sentence is in one.
 
@@ -185,7 +201,9 @@ class FairbeamTranslationTask(TranslationTask):
         def batches_of_epoch(dataset: LanguagePairDataset, epoch: int) -> List[np.ndarray]:
             if resampled:
                 dataset.resample(seed + epoch)
-            order = np.random.RandomState(seed + epoch).permutation(len(dataset)) if training else np.arange(len(dataset))
+            order = (
+                np.random.RandomState(seed + epoch).permutation(len(dataset)) if training else np.arange(len(dataset))
+            )
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
             if not training:
                 return sorted_batches(order, dataset.src_sizes, limits)
@@ -212,7 +230,11 @@ class FairbeamTranslationTask(TranslationTask):
         )
 
     def filter_indices_by_size(
-        self, indices: np.ndarray, dataset: FairseqDataset, max_positions: Any = None, ignore_invalid_inputs: bool = False
+        self,
+        indices: np.ndarray,
+        dataset: FairseqDataset,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
     ) -> np.ndarray:
         """Leave out what is longer than the positions, with a warning; or refuse it by number."""
         kept, ignored = dataset.filter_indices_by_size(np.asarray(indices), max_positions)
@@ -250,9 +272,14 @@ class FairbeamTranslationTask(TranslationTask):
 
     # --- decoding
 
-    def build_generator(self, models: List[Any], args: Any, seq_gen_cls: Any = None,
-                        extra_gen_cls_kwargs: Optional[Dict[str, Any]] = None,
-                        prefix_allowed_tokens_fn: Any = None) -> Any:
+    def build_generator(
+        self,
+        models: List[Any],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: Optional[Dict[str, Any]] = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> Any:
         """Our beam search, or stock's generator where an option or a model needs it, saying so."""
         extra = extra_gen_cls_kwargs or {}
         reasons = stock_only_options(args)
@@ -262,7 +289,9 @@ class FairbeamTranslationTask(TranslationTask):
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
-                return FairbeamGenerator(models, generation_options(args), self.tgt_dict, Precision.parse(str(self.cfg.precision)))
+                return FairbeamGenerator(
+                    models, generation_options(args), self.tgt_dict, Precision.parse(str(self.cfg.precision))
+                )
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
         if reasons:
@@ -277,11 +306,17 @@ class FairbeamTranslationTask(TranslationTask):
             codec = SubwordCodec(source.subwords, self._target.subwords)
         return codec
 
-    def inference_step(self, generator: Any, models: List[Any], sample: Dict[str, Any], prefix_tokens: Any = None,
-                       constraints: Any = None) -> Any:
+    def inference_step(
+        self,
+        generator: Any,
+        models: List[Any],
+        sample: Dict[str, Any],
+        prefix_tokens: Any = None,
+        constraints: Any = None,
+    ) -> Any:
         """Decode a batch and keep the best texts for the score."""
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
-        for references, found in zip(sample.get("references") or [], hypotheses):
+        for references, found in zip(sample.get("references") or [], hypotheses, strict=False):
             self.transcript.add(references, self._text(found[0]["tokens"]))
         return hypotheses
 

@@ -1,0 +1,174 @@
+"""``make bench``: our decoding and training against stock fairseq's, interleaved, medians of several rounds.
+
+Decoding: the Multi30k test set with one stock checkpoint, through ``fairseq-generate`` with stock's task and with
+ours, as fairseq itself times it (start-up and loading left out), in batches of 64 and one sentence at a time.
+Training: the same model, options and batch limit through ``fairseq-train``. Run it with nothing else running.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+USER_DIR = ("--user-dir", ROOT / "user_dir")
+DATA = Path(os.environ.get("FAIRBEAM_DATA") or ROOT.parent / "shared" / "data") / "multi30k"
+MODEL = Path(os.environ.get("FAIRBEAM_MODELS") or ROOT.parent / "shared" / "models") / "multi30k-en-de"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the same work."""
+
+    name: str
+    command: tuple[object, ...]
+
+
+def run(*command: object) -> str:
+    """Standard output of an installed command; stops the bench if it fails."""
+    name, *arguments = map(str, command)
+    done = subprocess.run([str(BIN / name), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def interleave(contenders: list[Contender], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
+    """Measure each contender once in every round, in turn."""
+    figures: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        for contender in contenders:
+            started = time.perf_counter()
+            figures[contender.name].append(measure(run(*contender.command)))
+            wall = time.perf_counter() - started
+            figure = figures[contender.name][-1]
+            print(f"  round {number + 1}: {contender.name:34} {figure:9.2f}  (command {wall:.0f} s)", flush=True)
+    return figures
+
+
+def report(title: str, unit: str, figures: dict[str, list[float]]) -> None:
+    """A table of medians and of ratios to the first contender; figures are rates, more is better."""
+    base = statistics.median(next(iter(figures.values())))
+    print(f"\n{title}\n\n| contender | {unit} (median of {len(next(iter(figures.values())))}) | ratio |\n|---|---|---|")
+    for name, values in figures.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.1f} ({min(values):.1f} to {max(values):.1f}) | {median / base:.2f} |")
+    print(flush=True)
+
+
+def prepare(folder: Path, lines: int | None) -> Path:
+    """The test set (or its beginning) as a data-bin of the shared model's subwords and dictionary."""
+    for split, count in (("train", 2), ("test", lines)):
+        for language in ("en", "de"):
+            text = (DATA / f"test.{language}").read_text(encoding="utf-8").splitlines()[:count]
+            (folder / f"{split}.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+    out = folder / f"bin{lines or ''}"
+    run(
+        "fairbeam",
+        "prepare",
+        folder,
+        "en",
+        "de",
+        out,
+        "--spm-model",
+        MODEL / "spm.model",
+        "--dict",
+        MODEL / "dict.en.txt",
+    )
+    return out
+
+
+def decode(folder: Path, batch_size: int, rounds: int, lines: int | None) -> None:
+    """Sentences a second of ``fairseq-generate``, by its own timer."""
+    command = ("fairseq-generate", prepare(folder, lines), *USER_DIR, "-s", "en", "-t", "de", "--path",
+               MODEL / "checkpoint.pt", "--beam", 5, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
+    ours = (*command, "--task", "fairbeam_translation")
+    contenders = [
+        Contender("stock fairseq, float32", (*command, "--task", "translation")),
+        Contender("fairbeam, float32", (*ours, "--precision", "float32")),
+        Contender("fairbeam, auto", (*ours, "--precision", "auto")),
+    ]
+    scores: dict[int, str] = {}
+
+    def rate(output: str) -> float:
+        score = re.search(r"BLEU\S* = ([\d.]+)|BLEU4? = ([\d.]+)|= ([\d.]+) ", output)
+        scores[len(scores)] = score[0] if score else "no score"
+        sentences, seconds = re.search(r"Translated ([\d,]+) sentences .* in ([\d.]+)s", output).groups()
+        return int(sentences.replace(",", "")) / float(seconds)
+
+    figures = interleave(contenders, rounds, rate)
+    report(f"Decoding {lines or 1000} sentences of Multi30k, beam 5, batches of {batch_size}", "sentences/s", figures)
+    for contender, score in zip(contenders, scores.values(), strict=False):
+        print(f"{contender.name}: {score}")
+
+
+def train(folder: Path, rounds: int, updates: int) -> None:
+    """Target words a second of ``fairseq-train``, and the validation loss after the last update."""
+    data = folder / "train-bin"
+    run("fairbeam", "prepare", DATA, "en", "de", data)
+    sizes = [part for stack in ("encoder", "decoder") for name, value in
+             (("layers", 4), ("embed-dim", 256), ("ffn-embed-dim", 1024), ("attention-heads", 4))
+             for part in (f"--{stack}-{name}", value)]  # fmt: skip
+    common = (
+        "fairseq-train", data, *USER_DIR, *sizes, "--share-all-embeddings", "--dropout", 0.2, "--optimizer", "adam",
+        "--adam-betas", "(0.9, 0.98)", "--lr", "1e-3", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 100,
+        "--label-smoothing", 0.1, "--max-tokens", 4096, "--max-update", updates, "--no-progress-bar",
+        "--log-interval", 20, "--save-dir", folder / "checkpoints", "--no-save", "--log-format", "simple",
+    )  # fmt: skip
+    ours = ("--task", "fairbeam_translation", "--arch", "fairbeam_transformer",
+            "--criterion", "fairbeam_label_smoothed_cross_entropy")  # fmt: skip
+    contenders = [
+        Contender("stock fairseq, float32", (*common, "--task", "translation", "--arch", "transformer",
+                                             "--criterion", "label_smoothed_cross_entropy")),
+        Contender("fairbeam, float32", (*common, *ours)),
+        Contender("fairbeam, bfloat16", (*common, *ours, "--compute-dtype", "bfloat16")),
+    ]  # fmt: skip
+    losses: dict[str, list[float]] = defaultdict(list)
+
+    def rate(output: str) -> float:
+        losses["all"].append(float(re.search(r"valid on 'valid' subset \| loss ([\d.]+)", output)[1]))
+        rates = [float(value) for value in re.findall(r"train_inner \|.* wps=([\d.]+)", output)]
+        return statistics.median(rates[1:])  # the first interval warms up
+
+    figures = interleave(contenders, rounds, rate)
+    report(f"Training 9.4 M parameters on Multi30k, --max-tokens 4096, {updates} updates", "target words/s", figures)
+    for place, contender in enumerate(contenders):
+        print(
+            f"{contender.name}: validation loss {statistics.median(losses['all'][place :: len(contenders)]):.3f} bits"
+        )
+
+
+def main() -> None:
+    """Parse the command line and run the benches asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benches", nargs="*", default=["batch", "single", "train"], help="batch, single, train")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=200, help="training updates in a round")
+    parser.add_argument("--single-sentences", type=int, default=200, help="sentences decoded one at a time")
+    args = parser.parse_args()
+    if not (DATA.is_dir() and MODEL.is_dir()):
+        sys.exit(f"{DATA} or {MODEL} is absent; set FAIRBEAM_DATA and FAIRBEAM_MODELS")
+    folder = Path(tempfile.mkdtemp(prefix="fairbeam-bench-"))
+    try:
+        if "batch" in args.benches:
+            decode(folder, 64, args.rounds, None)
+        if "single" in args.benches:
+            decode(folder, 1, args.rounds, args.single_sentences)
+        if "train" in args.benches:
+            train(folder, args.rounds, args.updates)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

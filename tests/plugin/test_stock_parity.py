@@ -1,0 +1,170 @@
+"""Same text, same scores: our generator against stock's ``SequenceGenerator``, through ``fairseq-generate``.
+
+The model is a real one where there is one (``../shared/models``), else a small one of stock's ``transformer``
+architecture, trained in the fixture on the demo corpus.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import options
+from fairseq_cli import generate
+
+from fairbeam.data.grammar import split_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
+USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
+SENTENCES = 200
+
+
+@dataclass(frozen=True)
+class Model:
+    """A stock checkpoint and test data for it."""
+
+    data_bin: Path
+    checkpoint: Path
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def real_model(run, real_models, real_data, tmp_path_factory) -> Model:
+    """The shared Multi30k model with 200 real sentences, binarised with its own subwords and dictionary."""
+    folder = tmp_path_factory.mktemp("real")
+    model = real_models / "multi30k-en-de"
+    for language in ("en", "de"):
+        lines = (real_data / "multi30k" / f"test.{language}").read_text().splitlines()[:SENTENCES]
+        write_lines(folder / f"test.{language}", lines)
+        write_lines(folder / f"train.{language}", lines[:2])
+    run("fairbeam", "prepare", folder, "en", "de", folder / "bin",
+        "--spm-model", model / "spm.model", "--dict", model / "dict.en.txt")  # fmt: skip
+    return Model(folder / "bin", model / "checkpoint.pt")
+
+
+@pytest.fixture(scope="module")
+def own_model(run, tmp_path_factory) -> Model:
+    """A small stock Transformer, trained for a moment: what a clone without the shared model tests with."""
+    folder = tmp_path_factory.mktemp("own")
+    split = split_corpus(600, 20, 40, seed=3)
+    for name in ("train", "valid", "test"):
+        pairs = getattr(split, name)
+        write_lines(folder / f"{name}.en", [source for source, _ in pairs])
+        write_lines(folder / f"{name}.de", [target for _, target in pairs])
+    run("fairbeam", "prepare", folder, "en", "de", folder / "bin", "--vocab-size", "500")
+    run("fairseq-train", folder / "bin", *USER_DIR, "--task", "translation", "--arch", "transformer",
+        "--encoder-layers", 1, "--decoder-layers", 2, "--encoder-embed-dim", 32, "--decoder-embed-dim", 32,
+        "--encoder-ffn-embed-dim", 64, "--decoder-ffn-embed-dim", 64, "--encoder-attention-heads", 2,
+        "--decoder-attention-heads", 2, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 1000,
+        "--max-epoch", 4, "--save-dir", folder / "checkpoints", "--no-epoch-checkpoints",
+        "--encoder-normalize-before", "--decoder-normalize-before")  # fmt: skip
+    return Model(folder / "bin", folder / "checkpoints" / "checkpoint_last.pt")
+
+
+def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
+    """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
+    command = [
+        str(model.data_bin), *USER_DIR, "--task", task, "-s", "en", "-t", "de", "--cpu", "--no-progress-bar",
+        "--path", checkpoints or str(model.checkpoint), *map(str, extra),
+    ]  # fmt: skip
+    if "--batch-size" not in command:
+        command += ["--batch-size", "64"]
+    args = options.parse_args_and_arch(options.get_generation_parser(), command)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        generate.main(args)
+    found: dict[int, list] = defaultdict(list)
+    for line in out.getvalue().splitlines():
+        if match := re.match(r"H-(\d+)\t(\S+)\t(.*)", line):
+            found[int(match[1])].append([match[3], float(match[2])])
+        elif match := re.match(r"P-(\d+)\t(.*)", line):
+            found[int(match[1])][-1].append([float(score) for score in match[2].split()])
+    return found
+
+
+def assert_same(ours: dict[int, list], theirs: dict[int, list], count: int) -> None:
+    assert sorted(ours) == sorted(theirs) == list(range(count))
+    for sentence, expected in theirs.items():
+        assert [text for text, *_ in ours[sentence]] == [text for text, *_ in expected], sentence
+        for (_, score, each), (_, expected_score, expected_each) in zip(ours[sentence], expected, strict=True):
+            assert score == pytest.approx(expected_score, abs=1e-4)
+            assert each == pytest.approx(expected_each, abs=2e-4)  # printed with four decimals
+
+
+VARIANTS = [
+    (),
+    ("--beam", 1),
+    ("--beam", 4, "--lenpen", 0.6),
+    ("--beam", 10, "--lenpen", 1.6),
+    ("--nbest", 5),
+    ("--prefix-size", 2),
+    ("--min-len", 12),
+    ("--unkpen", -2),
+    ("--no-repeat-ngram-size", 3),
+    ("--max-len-b", 9, "--unnormalized"),
+    ("--temperature", 1.7),
+]
+
+
+@pytest.mark.parametrize("extra", VARIANTS, ids=lambda extra: " ".join(map(str, extra)) or "beam 5")
+def test_real_model(real_model, extra):
+    assert_same(
+        fairseq_generate(real_model, "fairbeam_translation", *extra),
+        fairseq_generate(real_model, "translation", *extra),
+        SENTENCES,
+    )
+
+
+@pytest.mark.parametrize("extra", [(), ("--nbest", 3, "--beam", 3, "--prefix-size", 1), ("--beam", 1)])
+def test_own_model(own_model, extra):
+    assert_same(
+        fairseq_generate(own_model, "fairbeam_translation", "--max-len-b", 30, *extra),
+        fairseq_generate(own_model, "translation", "--max-len-b", 30, *extra),
+        40,
+    )
+
+
+def test_ensemble_of_two(real_model, tmp_path):
+    """The second model is the first with noise on its weights."""
+    state = torch.load(real_model.checkpoint, weights_only=False)
+    torch.manual_seed(0)
+    state["model"] = {
+        name: tensor + 0.03 * tensor.float().std().nan_to_num() * torch.randn(tensor.shape).to(tensor)
+        for name, tensor in state["model"].items()
+    }
+    shutil.copy(real_model.checkpoint, tmp_path / "one.pt")
+    torch.save(state, tmp_path / "two.pt")
+    both = f"{tmp_path / 'one.pt'}:{tmp_path / 'two.pt'}"
+    single = fairseq_generate(real_model, "fairbeam_translation")
+    ours = fairseq_generate(real_model, "fairbeam_translation", checkpoints=both)
+    assert_same(ours, fairseq_generate(real_model, "translation", checkpoints=both), SENTENCES)
+    assert any(ours[n][0][0] != single[n][0][0] for n in single)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_batches_of_any_size_give_the_same_text(real_model, size):
+    usual = fairseq_generate(real_model, "fairbeam_translation")
+    assert_same(fairseq_generate(real_model, "fairbeam_translation", "--batch-size", size), usual, SENTENCES)
+
+
+def test_as_two_commands(run, real_model):
+    """Two processes, with and without our task, as a user would compare them."""
+    command = ("fairseq-generate", real_model.data_bin, *USER_DIR, "-s", "en", "-t", "de", "--cpu",
+               "--path", real_model.checkpoint, "--batch-size", 64, "--remove-bpe", "sentencepiece")  # fmt: skip
+    ours = run(*command, "--task", "fairbeam_translation").stdout
+    theirs = run(*command, "--task", "translation").stdout
+
+    def text(output: str) -> dict[str, str]:
+        return dict(re.findall(r"^H-(\d+)\t\S+\t(.*)$", output, re.MULTILINE))
+
+    assert text(ours) == text(theirs)
+    assert len(text(ours)) == SENTENCES

@@ -1,0 +1,231 @@
+"""Bundles: what is saved comes back to the bit, and nothing damaged or hostile is loaded."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fairbeam import bundle
+from fairbeam.bundle import CARD, CONFIG, WEIGHTS, Bundle
+from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
+from fairbeam.generation import GenerationOptions
+from fairbeam.network import Network, NetworkConfig, NormPlacement, StackConfig
+from fairbeam.text import Dictionary, Tokenizer, Whitespace
+
+
+def tokenizer(language: str, words: int) -> Tokenizer:
+    dictionary = Dictionary((f"{language}{i}", 1) for i in range(words))
+    return Tokenizer(language=language, subwords=Whitespace(), dictionary=dictionary)
+
+
+def small_bundle(*, source_words: int = 20, target_words: int = 20, **config) -> Bundle:
+    torch.manual_seed(0)
+    stack = StackConfig(layers=2, dim=16, heads=2, ffn_dim=24, norm_placement=NormPlacement.PRE, final_norm=True)
+    source, target = tokenizer("x", source_words), tokenizer("y", target_words)
+    sizes = {"source_vocabulary": len(source.dictionary), "target_vocabulary": len(target.dictionary)}
+    network = Network(NetworkConfig(**sizes, encoder=stack, decoder=stack, **config)).eval()
+    options = GenerationOptions(beam=3, lenpen=0.7)
+    card = "BLEU 12.3 (sig)\n\n```\nhow it was trained\n```\n\nLicence: MIT"
+    return Bundle(network=network, source=source, target=target, generation=options, card=card)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return bundle.save(tmp_path / "model", small_bundle())
+
+
+def rewrite_config(folder, **changes) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def rewrite_weights(folder, change) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, (20, 31)),
+        ({"tie_output": True}, (20, 31)),
+        ({"share_embeddings": True, "tie_output": True}, (20, 20)),
+    ],
+    ids=["untied", "tied output", "all tied"],
+)
+def test_what_is_saved_comes_back_to_the_bit(tmp_path, config, words):
+    made = small_bundle(source_words=words[0], target_words=words[1], **config)
+    found = bundle.load(bundle.save(tmp_path / "deep" / "model", made))
+    expected, state = made.network.state_dict(), found.network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert not found.network.training
+    assert found.network.config == made.network.config
+    assert (found.generation, found.family, found.card) == (made.generation, made.family, made.card)
+    assert (found.source.dictionary, found.target.dictionary) == (
+        made.source.dictionary,
+        made.target.dictionary,
+    )
+    tied = found.network.head.weight is found.network.target_embedding.weight
+    assert tied is config.get("tie_output", False)
+
+
+def test_saving_twice_gives_the_same_files(saved):
+    again = bundle.save(saved.parent / "again" / "model", bundle.load(saved))
+    names = {path.name for path in saved.iterdir()}
+    assert names == {CONFIG, WEIGHTS, CARD, "dict.x.txt", "dict.y.txt"} == {path.name for path in again.iterdir()}
+    assert all((saved / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def test_card_says_what_the_model_is(saved):
+    card = (saved / CARD).read_text()
+    parameters = sum(parameter.numel() for parameter in small_bundle().network.parameters())
+    assert card.startswith("# model\n")
+    assert f"x to y, {parameters:,} parameters" in card
+    assert "fairbeam translate model" in card
+    assert card.endswith("BLEU 12.3 (sig)\n\n```\nhow it was trained\n```\n\nLicence: MIT\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: tensors.pop("decoder.layers.1.outer.bias"),
+            r"missing decoder\.layers\.1\.outer\.bias",
+        ),
+        (lambda tensors: tensors.update(extra=torch.ones(1)), "unexpected extra"),
+        (
+            lambda tensors: tensors.update({"encoder.layers.0.inner.bias": torch.ones(7)}),
+            r"encoder\.layers\.0\.inner\.bias has shape \(7,\), expected \(24,\)",
+        ),
+    ],
+    ids=["missing", "unexpected", "mis-shaped"],
+)
+def test_weights_that_do_not_fit_are_named(saved, change, message):
+    rewrite_weights(saved, change)
+    with pytest.raises(CheckpointError, match=message):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"surprise": 1}, r"unknown fields \['surprise'\]"),
+        ({"format": 2}, "format 1"),
+        ({"network__surprise": 1}, "unknown field 'surprise'"),
+        ({"network__encoder__heads": 0}, "no network can have these sizes"),
+        ({"network__encoder__heads": 3}, "heads"),
+        ({"network__encoder__layers": 10**9}, r"network\.encoder\.layers is 1000000000"),
+        ({"network__encoder__dim": -16}, r"network\.encoder\.dim is -16"),
+        ({"network__decoder__ffn_dim": 10**7}, r"expected \(10000000, 16\)"),
+        ({"network__decoder__positions__max_positions": 10**12}, "max_positions is 1000000000000"),
+        ({"network__target_vocabulary": 10**15}, "target_vocabulary"),
+        ({"network__encoder__dim": "16"}, "expected int, found '16'"),
+        ({"generation__surprise": 1}, "generation: unknown field 'surprise'"),
+        ({"generation__beam": 2.5}, r"generation\.beam: expected int, found 2\.5"),
+        ({"generation__beam": True}, r"generation\.beam: expected int"),
+        ({"generation__beam": 0}, "--beam 0"),
+        ({"generation__lenpen": "high"}, r"generation\.lenpen: expected float"),
+        ({"generation": [1]}, "generation: expected an object"),
+        ({"network": None}, "expected an object"),
+        ({"source": "../x"}, "source is '../x', expected a plain name"),
+    ],
+)  # fmt: skip
+def test_configurations_that_make_no_sense_are_refused(saved, changes, message):
+    rewrite_config(saved, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000, -1])
+def test_truncated_weights_are_refused(saved, kept):
+    weights = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(weights[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a safetensors file, or truncated"):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (CONFIG, b" " * (2 << 20), "larger than"),
+        (CONFIG, b"[" * 100_000, "not JSON"),
+        (CONFIG, b"\xff{}", r"config\.json: not UTF-8"),
+        (CONFIG, b"[]", "format 1"),
+        (CARD, b"# caf\xe9", r"README\.md: not UTF-8"),
+        ("dict.y.txt", b"one 1\ntwo 1\n", "the target dictionary has 6 entries, but the model embeds 24"),
+        ("dict.x.txt", None, r"dict\.x\.txt: no such"),
+        (WEIGHTS, None, r"model\.safetensors: no such file"),
+        (CONFIG, None, "is this folder a bundle"),
+    ],
+)
+def test_files_that_are_damaged_or_missing_are_named(saved, name, content, message):
+    if content is None:
+        (saved / name).unlink()
+    else:
+        (saved / name).write_bytes(content)
+    with pytest.raises(FairbeamError, match=message):
+        bundle.load(saved)
+
+
+def test_links_out_of_the_folder_are_refused(saved, tmp_path):
+    secret = tmp_path / "secret"
+    (saved / CARD).replace(secret)
+    (saved / CARD).symlink_to(secret)
+    with pytest.raises(CheckpointError, match=r"README\.md: leads out of the bundle's folder"):
+        bundle.load(saved)
+    (saved / CARD).unlink()
+    (saved / "loop").symlink_to("loop")
+    assert bundle.load(saved).card == ""
+
+
+def test_existing_folders_are_replaced_only_if_asked_and_only_bundles(saved, tmp_path):
+    other = dataclasses.replace(small_bundle(), card="another")
+    with pytest.raises(ConfigError, match="exists already"):
+        bundle.save(saved, other)
+    assert bundle.load(saved).card != "another"
+    bundle.save(saved, other, overwrite=True)
+    assert bundle.load(saved).card == "another"
+
+    work = tmp_path / "work"
+    work.mkdir()
+    assert bundle.load(bundle.save(work, other, overwrite=True)).card == "another"  # an empty folder
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("years of work")
+    elsewhere = tmp_path / "elsewhere"  # files of the same names, as other libraries have them
+    elsewhere.mkdir()
+    (elsewhere / CONFIG).write_text('{"model_type": "bert"}')
+    (elsewhere / WEIGHTS).write_bytes(b"weights")
+    file = tmp_path / "file"
+    file.write_text("text")
+    for place in (precious, elsewhere, file):
+        with pytest.raises(ConfigError, match="nothing but a bundle"):
+            bundle.save(place, other, overwrite=True)
+    assert (precious / "thesis.tex").read_text() == "years of work"
+    assert (elsewhere / WEIGHTS).read_bytes() == b"weights"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "work", "precious", "elsewhere", "file"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failing_save_leaves_everything_as_it_was(saved, monkeypatch, error):
+    def fail(self, folder):
+        raise error
+
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr(Tokenizer, "save", fail)
+    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    for name in ("model", "new"):
+        with pytest.raises(expected):
+            bundle.save(saved.parent / name, small_bundle(), overwrite=True)
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

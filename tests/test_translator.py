@@ -1,0 +1,235 @@
+"""Text to text: order, batching, ensembles, limits, and the real model."""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+
+import fairbeam
+from fairbeam import bundle
+from fairbeam.bundle import Bundle
+from fairbeam.errors import CheckpointError, ConfigError, InputError
+from fairbeam.files import read_lines
+from fairbeam.generation import GenerationOptions
+from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
+from fairbeam.scoring import bleu
+from fairbeam.text import Dictionary, Tokenizer, Whitespace
+from fairbeam.translator import DecodingLimits, TooLong, Translator
+
+WORDS = 24
+LONGEST = 12
+SENTENCES = ["w1 w2 w3", "", "w4", "w5 w6 w7 w8 w9 w10", "   ", "w2 nowhere w3"]
+
+
+def tiny_bundle(seed: int = 0, words: int = WORDS) -> Bundle:
+    """Random weights, sharpened so that hypotheses differ clearly."""
+    dictionary = Dictionary((f"w{i}", 1) for i in range(words))
+    torch.manual_seed(seed)
+    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64, positions=PositionConfig(max_positions=LONGEST))
+    size = len(dictionary)
+    network = Network(NetworkConfig(source_vocabulary=size, target_vocabulary=size, encoder=stack, decoder=stack))
+    with torch.no_grad():
+        network.head.weight *= 4
+    sides = (Tokenizer(language=side, subwords=Whitespace(), dictionary=dictionary) for side in "ab")
+    return Bundle(network=network.eval(), **dict(zip(("source", "target"), sides, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Translator([tiny_bundle()], precision="float32", workers=1)
+
+
+@pytest.fixture(scope="module")
+def real(real_models):
+    return fairbeam.load(real_models / "multi30k-en-de" / "checkpoint.pt", precision="float32", workers=1)
+
+
+@pytest.fixture(scope="module")
+def real_sentences(real_data):
+    return tuple(read_lines(real_data / "multi30k" / f"test.{language}")[:60] for language in ("en", "de"))
+
+
+@pytest.fixture(scope="module")
+def real_translations(real, real_sentences):
+    return real.translate(real_sentences[0], beam=4)
+
+
+def test_order_is_kept_and_empty_lines_stay_empty(tiny):
+    found = tiny.translate(SENTENCES)
+    assert found == [tiny.translate([sentence])[0] for sentence in SENTENCES]
+    assert [bool(text) for text in found] == [True, False, True, True, False, True]
+    assert tiny.translate([]) == []
+
+
+def test_sentences_are_read_a_buffer_at_a_time(tiny):
+    read = []
+
+    def sentences():
+        for sentence in SENTENCES:
+            read.append(sentence)
+            yield sentence
+
+    stream = tiny.stream(sentences(), limits=DecodingLimits(buffer_size=2))
+    assert read == []
+    next(stream)
+    assert read == SENTENCES[:2]
+    assert len(list(stream)) == len(SENTENCES) - 1
+
+
+def test_nbest_is_ranked_and_explained(tiny):
+    for found in tiny.stream(["w1 w2 w3", "w4"], nbest=3, beam=4):
+        assert [t.score for t in found] == sorted((t.score for t in found), reverse=True)
+        assert len({t.tokens for t in found}) == 3
+        for translation in found:
+            assert translation.text == " ".join(translation.tokens)
+            assert len(translation.token_scores) == len(translation.tokens) + 1
+            assert translation.score == pytest.approx(
+                sum(translation.token_scores) / len(translation.token_scores), abs=1e-5
+            )
+
+
+@pytest.mark.parametrize("options", [{"nbest": 2}, {"nbest": 2, "max_len_b": 0, "min_len": 0}])
+def test_nbest_gives_n_whatever_the_sentence(tiny, options):
+    assert [len(found) for found in tiny.stream(SENTENCES, **options)] == [2] * len(SENTENCES)
+
+
+def test_generation_defaults_are_the_models_and_can_be_changed():
+    short = dataclasses.replace(tiny_bundle(), generation=GenerationOptions(max_len_b=2))
+    translator = Translator([short], precision="float32", workers=1)
+    longest = [max(len(text.split()) for text in translator.translate(SENTENCES, **options))
+               for options in ({}, {"max_len_b": 8, "min_len": 8})]  # fmt: skip
+    assert longest == [2, 8]
+
+
+def test_an_ensemble_lies_between_its_members():
+    members = [tiny_bundle(seed) for seed in (0, 1)]
+    alone = [Translator([member], precision="float32", workers=1) for member in members]
+    together = Translator(members, precision="float32", workers=1)
+    twice = Translator([members[0]] * 2, precision="float32", workers=1)
+    assert twice.translate(SENTENCES) == alone[0].translate(SENTENCES)
+    (best,) = next(together.stream(["w1 w2 w3"], beam=1, max_len_b=1))
+    probabilities = []
+    for member in members:
+        logits = member.network(torch.tensor([member.source.encode("w1 w2 w3")]), torch.tensor([[2]]))
+        probabilities.append(logits.detach()[0, -1].softmax(-1))
+    mean = (probabilities[0] + probabilities[1]) / 2
+    expected = mean[members[0].target.dictionary.index(best.tokens[0])].log()
+    assert best.token_scores[0] == pytest.approx(float(expected), abs=1e-5)
+    with pytest.raises(ConfigError, match="same dictionaries"):
+        Translator([members[0], tiny_bundle(words=30)])
+
+
+def test_too_long_is_named_shortened_or_skipped(tiny, caplog):
+    long = " ".join(["w1"] * 20)
+    sentences = ["w2", long, "w3"]
+    with pytest.raises(InputError, match=f"sentence 2 has 21 tokens, but the model reads at most {LONGEST}"):
+        tiny.translate(sentences)
+    with pytest.raises(InputError, match="sentence 2 has"):
+        list(tiny.stream(sentences, limits=DecodingLimits(buffer_size=1)))
+    fitting = " ".join(["w1"] * (LONGEST - 1))
+    expected = tiny.translate(["w2", fitting, "w3"])
+    with caplog.at_level(logging.WARNING):
+        assert tiny.translate(sentences, limits=DecodingLimits(too_long=TooLong.TRUNCATE)) == expected
+        assert "sentence 2 has 21 tokens" in caplog.text
+        assert "shortened" in caplog.text
+        caplog.clear()
+        skipped = tiny.translate(sentences, limits=DecodingLimits(too_long=TooLong.SKIP))
+        assert skipped == [expected[0], "", expected[2]]
+        assert "left empty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 4}, "unknown generation option 'beams'; known are beam, nbest"),
+        ({"nbest": 9}, "--nbest 9 is greater than --beam 5"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_read(tiny, options, message):
+    def never():
+        raise AssertionError("read")
+        yield
+
+    with pytest.raises(ConfigError, match=message):
+        tiny.stream(never(), **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "float8"}, "--precision float8: choose one of auto, float32, bfloat16"),
+        ({"device": "abacus"}, "--device abacus"),
+        ({"workers": 0}, "--workers 0: must be at least 1"),
+    ],
+)
+def test_impossible_translators_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Translator([tiny_bundle()], **arguments)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_tokens", "buffer_size"])
+def test_limits_that_allow_nothing_are_refused(name):
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} 0"):
+        DecodingLimits(**{name: 0})
+
+
+def test_a_model_that_is_not_finite_is_an_error_and_no_empty_line():
+    broken = tiny_bundle()
+    with torch.no_grad():
+        broken.network.head.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="sentence 2 has no translation"):
+        Translator([broken], precision="float32", workers=1).translate(["", "w1"], max_len_b=4)
+
+
+def test_attention_is_a_distribution_over_the_source(tiny):
+    source, target, weights = tiny.attention("w1 w2 w3", "w4 w5")
+    assert source == ["w1", "w2", "w3", "</s>"]
+    assert target == ["w4", "w5", "</s>"]
+    assert torch.tensor(weights).shape == (3, 4)
+    torch.testing.assert_close(torch.tensor(weights).sum(1), torch.ones(3))
+    for pair, side in ((("w1 " * 20, "w1"), "source"), (("w1", "w1 " * 20), "target")):
+        with pytest.raises(InputError, match=f"the {side} has 21 tokens"):
+            tiny.attention(*pair)
+
+
+def test_load_takes_bundles_and_refuses_what_is_none(tmp_path, tiny):
+    folder = bundle.save(tmp_path / "model", tiny_bundle())
+    loaded = fairbeam.load(folder, folder, precision="float32", workers=1)
+    assert loaded.translate(SENTENCES) == tiny.translate(SENTENCES)
+    with pytest.raises(CheckpointError, match="expected a bundle"):
+        fairbeam.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt"):
+        fairbeam.load(tmp_path / "nowhere.pt")
+    with pytest.raises(ConfigError, match="no model"):
+        fairbeam.load()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"batch_size": 7}, {"max_tokens": 150}, {"buffer_size": 13}],
+    ids=lambda limits: next(iter(limits)),
+)
+def test_real_text_does_not_depend_on_batches(real, real_sentences, real_translations, limits):
+    found = real.translate(real_sentences[0], limits=DecodingLimits(**limits), beam=4)
+    assert found == real_translations
+
+
+def test_real_text_does_not_depend_on_workers(real_models, real_sentences, real_translations):
+    path = real_models / "multi30k-en-de" / "checkpoint.pt"
+    two = fairbeam.load(path, precision="float32", workers=2)
+    assert two.translate(real_sentences[0], limits=DecodingLimits(batch_size=8), beam=4) == real_translations
+
+
+def test_real_translations_are_good_in_float32_and_bfloat16(real_models, real_sentences, real_translations):
+    path = real_models / "multi30k-en-de" / "checkpoint.pt"
+    rough = fairbeam.load(path, precision="bfloat16", workers=1).translate(real_sentences[0], beam=4)
+    assert sum(a == b for a, b in zip(rough, real_translations, strict=True)) >= 45
+    for found in (rough, real_translations):
+        assert bleu(found, real_sentences[1]).value > 28
+
+
+def test_real_attention_follows_the_words(real):
+    source, target, weights = real.attention("A man sleeps.", "Ein Mann schläft.")
+    at = torch.tensor(weights)[[piece.endswith("Mann") for piece in target].index(True)].argmax()
+    assert source[int(at)].endswith("man")
