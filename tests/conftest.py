@@ -40,7 +40,13 @@ def run():
         executable = Path(sys.executable).parent / name
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
         done = subprocess.run(
-            [str(executable), *arguments], text=True, check=False, capture_output=True, env=environment, timeout=600, **options
+            [str(executable), *arguments],
+            text=True,
+            check=False,
+            capture_output=True,
+            env=environment,
+            timeout=600,
+            **options,
         )
         if check and done.returncode != 0:
             raise AssertionError(

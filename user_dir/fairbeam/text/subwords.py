@@ -30,7 +30,7 @@ class Subwords(Protocol):
         ...
 
     def sample(self, line: str, *, alpha: float, rng: random.Random) -> list[str]:
-        """One random segmentation of a line, the same for the same state of ``rng``.
+        """One random segmentation of a line.
 
         Raises:
             ConfigError: these subwords have one segmentation only.
@@ -124,10 +124,10 @@ class SentencePiece:
         return self._processor.encode(list(lines), out_type=str, num_threads=threads)
 
     def sample(self, line: str, *, alpha: float, rng: random.Random) -> list[str]:
-        """One random segmentation of a line, the same for the same state of ``rng``.
+        """One random segmentation of a line, in one process the same for the same state of ``rng``.
 
         The library's generator is seeded anew from ``rng`` for every line, so nothing of earlier lines is
-        carried over and a resumed run draws what an uninterrupted one would have drawn.
+        carried over. Another process draws differently all the same: the library mixes in something of its own.
 
         Args:
             line: text.

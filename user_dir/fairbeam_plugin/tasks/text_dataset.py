@@ -24,7 +24,7 @@ class EncodedLines(torch.utils.data.Dataset):
         self._take(self.tokenizer.encode_batch(self.lines))
 
     def sample(self, alpha: float, seed: int) -> None:
-        """Encode every line one random way; the same seed draws the same."""
+        """Encode every line one random way."""
         draw = random.Random(seed)
         self._take([self.tokenizer.sample(line, alpha=alpha, rng=draw) for line in self.lines])
 

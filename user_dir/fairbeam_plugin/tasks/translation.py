@@ -46,7 +46,8 @@ class FairbeamTranslationConfig(TranslationConfig):
         default=0.0,
         metadata={
             "help": "segment training text anew every epoch: BPE-dropout with this probability, or unigram "
-            "sampling with this smoothing; 0 uses the binarised data"
+            "sampling with this smoothing; 0 uses the binarised data. A resumed run draws other segmentations "
+            "than one that was not killed"
         },
     )
 
@@ -220,8 +221,9 @@ class FairbeamTranslationTask(TranslationTask):
             seed=seed,
             num_shards=num_shards,
             shard_id=shard_id,
-            # Workers keep the dataset they were started with, so they must not outlive an epoch's subwords.
-            num_workers=0 if resampled else num_workers,
+            # Worker processes keep the dataset they were started with, so they must not outlive an epoch's subwords.
+            # Where little is computed between batches, starting and stopping them costs seconds and saves nothing.
+            num_workers=num_workers if training and not resampled else 0,
             epoch=epoch,
             buffer_size=data_buffer_size,
             skip_remainder_batch=skip_remainder_batch,
@@ -240,8 +242,9 @@ class FairbeamTranslationTask(TranslationTask):
         kept, ignored = dataset.filter_indices_by_size(np.asarray(indices), max_positions)
         if len(ignored) and not ignore_invalid_inputs:
             first = min(ignored)
+            source, target = dataset.size(first)
             raise InputError(
-                f"sentence {first + 1} has {dataset.size(first)} tokens (source, target), the model reads at most "
+                f"sentence {first + 1} has {source} source and {target} target tokens, but the model reads at most "
                 f"{max_positions}; shorten it (--truncate-source shortens sources), or give "
                 "--skip-invalid-size-inputs-valid-test to leave such sentences out"
             )
