@@ -6,8 +6,8 @@ import importlib
 import os
 import random
 import re
-import resource
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -54,6 +54,30 @@ def test_two_mends_of_one_function_are_both_applied():
     for mended in (add_one, negate, add_one):
         mend(owner, "double", mended)
     assert owner.double(5) == -11
+
+
+# Exits with the number of writes that failed; a limit on the size of files stands in for the disk.
+FULL_DISK = """
+import resource, sys
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from fairbeam.errors import CheckpointError
+import fairbeam_plugin
+
+folder, failed = sys.argv[1], 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+for attempt in (
+    lambda: PathManager.copy(f"{folder}/large.pt", f"{folder}/checkpoint_last.pt", overwrite=True),
+    lambda: checkpoint_utils.torch_persistent_save({"w": torch.zeros(1_000_000)}, f"{folder}/checkpoint_last.pt"),
+    lambda: checkpoint_utils.torch_persistent_save({"w": torch.zeros(1_000_000)}, f"{folder}/new.pt"),
+):
+    try:
+        attempt()
+    except (OSError, CheckpointError):
+        failed += 1
+sys.exit(failed)
+"""
 
 
 class TestBatches:
@@ -273,24 +297,12 @@ class TestCheckpoints:
         assert os.listdir(tmp_path) == ["checkpoint_last.pt"]
 
     def test_a_full_disk_leaves_the_old_files_and_no_others(self, tmp_path):
-        old, new = str(tmp_path / "checkpoint_last.pt"), str(tmp_path / "new.pt")
+        old = str(tmp_path / "checkpoint_last.pt")
         checkpoint_utils.torch_persistent_save({"model": {"w": torch.zeros(10)}}, old)
         (tmp_path / "large.pt").write_bytes(bytes(2_000_000))
-        child = os.fork()
-        if child == 0:  # a limit on the size of files stands in for the disk
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-            failed = 0
-            for attempt in (
-                lambda: PathManager.copy(str(tmp_path / "large.pt"), old, overwrite=True),
-                lambda: checkpoint_utils.torch_persistent_save({"w": torch.zeros(1_000_000)}, old),
-                lambda: checkpoint_utils.torch_persistent_save({"w": torch.zeros(1_000_000)}, new),
-            ):
-                try:
-                    attempt()
-                except (OSError, CheckpointError):
-                    failed += 1
-            os._exit(failed)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        # A process of its own: a fork of this one would inherit locks that torch's threads hold.
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", FULL_DISK, tmp_path], check=False)
+        assert done.returncode == 3
         assert sorted(os.listdir(tmp_path)) == ["checkpoint_last.pt", "large.pt"]
         assert checkpoint.load(old)["model"]["w"].numel() == 10
 

@@ -109,8 +109,6 @@ class FairbeamTranslationTask(TranslationTask):
             Namespace(tokenizer=cfg.eval_bleu_detok, **json.loads(cfg.eval_bleu_detok_args or "{}"))
         )
 
-    # --- data
-
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split: plain text where there is some and it is asked for or nothing is binarised."""
         source, target = self.cfg.source_lang, self.cfg.target_lang
@@ -122,7 +120,8 @@ class FairbeamTranslationTask(TranslationTask):
             self.datasets[split] = self._text_dataset(split, sampled)
         else:
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        self._references[split] = self._raw_references(split)
+        if split != self.cfg.train_subset:  # whose text nothing is scored against
+            self._references[split] = self._raw_references(split)
 
     def _text_path(self, split: str, language: str) -> Path:
         kept = self.folder / "raw" / f"{split}.{language}"
@@ -134,12 +133,12 @@ class FairbeamTranslationTask(TranslationTask):
             source_lines, target_lines = read_parallel(*paths)
             target = EncodedLines(
                 [self._reference_format.separate(line)[0] for line in target_lines],
-                self._tokenizer(self.cfg.target_lang, self.tgt_dict),
+                self._tokenizer(self.cfg.target_lang),
             )
         else:
             source_lines, target = read_lines(paths[0]), None
         return TextPairDataset(
-            EncodedLines(source_lines, self._tokenizer(self.cfg.source_lang, self.src_dict)),
+            EncodedLines(source_lines, self._tokenizer(self.cfg.source_lang)),
             target,
             self.src_dict,
             self.tgt_dict,
@@ -149,7 +148,7 @@ class FairbeamTranslationTask(TranslationTask):
             shuffle=split != "test",
         )
 
-    def _tokenizer(self, language: str, dictionary: Dictionary) -> Tokenizer:
+    def _tokenizer(self, language: str) -> Tokenizer:
         if find_model(self.folder, language) is None:
             raise InputError(f"{self.folder}: plain text needs a subword model (spm.model) beside it")
         return Tokenizer.load(self.folder, language)
@@ -168,8 +167,6 @@ class FairbeamTranslationTask(TranslationTask):
                 f"{path} has {len(references)} lines, but {split} has {len(self.datasets[split])} sentences"
             )
         return references
-
-    # --- batches
 
     def get_batch_iterator(
         self,
@@ -216,7 +213,7 @@ class FairbeamTranslationTask(TranslationTask):
 
         return iterators.EpochBatchIterator(
             dataset=dataset,
-            collate_fn=Collater(dataset, None if training else self._references.get(split)),
+            collate_fn=Collater(dataset, self._references.get(split)),
             batch_sampler=batches_of_epoch,
             seed=seed,
             num_shards=num_shards,
@@ -253,8 +250,6 @@ class FairbeamTranslationTask(TranslationTask):
             logger.warning(f"{len(ignored)} sentences are longer than {max_positions} tokens and left out: {numbers} …")
         return kept
 
-    # --- models
-
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a model that refuses a checkpoint made for other dictionaries, naming both sizes."""
         model = FairseqTask.build_model(self, cfg, from_checkpoint)
@@ -272,8 +267,6 @@ class FairbeamTranslationTask(TranslationTask):
                         f"the checkpoint's {name} has {len(state[name])} rows, but {self.folder}/dict.{language}.txt "
                         f"has {len(dictionary)} entries; decode with the dictionaries the model was trained with"
                     )
-
-    # --- decoding
 
     def build_generator(
         self,
@@ -329,8 +322,6 @@ class FairbeamTranslationTask(TranslationTask):
             return self._target.decode(utils.strip_pad(tokens, self.tgt_dict.pad()).tolist())
         text = self.tgt_dict.string(tokens, self.cfg.eval_bleu_remove_bpe)
         return text if self._detokenizer is None else self._detokenizer.decode(text)
-
-    # --- validation
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """Forget the generator of the last validation: it decodes with a copy of weights that have moved on."""
