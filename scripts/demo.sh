@@ -8,6 +8,6 @@ OUT=${1:-$ROOT/out/demo}
 rm -rf "$OUT"
 mkdir -p "$OUT"
 fairbeam demo-corpus "$OUT/text" --train "${PAIRS:-20000}" --valid 500 --test 500 --seed 1
-export EPOCHS=${EPOCHS:-5} VOCAB=${VOCAB:-3000} WARMUP=${WARMUP:-200} DROPOUT=${DROPOUT:-0.1} LR=${LR:-2e-3}
+export EPOCHS=${EPOCHS:-5} VOCAB=${VOCAB:-3000} WARMUP=${WARMUP:-400} DROPOUT=${DROPOUT:-0.1} LR=${LR:-1e-3}
 export MAX_TOKENS=${MAX_TOKENS:-2048} AVERAGE=${AVERAGE:-2}
 exec "$ROOT/scripts/translation.sh" "$OUT/text" en de "$OUT"

@@ -35,12 +35,12 @@ class Contender:
 
 
 def run(*command: object) -> str:
-    """Standard output of an installed command; stops the bench if it fails."""
+    """What an installed command prints; stops the bench if it fails."""
     name, *arguments = map(str, command)
     done = subprocess.run([str(BIN / name), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def interleave(contenders: list[Contender], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
