@@ -43,5 +43,6 @@ decode_test() {
 
 # show_samples SOURCE REFERENCE HYPOTHESES
 show_samples() {
-  paste -d '\n' "$1" "$2" "$3" | head -n 30 | awk '{ print (NR%3==1 ? "\nsource      " : NR%3==2 ? "reference   " : "hypothesis  ") $0 }'
+  paste -d '\n' <(head -n 10 "$1") <(head -n 10 "$2") <(head -n 10 "$3") |
+    awk '{ print (NR%3==1 ? "\nsource      " : NR%3==2 ? "reference   " : "hypothesis  ") $0 }'
 }
