@@ -6,7 +6,6 @@ Setting a log probability to -inf removes the token without renormalising the ot
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fairbeam.generation.beam import Beams
@@ -124,8 +123,3 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     if options.no_repeat_ngram_size:
         filters.append(no_repeated_ngrams(options.no_repeat_ngram_size))
     return filters
-
-
-def scrub(scores: Tensor) -> None:
-    """Treat scores that are not numbers as impossible, so that a broken model cannot win."""
-    torch.nan_to_num(scores, nan=FORBIDDEN, posinf=FORBIDDEN, neginf=FORBIDDEN, out=scores)
