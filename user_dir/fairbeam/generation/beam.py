@@ -94,12 +94,11 @@ def top_candidates(log_probabilities: Tensor, totals: Tensor, *, first: bool) ->
     width = best.size(2)
     continued = (best + totals.unsqueeze(2)).flatten(1)
     scores, places = continued.topk(min(2 * beam, continued.size(1)), dim=1)
-    missing = 2 * beam - scores.size(1)  # only where the beam is wider than the vocabulary
-    return Candidates(
-        F.pad(scores, (0, missing), value=float("-inf")),
-        F.pad(places.div(width, rounding_mode="floor"), (0, missing)),
-        F.pad(tokens.flatten(1).gather(1, places), (0, missing)),
-    )
+    parents, tokens = places.div(width, rounding_mode="floor"), tokens.flatten(1).gather(1, places)
+    if missing := 2 * beam - scores.size(1):  # the beam is wider than the vocabulary
+        scores = F.pad(scores, (0, missing), value=float("-inf"))
+        parents, tokens = F.pad(parents, (0, missing)), F.pad(tokens, (0, missing))
+    return Candidates(scores, parents, tokens)
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:

@@ -46,7 +46,7 @@ class SingleModel:
         return self.network.prefill(source, beams)
 
     def log_probabilities(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor:
-        logits = self.network.step(state, tokens).float()
+        logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
 

@@ -12,8 +12,9 @@ from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import as_model
 from fairbeam.network import Network
 
-_COMPACT_SHARE = 8
-"""Finished sentences leave the batch when they are at least one in this many: leaving copies the cache."""
+_BATCH_BITS = 3
+"""Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
+cache, and every size of a batch costs compiled kernels."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class BeamSearch:
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(
         self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
     ) -> list[list[Hypothesis]]:
@@ -78,15 +79,29 @@ class BeamSearch:
             parents = candidates.parents.gather(1, chosen)
             beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
             state.reorder(parents)
-            if len(alive) - len(going) >= max(1, len(alive) // _COMPACT_SHARE):
-                alive = alive[going]
-                beams.select(going)
-                state.select(going)
+            size = rounded_up(len(going))
+            if size < len(alive):
+                kept = with_company(going, len(alive), size)
+                alive = alive[kept]
+                beams.select(kept)
+                state.select(kept)
 
     def _limits(self, source: Tensor) -> Tensor:
         lengths = source.ne(self.special.pad).sum(1).tolist()
         limits = [self.options.length_limit(length, self.model.max_target_positions) for length in lengths]
         return torch.tensor(limits, device=source.device)
+
+
+def rounded_up(size: int) -> int:
+    """The next number of at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
+    step = 1 << max(0, size.bit_length() - _BATCH_BITS)
+    return -(-size // step) * step
+
+
+def with_company(going: Tensor, batch: int, size: int) -> Tensor:
+    """``going`` and as many of the batch's other rows as make it ``size``, in order."""
+    others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
+    return torch.cat([going, others[: size - len(going)]]).sort().values
 
 
 class Finished:

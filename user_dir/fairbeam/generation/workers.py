@@ -36,19 +36,31 @@ class Workers:
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
-            # OpenMP's thread count belongs to the calling thread, but torch also sets MKL's, which is global.
-            before = torch.get_num_threads()
-            self._pool = ThreadPoolExecutor(count, "decode", initializer=torch.set_num_threads, initargs=(1,))
-            list(self._pool.map(lambda _: None, range(count)))
-            torch.set_num_threads(before)
+            self._pool = ThreadPoolExecutor(count, "decode")
 
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order of the jobs; only a few jobs are read ahead of the results."""
         if self._pool is None:
             yield from map(function, jobs)
             return
-        waiting = iter(jobs)
-        pending: list[Future[Result]] = [self._pool.submit(function, job) for job in islice(waiting, 2 * self.count)]
-        while pending:
-            yield pending.pop(0).result()
-            pending += [self._pool.submit(function, job) for job in islice(waiting, 1)]
+        pool, waiting = self._pool, iter(jobs)
+
+        def submit(most: int) -> list[Future[Result]]:
+            return [pool.submit(_alone, function, job) for job in islice(waiting, most)]
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # MKL's count is the process's; OpenMP's is each thread's own
+        try:
+            pending = submit(2 * self.count)
+            while pending:
+                yield pending.pop(0).result()
+                pending += submit(1)
+        finally:
+            torch.set_num_threads(before)
+
+
+def _alone(function: Callable[[Job], Result], job: Job) -> Result:
+    """Do a job with one thread."""
+    if torch.get_num_threads() != 1:  # a thread starts with torch's count of the moment of its first use
+        torch.set_num_threads(1)
+    return function(job)

@@ -11,44 +11,39 @@ import torch
 from torch import Tensor
 
 
+def per_head(mask: Tensor, heads: int) -> Tensor:
+    """(batch, 1, queries, keys) written out for every head, which all layers share."""
+    return mask.expand(-1, heads, -1, -1).contiguous()
+
+
 @dataclass
 class KeyValues:
     """Growing self-attention keys and values of one layer."""
 
-    keys: Tensor
-    """(batch, heads, capacity, head_dim); the first ``length`` slots are filled."""
-    values: Tensor
+    storage: Tensor
+    """Keys and values, (2, batch, heads, capacity, head_dim); the first ``length`` slots are filled."""
     length: int = 0
 
     @classmethod
     def empty(cls, batch: int, heads: int, head_dim: int, like: Tensor, capacity: int = 64) -> "KeyValues":
         """Storage for ``capacity`` slots in the dtype and on the device of ``like``."""
-        shape = (batch, heads, capacity, head_dim)
-        return cls(like.new_empty(shape), like.new_empty(shape))
+        return cls(like.new_empty(2, batch, heads, capacity, head_dim))
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, heads, new, head_dim) and return all filled slots, (batch, heads, length, head_dim)."""
-        start, self.length = self.length, self.length + keys.size(2)
-        if self.length > self.keys.size(2):
-            self._grow(max(self.length, 2 * self.keys.size(2)))
-        self.keys[:, :, start : self.length] = keys
-        self.values[:, :, start : self.length] = values
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+    def append(self, added: Tensor) -> Tensor:
+        """Add (2, batch, heads, new, head_dim) and return all filled slots, (2, batch, heads, length, head_dim)."""
+        start, self.length = self.length, self.length + added.size(3)
+        if self.length > self.storage.size(3):
+            self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
+        self.storage[:, :, :, start : self.length] = added
+        return self.storage[:, :, :, : self.length]
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
-        filled = slice(0, self.length)
-        self.keys = self.keys[sentences][:, :, filled]
-        self.values = self.values[sentences][:, :, filled]
-        self._grow(2 * self.length)
+        self._rebuild(self.storage[:, sentences, :, : self.length], self.storage.size(3))
 
-    def _grow(self, capacity: int) -> None:
-        filled = min(self.length, self.keys.size(2))
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)
-            new = old.new_empty(*old.shape[:2], capacity, old.size(3))
-            new[:, :, :filled] = old[:, :, :filled]
-            setattr(self, name, new)
+    def _rebuild(self, filled: Tensor, capacity: int) -> None:
+        self.storage = filled.new_empty(*filled.shape[:3], capacity, filled.size(4))
+        self.storage[:, :, :, : filled.size(3)] = filled
 
 
 @dataclass
@@ -58,7 +53,7 @@ class Memory:
     key_values: list[tuple[Tensor, Tensor]]
     """Per decoder layer: keys and values, (batch, heads, source, head_dim)."""
     mask: Tensor | None
-    """(batch, 1, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
+    """(batch, heads, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
@@ -81,11 +76,11 @@ class DecoderState:
         self._own_slot = closed.fill_diagonal_(0.0)
 
     def advance(self) -> Tensor:
-        """Open the slots of the next step and return the mask over all slots, (batch, 1, beams, slots)."""
+        """Open the slots of the next step and return the mask over all slots, (batch, heads, beams, slots)."""
         own = self._own_slot.expand(self._history.size(0), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
         self.steps += 1
-        return self._history.unsqueeze(1)
+        return per_head(self._history.unsqueeze(1), self.layers[0].storage.size(2))
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""

@@ -49,6 +49,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.activation = activation
         self.compute_dtype = torch.float32
+        self._fused = _FUSED.get(activation, ("none", ""))
         self._packed: Tensor | None = None
         self._packed_bias: Tensor | None = None
         nn.init.xavier_uniform_(self.weight)
@@ -57,8 +58,8 @@ class Linear(nn.Module):
         dtype = self.compute_dtype
         x = x.to(dtype)
         if self._packed is not None:
-            kind, algorithm = _FUSED[self.activation]
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._packed_bias, kind, [], algorithm)
+            kind, algorithm = self._fused
+            return torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._packed_bias, kind, [], algorithm)
         bias = None if self.bias is None else self.bias.to(dtype)
         return activate(F.linear(x, self.weight.to(dtype), bias), self.activation)
 

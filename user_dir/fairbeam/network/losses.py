@@ -50,7 +50,11 @@ def label_smoothed_cross_entropy(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Loss and gradients chunk by chunk: with p the softmax, the gradient of a row is p - smoothed labels."""
+    """Loss and gradients chunk by chunk.
+
+    The gradient of a row of logits is its softmax less the smoothed labels. Only the softmax is a matrix: what the
+    smoothing takes from every token, and what the label takes from its own, reach the gradients as vectors.
+    """
 
     @staticmethod
     def forward(
@@ -58,7 +62,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         vocabulary = weight.size(0)
         others = smoothing / (vocabulary - 1)
+        to_label = 1 - smoothing - others
         low = weight.to(features.dtype)
+        vocabulary_sum = low.float().sum(0)  # its product with a feature vector is the sum of all its logits
         needs_gradient = any(ctx.needs_input_grad[:2])
         grad_features = torch.empty_like(features) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
@@ -67,23 +73,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(features), step):
             rows = slice(start, start + step)
             logits = F.linear(features[rows], low).float()
-            labels = target[rows].unsqueeze(1)
-            best = logits.amax(dim=1, keepdim=True)
-            at_label = logits.gather(1, labels).squeeze(1)
-            total = logits.sum(1)
-            probabilities = logits.sub_(best).exp_()
-            normaliser = probabilities.sum(1)
-            log_normaliser = normaliser.log() + best.squeeze(1)
+            best = logits.amax(dim=1)
+            at_label = logits.gather(1, target[rows, None]).squeeze(1)
+            probabilities = torch.softmax(logits, dim=1)
+            log_normaliser = best - probabilities.amax(dim=1).log()
             token_nll = log_normaliser - at_label
+            total = features[rows].float() @ vocabulary_sum
             nll += token_nll.sum()
-            loss += ((1 - smoothing - others) * token_nll + others * (vocabulary * log_normaliser - total)).sum()
-            correct += at_label.eq(best.squeeze(1)).sum()
+            loss += (to_label * token_nll + others * (vocabulary * log_normaliser - total)).sum()
+            correct += at_label.eq(best).sum()
             if grad_features is not None and grad_weight is not None:
-                gradient = probabilities.div_(normaliser.unsqueeze(1)).sub_(others)
-                gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, smoothing + others - 1))
-                gradient = gradient.to(features.dtype)
-                grad_features[rows] = gradient @ low
-                grad_weight += gradient.T @ features[rows]
+                probabilities = probabilities.to(features.dtype)
+                taken = others * vocabulary_sum + to_label * low[target[rows]].float()
+                grad_features[rows] = (torch.mm(probabilities, low).float() - taken).to(features.dtype)
+                grad_weight += probabilities.T @ features[rows]
+        if grad_weight is not None:
+            grad_weight -= others * features.float().sum(0)
+            grad_weight.index_add_(0, target, features.float(), alpha=-to_label)
         ctx.save_for_backward(grad_features, grad_weight)
         ctx.mark_non_differentiable(nll, correct)
         return loss, nll, correct

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.cache import DecoderState, KeyValues, Memory
+from fairbeam.network.attention import CrossAttention, SelfAttention
+from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
 from fairbeam.network.config import NetworkConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -42,7 +43,8 @@ class Network(nn.Module):
         if config.tie_output:
             self.head.weight = self.target_embedding.weight
         self._masks = masks
-        self._set_compute_dtype(compute_dtype)
+        self._exact_head: Tensor | None = None
+        self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
         """Predict each next target token, given the source and the target before it.
@@ -64,15 +66,16 @@ class Network(nn.Module):
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """Token ids (batch, source) to hidden states (batch, source, dim) and their padding mask.
 
-        The mask is (batch, 1, 1, source), 0 at tokens and -inf at padding, or None where nothing is padded.
+        The mask is (batch, decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
         """
         real = source.ne(self.config.pad)
         numbers = number_tokens(real, self.config.encoder.positions.offset)
         x = self.source_embedding(source, numbers)
-        mask = None
-        if not bool(real.all()):
-            mask = torch.zeros_like(real, dtype=self.compute_dtype).masked_fill_(~real, float("-inf"))[:, None, None]
-        return self.encoder(x, mask), mask
+        if bool(real.all()):
+            return self.encoder(x, None), None
+        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None, None]
+        states = self.encoder(x, per_head(closed, self.config.encoder.heads))
+        return states, per_head(closed, self.config.decoder.heads)
 
     def remember(self, states: Tensor, mask: Tensor | None) -> Memory:
         """Project encoder states to every decoder layer's cross-attention keys and values."""
@@ -82,8 +85,6 @@ class Network(nn.Module):
         """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence."""
         states, mask = self.encode(source)
         memory = self.remember(states, mask)
-        if not states.is_cuda:  # read at every step: contiguous once is cheaper than strided every time
-            memory.key_values = [(keys.contiguous(), values.contiguous()) for keys, values in memory.key_values]
         keys = memory.key_values[0][0]
         heads, head_dim = keys.size(1), keys.size(3)
         caches = [KeyValues.empty(len(source), heads, head_dim, keys, 16 * beams) for _ in self.decoder.layers]
@@ -97,10 +98,11 @@ class Network(nn.Module):
             tokens: (batch, beams) ids of the latest tokens.
 
         Returns:
-            Logits (batch, beams, vocabulary) in ``compute_dtype``.
+            Float32 logits (batch, beams, vocabulary).
         """
-        x = self._embed_step(state, tokens)
-        return self.head(self.decoder(x, state.advance(), state.layers, state.memory))
+        features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
+        logits = self.head(features).float()
+        return logits if self._exact_head is None else sharpen(logits, features, self._exact_head)
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -123,9 +125,14 @@ class Network(nn.Module):
     def for_inference(self, dtype: torch.dtype) -> "Network":
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
         network = copy.deepcopy(self).eval().requires_grad_(False)
-        network._set_compute_dtype(dtype)
+        # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
+        network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
+        exact = self.head.weight.detach()
         for layer in network._linear_layers():
             layer.pack_(dtype)
+        if dtype != torch.float32:
+            tied = self.head.weight is self.target_embedding.weight
+            network._exact_head = network.target_embedding.weight if tied else exact
         return network
 
     @property
@@ -138,10 +145,16 @@ class Network(nn.Module):
         """Longest target in tokens, ``</s>`` included."""
         return self.config.decoder.positions.max_positions
 
-    def _set_compute_dtype(self, dtype: torch.dtype) -> None:
-        self.compute_dtype = dtype
-        for layer in self._linear_layers():
-            layer.compute_dtype = dtype
+    def _set_compute_dtype(self, dtype: torch.dtype, attention_dtype: torch.dtype) -> None:
+        self.compute_dtype, self.attention_dtype = dtype, attention_dtype
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.compute_dtype = dtype
+            elif isinstance(module, SelfAttention | CrossAttention):
+                module.attention_dtype = attention_dtype
+
+    def _on_cpu(self) -> bool:
+        return self.source_embedding.weight.device.type == "cpu"
 
     def _linear_layers(self) -> list[Linear]:
         return [module for module in self.modules() if isinstance(module, Linear)]
@@ -153,7 +166,7 @@ class Network(nn.Module):
         length = target.size(1)
         numbers = torch.arange(length, device=target.device) + self.config.decoder.positions.offset
         x = self.target_embedding(target, numbers)
-        causal = x.new_full((length, length), float("-inf"), dtype=self.compute_dtype).triu(1)
+        causal = x.new_full((length, length), float("-inf"), dtype=self.attention_dtype).triu(1)
         return x, causal
 
     def _decode_forced(self, target: Tensor, memory: Memory) -> Tensor:
@@ -163,6 +176,20 @@ class Network(nn.Module):
     def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         number = torch.tensor([state.steps + self.config.decoder.positions.offset], device=tokens.device)
         return self.target_embedding(tokens, number)
+
+
+def sharpen(logits: Tensor, features: Tensor, weight: Tensor, count: int = 16) -> Tensor:
+    """Compute the highest logits once more in float32, in place.
+
+    A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
+
+    Args:
+        logits: (..., vocabulary) float32, rounded. features: (..., dim) float32, what the projection read.
+        weight: (vocabulary, dim) float32.
+        count: how many to compute again.
+    """
+    best = logits.topk(min(count, logits.size(-1)), dim=-1, sorted=False).indices
+    return logits.scatter_(-1, best, (F.embedding(best, weight) * features.unsqueeze(-2)).sum(-1))
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:

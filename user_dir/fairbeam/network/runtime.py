@@ -53,7 +53,8 @@ def tune_memory() -> bool:
     """Settings of libraries underneath that bound memory and save time; call it before the first tensor operation.
 
     - oneDNN keeps a compiled kernel for each of the last 1,024 shapes that a matrix product had. Batches of text have
-      new shapes all the time, and the kernels grew a small model's training by gigabytes; 64 serve as well.
+      new shapes all the time, and the kernels, over half a mebibyte each, grew a small model's training by gigabytes.
+      128 hold those of decoding.
     - glibc returns every large buffer to the system, which zeroes it page by page when it is asked for again. Freed
       buffers stay in the process instead. Only Linux with glibc has this, and only where ``LD_PRELOAD`` brings no
       other allocator.
@@ -61,8 +62,8 @@ def tune_memory() -> bool:
     Returns:
         Whether the allocator could be tuned.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # the cache that torch itself keeps of them
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # the cache that torch itself keeps of them
     if not sys.platform.startswith("linux") or os.environ.get("LD_PRELOAD"):
         return False
     try:
