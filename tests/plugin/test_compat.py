@@ -381,3 +381,25 @@ def test_numpy_is_itself_elsewhere():
     assert data_utils.np.int is int
     assert data_utils.np.array is np.array
     assert not hasattr(np, "int")
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_adam_in_one_pass_is_stock_adam(weight_decay):
+    from fairseq.optim.adam import Adam
+
+    def train(step) -> tuple[list[torch.Tensor], dict]:
+        torch.manual_seed(1)
+        parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((7, 5), (3,))]
+        optimizer = Adam(parameters, lr=1e-2, betas=(0.9, 0.98), eps=1e-4, weight_decay=weight_decay)
+        for number in range(6):
+            for place, parameter in enumerate(parameters):
+                parameter.grad = torch.randn_like(parameter) if place == 0 or number % 2 else None
+            step(optimizer)
+        return parameters, optimizer.state_dict()
+
+    ours, our_state = train(Adam.step)
+    theirs, their_state = train(Adam.step.__wrapped__)
+    assert Adam.step.fairbeam_mends
+    for mine, stock in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, stock, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(our_state, their_state, rtol=1e-6, atol=1e-7)

@@ -1,7 +1,7 @@
 """Dropout whose masks cost next to nothing on a CPU.
 
 ``torch.bernoulli_`` draws one Mersenne-Twister number an element, which takes as long as the linear layer it
-follows. Here one small fast counter (SFC64) stream gives four 16-bit draws a number.
+follows. Here one small fast counter (SFC64) stream gives eight draws a number.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_LEVELS = 1 << 16
+_LEVELS = 1 << 8
 
 
 class MaskSource:
@@ -25,20 +25,22 @@ class MaskSource:
         """Begin a new stream from torch's current state."""
         self._bits = np.random.SFC64(int(torch.randint(2**62, ())))
 
-    def keep(self, shape: torch.Size, p: float) -> Tensor:
-        """Boolean mask of ``shape``, false with probability ``p`` (to the nearest 1/65536)."""
+    def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+        """Mask of ``shape``: 0 with probability ``p``, a multiple of 1/256, else 1."""
         if self._bits is None:
             self.restart()
         assert self._bits is not None
         count = shape.numel()
-        draws = self._bits.random_raw((count + 3) // 4).view(np.int16)[:count]
-        return torch.from_numpy(draws).view(shape) >= round(p * _LEVELS) - _LEVELS // 2
+        draws = torch.from_numpy(self._bits.random_raw((count + 7) // 8).view(np.int8)[:count]).view(shape)
+        # Comparing into the dtype wanted is ten times as fast as converting a boolean mask.
+        return torch.ge(draws, round(p * _LEVELS) - _LEVELS // 2, out=torch.empty(shape, dtype=dtype))
 
 
 class Dropout(nn.Module):
     """Zeroes elements with probability ``p`` in training and scales the rest by ``1 / (1 - p)``.
 
-    Srivastava et al. (2014). On a CPU the mask comes from ``source``; elsewhere from torch.
+    Srivastava et al. (2014). On a CPU the mask comes from ``source``, and ``p`` is rounded to a multiple of 1/256, by
+    which the rest is scaled too; elsewhere from torch.
     """
 
     def __init__(self, p: float, source: MaskSource) -> None:
@@ -51,8 +53,8 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        mask = self.source.keep(x.shape, self.p).to(x.dtype)
-        return x * mask.mul_(1.0 / (1.0 - self.p))
+        p = round(self.p * _LEVELS) / _LEVELS
+        return x * self.source.keep(x.shape, p, x.dtype).mul_(1.0 / (1.0 - p))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -6,6 +6,7 @@ all of fairseq's commands; they hold in spawned workers too, which import the us
 """
 
 from fairbeam_plugin.compat import (
+    adam,
     batches,
     checkpoints,
     configuration,
@@ -31,6 +32,7 @@ _PARTS = (
     precision,
     distributed,
     scoring,
+    adam,
 )
 
 
