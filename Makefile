@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # CI sets this to --no-cache-dir: a cached wheel hides a broken build.
 FAIRSEQ_PIP_FLAGS ?=
 
-.PHONY: install demo test test-all check bench clean
+.PHONY: install demo test test-without-fairseq test-all check bench clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,11 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# The engine's tests where fairseq and what it brings cannot be imported, in the tests and in the commands they start.
+test-without-fairseq: install
+	PYTHONPATH=tests/without_fairseq $(BIN)/pytest -p no:hydra_pytest -n 2 --dist loadfile -m "not slow" tests/cli tests/generation tests/scoring \
+		tests/test_bundle.py tests/test_checkpoint.py tests/test_translator.py
 
 test-all: install
 	$(BIN)/pytest -n 2 --dist loadfile

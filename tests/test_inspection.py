@@ -99,7 +99,7 @@ def test_decoding_memory_covers_every_key_and_value(config):
     assert (high.sentences, high.length, high.beam) == (62, 24, 5)
     filled = 2 * layers * dim * length * (1 + beam) * 62 * 4  # cross-attention once, self-attention by beam
     assert filled <= high.cache <= 2 * filled  # capacity grows by doubling
-    assert low.cache * 2 == high.cache
+    assert low.cache == high.cache  # on a CPU attention is float32 in every precision
     assert high.scores == 62 * beam * config.target_vocabulary * 4
     assert low.weights < high.weights
 

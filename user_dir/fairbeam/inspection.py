@@ -308,7 +308,7 @@ def estimate_decoding(
     for tokens in _tokens(network, length, beam):
         ready.step(state, tokens[None])
     memory = [tensor for pair in state.memory.key_values for tensor in pair]
-    cache = [tensor for layer in state.layers for tensor in (layer.keys, layer.values)]
+    cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),
         cache=sentences * _storage_bytes([*memory, *cache]),

@@ -105,7 +105,7 @@ class FairbeamGenerator:
     ) -> List[List[Dict[str, Tensor]]]:
         """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
         source = sample["net_input"]["src_tokens"]
-        # Every worker gets long and short sentences alike; a few sentences are decoded faster by one thread than by two.
+        # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
         parts = min(self.workers.count, max(1, len(source) // 2))
         rows = [torch.arange(part, len(source), parts) for part in range(parts)]
 

@@ -1,11 +1,13 @@
 """fairseq's ``transformer`` architectures (Vaswani et al., 2017), as fairseq 0.12 names their weights."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError
+from fairbeam.families.fairseq_legacy import has_final_norm, modern_weights
 from fairbeam.families.weights import Row, affine, read_weights, same, write_weights
 from fairbeam.network import (
     Activation,
@@ -187,11 +189,17 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
         vocabularies = [len(weights[f"{stack}.embed_tokens.weight"]) for stack in ("encoder", "decoder")]
     except KeyError as error:
         raise CheckpointError(f"the checkpoint has no tensor {error}; is it an encoder-decoder Transformer?") from None
-    network = Network(config_from_options(options, *vocabularies))
-    upgraded = dict(weights)
-    # Checkpoints from before 0.9 leave a tied output projection out.
-    upgraded.setdefault("decoder.output_projection.weight", upgraded["decoder.embed_tokens.weight"])
-    state = read_weights(ROWS, upgraded, network.state_dict(), _NOT_WEIGHTS)
+    config = config_from_options(options, *vocabularies)
+
+    def as_trained(stack: str, part: StackConfig) -> StackConfig:
+        return dataclasses.replace(part, final_norm=part.final_norm and has_final_norm(weights, stack))
+
+    network = Network(
+        dataclasses.replace(
+            config, encoder=as_trained("encoder", config.encoder), decoder=as_trained("decoder", config.decoder)
+        )
+    )
+    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), _NOT_WEIGHTS)
     network.load_state_dict(state)
     return network
 

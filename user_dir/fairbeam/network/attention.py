@@ -43,8 +43,8 @@ def attend(
         )
     # On a CPU the fused kernel loses to three plain ones, in training by a factor of two:
     # docs/performance.md.
-    weights = dropout(attention_weights(query, keys, mask, scale=scale).flatten(0, 1))
-    return torch.bmm(weights, values.flatten(0, 1)).unflatten(0, query.shape[:2])
+    weights = dropout(attention_weights(query, keys, mask, scale=scale))
+    return torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, query.shape[:2])
 
 
 def attention_weights(query: Tensor, keys: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:

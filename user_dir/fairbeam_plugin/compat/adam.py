@@ -35,11 +35,10 @@ def step(stock: Callable, optimizer: Adam, closure: Any = None) -> Any:
 
 
 def _is_fusable(group: Dict[str, Any]) -> bool:
+    tensors = [tensor for parameter in group["params"] for tensor in (parameter, parameter.grad) if tensor is not None]
     return not group.get("amsgrad") and all(
-        parameter.device.type == "cpu"
-        and parameter.dtype == torch.float32
-        and (parameter.grad is None or (parameter.grad.layout == torch.strided and parameter.grad.dtype == torch.float32))
-        for parameter in group["params"]
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.layout == torch.strided
+        for tensor in tensors
     )
 
 
