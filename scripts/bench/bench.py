@@ -112,8 +112,11 @@ def decode(folder: Path, batch_size: int, rounds: int, lines: int | None) -> Non
         print(f"{contender.name}: {score}")
 
 
-def train(folder: Path, rounds: int, updates: int) -> None:
-    """Target words a second of ``fairseq-train``, and the validation loss after the last update."""
+def train(folder: Path, rounds: int, updates: int, float32: bool) -> None:
+    """Target words a second of ``fairseq-train``, and the validation loss after the last update.
+
+    ``float32``: measure our float32 too, beside stock's and our bfloat16.
+    """
     data = folder / "train-bin"
     run("fairbeam", "prepare", DATA, "en", "de", data)
     sizes = [part for stack in ("encoder", "decoder") for name, value in
@@ -133,6 +136,8 @@ def train(folder: Path, rounds: int, updates: int) -> None:
         Contender("fairbeam, float32", (*common, *ours)),
         Contender("fairbeam, bfloat16", (*common, *ours, "--compute-dtype", "bfloat16")),
     ]  # fmt: skip
+    if not float32:
+        del contenders[1]
     losses: dict[str, list[float]] = defaultdict(list)
 
     def rate(output: str) -> float:
@@ -154,6 +159,7 @@ def main() -> None:
     parser.add_argument("benches", nargs="*", default=["batch", "single", "train"], help="batch, single, train")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=200, help="training updates in a round")
+    parser.add_argument("--float32", action="store_true", help="train in our float32 too")
     parser.add_argument("--single-sentences", type=int, default=200, help="sentences decoded one at a time")
     args = parser.parse_args()
     if not (DATA.is_dir() and MODEL.is_dir()):
@@ -165,7 +171,7 @@ def main() -> None:
         if "single" in args.benches:
             decode(folder, 1, args.rounds, args.single_sentences)
         if "train" in args.benches:
-            train(folder, args.rounds, args.updates)
+            train(folder, args.rounds, args.updates, args.float32)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -40,6 +40,14 @@ def test_top_candidates_are_the_best_of_all(shape, first):
     assert all(len(set(row)) == wanted for row in places.tolist())
 
 
+def test_candidates_are_ordered_by_corrected_scores():
+    scores = torch.log_softmax(torch.tensor([[[3.0, 2.9, 2.8, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]]]), dim=2)
+    added = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0])
+    found = top_candidates(scores, torch.zeros(1, 1), first=False, correction=lambda tokens: added[tokens])
+    assert found.tokens.tolist() == [[1, 0]]
+    torch.testing.assert_close(found.totals[0], scores[0, 0, [1, 0]] + added[[1, 0]])
+
+
 @given(shape=shapes)
 def test_survivors_are_the_first_that_go_on(shape):
     batch, beam, _, seed = shape

@@ -154,6 +154,28 @@ def test_bfloat16_stays_close_to_float32():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("tied", [False, True])
+def test_rounding_is_what_separates_rough_logits_from_exact_ones(tied):
+    network = small_network(tie_output=tied)
+    weight = network.head.weight.detach().clone()
+    decoder = network.for_inference(torch.bfloat16)
+    source, _ = batch(left_pad=False)
+    state = decoder.prefill(source, 3)
+    latest = torch.full((len(source), 3), EOS)
+    for step in range(3):
+        rough = decoder.step(state, latest)
+        tokens = rough.topk(4).indices
+        features = state.latest[0].expand(-1, 3, -1)
+        exact = (features @ weight.T).gather(2, tokens)
+        corrected = rough.gather(2, tokens) + decoder.rounding(state, tokens)
+        torch.testing.assert_close(corrected, exact, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(rough.gather(2, tokens), exact, rtol=1e-5, atol=1e-5)
+        latest = tokens[:, :, step]
+        state.reorder(torch.tensor([[2, 0, 1]]).expand(len(source), -1))
+    assert network.for_inference(torch.float32).rounding(state, tokens) is None
+
+
+@torch.no_grad()
 def test_alignments_are_the_attention_of_the_last_layer():
     network = small_network()
     source, target = batch(left_pad=False)

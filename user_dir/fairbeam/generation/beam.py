@@ -4,11 +4,14 @@ Sutskever et al. (2014) keep the best ``K`` prefixes; fairseq looks at the ``2 K
 hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K`` of the rest.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_SPARE = 4
 
 
 @dataclass
@@ -79,19 +82,25 @@ class Candidates:
     tokens: Tensor
 
 
-def top_candidates(log_probabilities: Tensor, totals: Tensor, *, first: bool) -> Candidates:
+def top_candidates(
+    log_probabilities: Tensor, totals: Tensor, *, first: bool, correction: Callable[[Tensor], Tensor | None] | None = None
+) -> Candidates:
     """The ``2 K`` best of all continuations of all beams.
 
     Args:
         log_probabilities: (batch, K, vocabulary) of the next token.
         totals: (batch, K) of the hypotheses so far.
         first: at the first step all beams are equal, and only one of them counts.
+        correction: given tokens (batch, K, count), what to add to their log probabilities, if anything. A few more
+            than ``2 K`` of each beam are corrected, for an order that rounding has changed.
     """
     beam, vocabulary = log_probabilities.shape[1:]
     if first:
         log_probabilities, totals = log_probabilities[:, :1], totals[:, :1]
-    best, tokens = log_probabilities.topk(min(2 * beam, vocabulary), dim=2)
-    width = best.size(2)
+    width = min(2 * beam + (_SPARE if correction else 0), vocabulary)
+    best, tokens = log_probabilities.topk(width, dim=2)
+    if correction and (added := correction(tokens)) is not None:
+        best = best + added
     continued = (best + totals.unsqueeze(2)).flatten(1)
     scores, places = continued.topk(min(2 * beam, continued.size(1)), dim=1)
     parents, tokens = places.div(width, rounding_mode="floor"), tokens.flatten(1).gather(1, places)

@@ -30,6 +30,12 @@ class Model(Protocol):
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
 
+    def correction(self, state: Any, tokens: Tensor, temperature: float) -> Tensor | None:
+        """What to add to the log probabilities of a few tokens, (batch, beams, count), of the step just made.
+
+        None where there is nothing to correct.
+        """
+
     @property
     def max_target_positions(self) -> int:
         """Longest target in tokens, ``</s>`` included."""
@@ -48,6 +54,10 @@ class SingleModel:
     def log_probabilities(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+    def correction(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor | None:
+        rounding = self.network.rounding(state, tokens)
+        return rounding if rounding is None or temperature == 1.0 else rounding / temperature
 
 
 class EnsembleState:
@@ -79,6 +89,10 @@ class Ensemble:
         members = zip(self.models, state.members, strict=True)
         each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))
+
+    def correction(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor | None:
+        """None: averaging probabilities evens rounding out."""
+        return None
 
 
 def as_model(networks: Sequence[Network]) -> Model:

@@ -42,7 +42,7 @@ class BeamSearch:
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
     ) -> list[list[Hypothesis]]:
@@ -65,11 +65,15 @@ class BeamSearch:
         state = self.model.prefill(source, self.options.beam)
         finished = Finished(len(source), self.options)
         alive = torch.arange(len(source), device=source.device)
+
+        def correction(tokens: Tensor) -> Tensor | None:
+            return self.model.correction(state, tokens, self.options.temperature)
+
         while True:
             scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)
             for apply in self.filters:
                 apply(scores, beams)
-            candidates = top_candidates(scores, beams.totals, first=beams.step == 0)
+            candidates = top_candidates(scores, beams.totals, first=beams.step == 0, correction=correction)
             ends = ended(candidates, beams.ignored, self.special.eos)
             finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
             going = finished.unfinished(alive, beams.limits > beams.step)

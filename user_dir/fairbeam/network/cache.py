@@ -1,8 +1,9 @@
 """What the decoder remembers between steps, as explicit values.
 
 Beams of one sentence ride in the query dimension. Their keys and values lie side by side in *slots*: the slot
-of step ``t`` and beam ``b`` is ``t * beams + b``. A beam's history is the set of slots its mask leaves open,
-so choosing new beams reorders the small mask and never copies a key or a value.
+of step ``t`` and beam ``b`` is ``1 + (t - 1) * beams + b``; at step 0 all beams are equal and share slot 0. A beam's
+history is the set of slots its mask leaves open, so choosing new beams reorders the small mask and never copies a key
+or a value.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class KeyValues:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
-        self._rebuild(self.storage[:, sentences, :, : self.length], self.storage.size(3))
+        self._rebuild(self.storage[:, :, :, : self.length].index_select(1, sentences), self.storage.size(3))
 
     def _rebuild(self, filled: Tensor, capacity: int) -> None:
         self.storage = filled.new_empty(*filled.shape[:3], capacity, filled.size(4))
@@ -57,8 +58,10 @@ class Memory:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
-        self.key_values = [(keys[sentences], values[sentences]) for keys, values in self.key_values]
-        self.mask = None if self.mask is None else self.mask[sentences]
+        self.key_values = [
+            (keys.index_select(0, sentences), values.index_select(0, sentences)) for keys, values in self.key_values
+        ]
+        self.mask = None if self.mask is None else self.mask.index_select(0, sentences)
 
 
 class DecoderState:
@@ -70,17 +73,23 @@ class DecoderState:
         self.layers = layers
         self.beams = beams
         self.steps = 0
-        # (batch, beams, steps * beams): 0 where a slot belongs to the beam's own history, -inf elsewhere
+        self.latest: tuple[Tensor, Tensor] | None = None
+        """Features and logits of the last step, where the logits are rounded."""
+        # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))
         self._own_slot = closed.fill_diagonal_(0.0)
 
     def advance(self) -> Tensor:
-        """Open the slots of the next step and return the mask over all slots, (batch, heads, beams, slots)."""
-        own = self._own_slot.expand(self._history.size(0), -1, -1)
-        self._history = torch.cat([self._history, own], dim=2)
+        """Open the slots of the next step and return the mask over all slots, (batch, heads, beams or 1, slots)."""
+        heads = self.layers[0].storage.size(2)
         self.steps += 1
-        return per_head(self._history.unsqueeze(1), self.layers[0].storage.size(2))
+        if self.steps == 1:
+            self._history = self._history.new_zeros(len(self._history), self.beams, 1)
+            return per_head(self._history[:, None, :1], heads)
+        own = self._own_slot.expand(len(self._history), -1, -1)
+        self._history = torch.cat([self._history, own], dim=2)
+        return per_head(self._history.unsqueeze(1), heads)
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""

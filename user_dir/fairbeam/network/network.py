@@ -95,14 +95,36 @@ class Network(nn.Module):
 
         Args:
             state: changed in place.
-            tokens: (batch, beams) ids of the latest tokens.
+            tokens: (batch, beams) ids of the latest tokens; at the first step those of a sentence are equal.
 
         Returns:
-            Float32 logits (batch, beams, vocabulary).
+            Float32 logits (batch, beams, vocabulary), exact to ``compute_dtype``'s rounding.
         """
+        if state.steps == 0:  # all beams are one
+            tokens = tokens[:, :1]
         features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         logits = self.head(features).float()
-        return logits if self._exact_head is None else sharpen(logits, features, self._exact_head)
+        if self._exact_head is not None:
+            state.latest = features, logits
+        return logits.expand(-1, state.beams, -1)
+
+    def rounding(self, state: DecoderState, tokens: Tensor) -> Tensor | None:
+        """What rounding took from the logits of the step just made, for a few tokens of each beam.
+
+        A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
+
+        Args:
+            state: what ``step`` left.
+            tokens: (batch, beams, count) ids; beams may be fewer than the state's, the first ones then.
+
+        Returns:
+            Float32 (batch, beams, count) to be added to the logits; None where they are float32 already.
+        """
+        if state.latest is None or self._exact_head is None:
+            return None
+        features, logits = (tensor.expand(-1, state.beams, -1)[:, : tokens.size(1)] for tensor in state.latest)
+        exact = (F.embedding(tokens, self._exact_head) * features.unsqueeze(2)).sum(-1)
+        return exact - logits.gather(2, tokens)
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -176,20 +198,6 @@ class Network(nn.Module):
     def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         number = torch.tensor([state.steps + self.config.decoder.positions.offset], device=tokens.device)
         return self.target_embedding(tokens, number)
-
-
-def sharpen(logits: Tensor, features: Tensor, weight: Tensor, count: int = 16) -> Tensor:
-    """Compute the highest logits once more in float32, in place.
-
-    A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
-
-    Args:
-        logits: (..., vocabulary) float32, rounded. features: (..., dim) float32, what the projection read.
-        weight: (vocabulary, dim) float32.
-        count: how many to compute again.
-    """
-    best = logits.topk(min(count, logits.size(-1)), dim=-1, sorted=False).indices
-    return logits.scatter_(-1, best, (F.embedding(best, weight) * features.unsqueeze(-2)).sum(-1))
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:
