@@ -82,8 +82,12 @@ class Candidates:
     tokens: Tensor
 
 
+Correction = Callable[[Tensor], Tensor | None]
+"""Given tokens (batch, K, count), what to add to their log probabilities, (batch, K, count), or None for nothing."""
+
+
 def top_candidates(
-    log_probabilities: Tensor, totals: Tensor, *, first: bool, correction: Callable[[Tensor], Tensor | None] | None = None
+    log_probabilities: Tensor, totals: Tensor, *, first: bool, correction: Correction | None = None
 ) -> Candidates:
     """The ``2 K`` best of all continuations of all beams.
 
@@ -91,8 +95,7 @@ def top_candidates(
         log_probabilities: (batch, K, vocabulary) of the next token.
         totals: (batch, K) of the hypotheses so far.
         first: at the first step all beams are equal, and only one of them counts.
-        correction: given tokens (batch, K, count), what to add to their log probabilities, if anything. A few more
-            than ``2 K`` of each beam are corrected, for an order that rounding has changed.
+        correction: applied to a few more than the ``2 K`` best of each beam, for an order that rounding has changed.
     """
     beam, vocabulary = log_probabilities.shape[1:]
     if first:
