@@ -1,6 +1,10 @@
 """Text in, ids out, and back: vocabularies, subwords and the tokenizer made of the two."""
 
 from fairbeam.text.dictionary import Dictionary
+from fairbeam.text.hub import from_hf
+from fairbeam.text.pieces import Side
+from fairbeam.text.pretrained import PretrainedTokenizer, TypedIds
+from fairbeam.text.pretrained_config import AddedToken, PretrainedConfig, SpecialTokens, Template
 from fairbeam.text.subwords import (
     ModelType,
     SentencePiece,
@@ -14,14 +18,22 @@ from fairbeam.text.subwords import (
 from fairbeam.text.tokenizer import Tokenizer
 
 __all__ = [
+    "AddedToken",
     "Dictionary",
     "ModelType",
+    "PretrainedConfig",
+    "PretrainedTokenizer",
     "SentencePiece",
     "SentencePieceOptions",
+    "Side",
+    "SpecialTokens",
     "SubwordNMT",
     "Subwords",
+    "Template",
     "Tokenizer",
+    "TypedIds",
     "Whitespace",
     "find_model",
+    "from_hf",
     "train_sentencepiece",
 ]

@@ -161,6 +161,11 @@ class SentencePiece:
         ids = range(model.get_piece_size())
         return [model.id_to_piece(i) for i in ids if not (model.is_control(i) or model.is_unknown(i))]
 
+    @property
+    def all_pieces(self) -> list[str]:
+        """Every piece of the model, in the order of its own ids."""
+        return [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+
     def __reduce__(self) -> tuple[type[Self], tuple[bytes, str]]:
         return type(self), (self.model, self._source)
 
