@@ -11,7 +11,7 @@ from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
 from fairbeam.network.config import NetworkConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_tokens
+from fairbeam.network.positions import number_positions
 from fairbeam.network.stacks import Embedding, Layer, Stack
 
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.target_embedding = embedding("decoder", config.target_vocabulary)
         self.encoder = Stack(config.encoder, None, dropout, masks)
         self.decoder = Stack(config.decoder, config.encoder.dim, dropout, masks)
-        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=False)
+        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=config.output_bias)
         nn.init.normal_(self.head.weight, std=config.decoder.dim**-0.5)
         if config.share_embeddings:
             self.target_embedding.weight = self.source_embedding.weight
@@ -44,6 +44,7 @@ class Network(nn.Module):
             self.head.weight = self.target_embedding.weight
         self._masks = masks
         self._exact_head: Tensor | None = None
+        self._exact_bias: Tensor | None = None
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
@@ -51,7 +52,7 @@ class Network(nn.Module):
 
         Args:
             source: (batch, source) token ids, padded on either side.
-            target: (batch, target) ids of the previous tokens (begins with ``</s>``), padded on the right.
+            target: (batch, target) ids of the previous tokens (begins with ``decoder_start``), padded on the right.
             features_only: return what the output projection would read.
 
         Returns:
@@ -69,7 +70,7 @@ class Network(nn.Module):
         The mask is (batch, decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
         """
         real = source.ne(self.config.pad)
-        numbers = number_tokens(real, self.config.encoder.positions.offset)
+        numbers = number_positions(real, self.config.encoder.positions)
         x = self.source_embedding(source, numbers)
         if bool(real.all()):
             return self.encoder(x, None), None
@@ -102,7 +103,7 @@ class Network(nn.Module):
         """
         features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         logits = self.head(features).float()
-        return logits if self._exact_head is None else sharpen(logits, features, self._exact_head)
+        return logits if self._exact_head is None else sharpen(logits, features, self._exact_head, self._exact_bias)
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -133,7 +134,13 @@ class Network(nn.Module):
         if dtype != torch.float32:
             tied = self.head.weight is self.target_embedding.weight
             network._exact_head = network.target_embedding.weight if tied else exact
+            network._exact_bias = None if self.head.bias is None else self.head.bias.detach()
         return network
+
+    @property
+    def decoder_start(self) -> int:
+        """The symbol that a target begins with on the decoder's input."""
+        return self.config.eos if self.config.decoder_start is None else self.config.decoder_start
 
     @property
     def max_source_positions(self) -> int:
@@ -178,18 +185,21 @@ class Network(nn.Module):
         return self.target_embedding(tokens, number)
 
 
-def sharpen(logits: Tensor, features: Tensor, weight: Tensor, count: int = 16) -> Tensor:
+def sharpen(
+    logits: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None = None, count: int = 16
+) -> Tensor:
     """Compute the highest logits once more in float32, in place.
 
     A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
 
     Args:
         logits: (..., vocabulary) float32, rounded. features: (..., dim) float32, what the projection read.
-        weight: (vocabulary, dim) float32.
+        weight: (vocabulary, dim) float32. bias: (vocabulary,) float32.
         count: how many to compute again.
     """
     best = logits.topk(min(count, logits.size(-1)), dim=-1, sorted=False).indices
-    return logits.scatter_(-1, best, (F.embedding(best, weight) * features.unsqueeze(-2)).sum(-1))
+    exact = (F.embedding(best, weight) * features.unsqueeze(-2)).sum(-1)
+    return logits.scatter_(-1, best, exact if bias is None else exact + bias[best])
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:
