@@ -231,8 +231,9 @@ def _network_config(values: Any, tensors: int) -> NetworkConfig:
             ("positions.offset", stack.positions.offset, _MAX_POSITIONS),
         )
         for field_name, value, most in sizes:
-            if not 1 <= value <= most:
-                raise ConfigError(f"network.{name}.{field_name} is {value}; expected 1 to {most}")
+            least = 0 if field_name == "positions.offset" else 1
+            if not least <= value <= most:
+                raise ConfigError(f"network.{name}.{field_name} is {value}; expected {least} to {most}")
     return config
 
 

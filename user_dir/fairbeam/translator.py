@@ -167,7 +167,7 @@ class Translator:
         ):
             if len(row) > limit:
                 raise InputError(f"the {side} has {len(row)} tokens, but the model reads at most {limit}")
-        previous = [self.target.dictionary.eos, *rows[1][:-1]]
+        previous = [network.decoder_start, *rows[1][:-1]]
         weights = network.alignments(
             torch.tensor([rows[0]], device=self.device), torch.tensor([previous], device=self.device)
         )

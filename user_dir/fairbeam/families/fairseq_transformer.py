@@ -87,7 +87,8 @@ def _layer_rows(stack: str) -> tuple[Row, ...]:
     )
 
 
-def _stack_rows(stack: str, embedding: str) -> tuple[Row, ...]:
+def stack_rows(stack: str, embedding: str) -> tuple[Row, ...]:
+    """One stack's rows; Hugging Face's models that descend from fairseq name their weights alike."""
     return (
         same(f"{embedding}.weight", f"{stack}.embed_tokens.weight"),
         same(f"{embedding}.positions.weight", f"{stack}.embed_positions.weight"),
@@ -98,8 +99,8 @@ def _stack_rows(stack: str, embedding: str) -> tuple[Row, ...]:
 
 
 ROWS = (
-    *_stack_rows("encoder", "source_embedding"),
-    *_stack_rows("decoder", "target_embedding"),
+    *stack_rows("encoder", "source_embedding"),
+    *stack_rows("decoder", "target_embedding"),
     same("head.weight", "decoder.output_projection.weight"),
 )
 

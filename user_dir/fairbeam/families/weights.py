@@ -1,7 +1,7 @@
 """The one mechanism that reads and writes weights: an aligned table, used in both directions.
 
 A row says which tensor of ours is which tensors of theirs. Several of theirs are joined along the first axis
-(query, key and value projections into one). ``{i}`` stands for a layer number.
+(query, key and value projections into one). ``{i}`` stands for a layer number. Of tied tensors each name has a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,8 @@ class Row:
 
     ours: str
     theirs: tuple[str, ...]
+    lifted: bool = False
+    """Theirs have a leading axis of size one that ours lack."""
 
     def at(self, layer: int) -> "Row":
         """The row for one layer."""
@@ -32,6 +34,16 @@ class Row:
 def same(ours: str, theirs: str) -> Row:
     """One tensor, two names."""
     return Row(ours, (theirs,))
+
+
+def lifted(ours: str, theirs: str) -> Row:
+    """One tensor, (1, ...) at theirs and (...) at ours."""
+    return Row(ours, (theirs,), lifted=True)
+
+
+def under(prefix: str, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The same rows where their names begin with ``prefix``."""
+    return tuple(replace(row, theirs=tuple(prefix + name for name in row.theirs)) for row in rows)
 
 
 def affine(ours: str, *theirs: str) -> tuple[Row, Row]:
@@ -75,7 +87,7 @@ def read_weights(
             problems += [f"missing {name}" for name in absent]
             continue
         parts = [theirs[name] for name in row.theirs]
-        shapes = [part.shape for part in expected[row.ours].chunk(len(parts))]
+        shapes = [part.shape for part in _parts(row, expected[row.ours])]
         misshapen = [
             f"{name} has shape {tuple(part.shape)}, expected {tuple(shape)} for {row.ours}"
             for name, part, shape in zip(row.theirs, parts, shapes, strict=True)
@@ -84,7 +96,8 @@ def read_weights(
         if misshapen:
             problems += misshapen
             continue
-        state[row.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        state[row.ours] = whole.squeeze(0) if row.lifted else whole
     problems += [f"unexpected {name}" for name in theirs if name not in used]
     problems += [f"no rule for our {name}" for name in expected if name not in state and not problems]
     if problems:
@@ -96,6 +109,11 @@ def write_weights(rows: Sequence[Row], ours: Mapping[str, Tensor]) -> dict[str, 
     """Inverse of ``read_weights``: our state under their names."""
     state: dict[str, Tensor] = {}
     for row in expand(rows, ours):
-        parts = ours[row.ours].chunk(len(row.theirs))
+        parts = _parts(row, ours[row.ours])
         state.update(zip(row.theirs, (part.clone() for part in parts), strict=True))
     return state
+
+
+def _parts(row: Row, whole: Tensor) -> Sequence[Tensor]:
+    """Our tensor as the row's names of theirs hold it."""
+    return (whole.unsqueeze(0) if row.lifted else whole).chunk(len(row.theirs))

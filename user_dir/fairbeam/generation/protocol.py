@@ -40,6 +40,10 @@ class Model(Protocol):
     def max_target_positions(self) -> int:
         """Longest target in tokens, ``</s>`` included."""
 
+    @property
+    def decoder_start(self) -> int | None:
+        """The symbol that decoding begins with; ``</s>`` if None."""
+
 
 class SingleModel:
     """One network."""
@@ -47,6 +51,7 @@ class SingleModel:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.max_target_positions = network.max_target_positions
+        self.decoder_start = network.config.decoder_start
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
@@ -81,6 +86,7 @@ class Ensemble:
     def __init__(self, networks: Sequence[Network]) -> None:
         self.models = [SingleModel(network) for network in networks]
         self.max_target_positions = min(model.max_target_positions for model in self.models)
+        self.decoder_start = self.models[0].decoder_start
 
     def prefill(self, source: Tensor, beams: int) -> EnsembleState:
         return EnsembleState([model.prefill(source, beams) for model in self.models])

@@ -51,7 +51,7 @@ class BeamSearch:
         Args:
             source: (batch, length) ids, each ended by ``</s>``, padded on either side.
             prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
-            start: the symbol decoding begins with; ``</s>`` if not given.
+            start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
 
         Returns:
             For each sentence its finished hypotheses, best first, at most ``beam``.
@@ -59,7 +59,7 @@ class BeamSearch:
         beams = Beams.begin(
             self._limits(source),
             self.options.beam,
-            self.special.eos if start is None else start,
+            self._default_start() if start is None else start,
             prefix,
         )
         state = self.model.prefill(source, self.options.beam)
@@ -89,6 +89,9 @@ class BeamSearch:
                 alive = alive[kept]
                 beams.select(kept)
                 state.select(kept)
+
+    def _default_start(self) -> int:
+        return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
     def _limits(self, source: Tensor) -> Tensor:
         lengths = source.ne(self.special.pad).sum(1).tolist()

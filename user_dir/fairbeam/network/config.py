@@ -20,6 +20,7 @@ class Activation(StrEnum):
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
     TANH = "tanh"
+    SILU = "silu"
     LINEAR = "linear"
 
 
@@ -34,6 +35,9 @@ class PositionKind(StrEnum):
     """How a token's place in the sequence reaches the network."""
 
     SINUSOIDAL = "sinusoidal"
+    """Wavelengths spaced so that the last one of ``dim / 2`` is 10000 times the first, as in fairseq."""
+    SINUSOIDAL_OPEN = "sinusoidal_open"
+    """Wavelengths spaced as in Vaswani et al. (2017), section 3.5: one more step would reach 10000."""
     LEARNED = "learned"
     NONE = "none"
 
@@ -47,6 +51,15 @@ class PositionConfig:
     """Longest sequence, in tokens, that the stack accepts."""
     offset: int = 2
     """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
+    count_padding: bool = False
+    """Positions are columns of the batch, padding or not; otherwise only real tokens are counted."""
+
+    def __post_init__(self) -> None:
+        if self.offset < 1 and not self.count_padding:
+            raise ConfigError(
+                f"positions.offset is {self.offset} and positions.count_padding is false, but padding takes the "
+                "number below the first; expected an offset of at least 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +108,15 @@ class NetworkConfig:
     """One matrix embeds source and target tokens."""
     tie_output: bool = False
     """The output projection is the target embedding."""
+    output_bias: bool = False
+    """The output projection adds one number a symbol to the logits."""
     dropout: DropoutConfig = DropoutConfig()
     bos: int = 0
     pad: int = 1
     eos: int = 2
     unk: int = 3
+    decoder_start: int | None = None
+    """The symbol a target begins with on the decoder's input; ``eos`` if None."""
 
     def __post_init__(self) -> None:
         if self.share_embeddings and self.source_vocabulary != self.target_vocabulary:

@@ -13,6 +13,7 @@ _FUSED = {
     Activation.GELU: ("gelu", "none"),
     Activation.GELU_TANH: ("gelu", "tanh"),
     Activation.TANH: ("tanh", ""),
+    Activation.SILU: ("swish", ""),
 }
 
 
@@ -29,6 +30,8 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return F.gelu(x, approximate="tanh")
         case Activation.TANH:
             return torch.tanh(x)
+        case Activation.SILU:
+            return F.silu(x)
         case Activation.LINEAR:
             return x
 

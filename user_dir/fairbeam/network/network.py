@@ -11,7 +11,7 @@ from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
 from fairbeam.network.config import NetworkConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_tokens
+from fairbeam.network.positions import number_positions
 from fairbeam.network.stacks import Embedding, Layer, Stack
 
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.target_embedding = embedding("decoder", config.target_vocabulary)
         self.encoder = Stack(config.encoder, None, dropout, masks)
         self.decoder = Stack(config.decoder, config.encoder.dim, dropout, masks)
-        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=False)
+        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=config.output_bias)
         nn.init.normal_(self.head.weight, std=config.decoder.dim**-0.5)
         if config.share_embeddings:
             self.target_embedding.weight = self.source_embedding.weight
@@ -44,6 +44,7 @@ class Network(nn.Module):
             self.head.weight = self.target_embedding.weight
         self._masks = masks
         self._exact_head: Tensor | None = None
+        self._exact_bias: Tensor | None = None
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
@@ -51,7 +52,7 @@ class Network(nn.Module):
 
         Args:
             source: (batch, source) token ids, padded on either side.
-            target: (batch, target) ids of the previous tokens (begins with ``</s>``), padded on the right.
+            target: (batch, target) ids of the previous tokens (begins with ``decoder_start``), padded on the right.
             features_only: return what the output projection would read.
 
         Returns:
@@ -69,7 +70,7 @@ class Network(nn.Module):
         The mask is (batch, decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
         """
         real = source.ne(self.config.pad)
-        numbers = number_tokens(real, self.config.encoder.positions.offset)
+        numbers = number_positions(real, self.config.encoder.positions)
         x = self.source_embedding(source, numbers)
         if bool(real.all()):
             return self.encoder(x, None), None
@@ -124,6 +125,8 @@ class Network(nn.Module):
             return None
         features, logits = (tensor.expand(-1, state.beams, -1)[:, : tokens.size(1)] for tensor in state.latest)
         exact = (F.embedding(tokens, self._exact_head) * features.unsqueeze(2)).sum(-1)
+        if self._exact_bias is not None:
+            exact = exact + self._exact_bias[tokens]
         return exact - logits.gather(2, tokens)
 
     @torch.no_grad()
@@ -155,7 +158,13 @@ class Network(nn.Module):
         if dtype != torch.float32:
             tied = self.head.weight is self.target_embedding.weight
             network._exact_head = network.target_embedding.weight if tied else exact
+            network._exact_bias = None if self.head.bias is None else self.head.bias.detach()
         return network
+
+    @property
+    def decoder_start(self) -> int:
+        """The symbol that a target begins with on the decoder's input."""
+        return self.config.eos if self.config.decoder_start is None else self.config.decoder_start
 
     @property
     def max_source_positions(self) -> int:

@@ -9,15 +9,21 @@ from torch import Tensor, nn
 from fairbeam.network.config import PositionConfig, PositionKind
 
 
-def sinusoids(positions: int, dim: int) -> Tensor:
-    """Sines in the first half of the columns, cosines in the second, as in tensor2tensor and fairseq.
+def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSOIDAL) -> Tensor:
+    """Sines in the first half of the columns, cosines in the second (Vaswani et al., 2017, section 3.5).
 
-    Vaswani et al. (2017), section 3.5, with the wavelengths spaced over ``dim / 2 - 1`` steps.
+    Wavelengths are spaced over ``dim / 2 - 1`` steps as in tensor2tensor and fairseq, or, open, over the paper's
+    ``dim / 2``.
 
     Returns:
-        (positions, dim) float32; an odd last column is zero.
+        (positions, dim) float32; an odd last column is zero, or, open, one more sine before the cosines.
     """
     half = dim // 2
+    if kind is PositionKind.SINUSOIDAL_OPEN:
+        # The reference computes in double precision: float32 angles of late positions are off by 1e-4.
+        rates = 10000.0 ** (torch.arange(dim - half, dtype=torch.double) * (-2 / dim))
+        angles = torch.arange(positions, dtype=torch.double).unsqueeze(1) * rates
+        return torch.cat([angles.sin(), angles[:, :half].cos()], dim=1).float()
     rates = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / (half - 1)))
     angles = torch.arange(positions, dtype=torch.float).unsqueeze(1) * rates
     return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim % 2))
@@ -30,7 +36,8 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, config: PositionConfig, dim: int) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoids(config.offset + config.max_positions, dim), persistent=False)
+        table = sinusoids(config.offset + config.max_positions, dim, config.kind)
+        self.register_buffer("table", table, persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         return F.embedding(numbers, self.table)
@@ -52,12 +59,19 @@ class LearnedPositions(nn.Module):
 def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
     """The module for a scheme: position numbers (...) in, vectors (..., dim) out; None for no scheme."""
     match config.kind:
-        case PositionKind.SINUSOIDAL:
+        case PositionKind.SINUSOIDAL | PositionKind.SINUSOIDAL_OPEN:
             return SinusoidalPositions(config, dim)
         case PositionKind.LEARNED:
             return LearnedPositions(config, dim)
         case PositionKind.NONE:
             return None
+
+
+def number_positions(mask: Tensor, config: PositionConfig) -> Tensor:
+    """Position numbers of a batch, broadcastable to ``mask``: (batch, length) bool, true at real tokens."""
+    if config.count_padding:
+        return torch.arange(mask.size(1), device=mask.device).unsqueeze(0) + config.offset
+    return number_tokens(mask, config.offset)
 
 
 def number_tokens(mask: Tensor, offset: int) -> Tensor:

@@ -20,6 +20,8 @@ class FairbeamLabelSmoothedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
         """The summed loss of a batch, its sample size, and what to log (sums, in nats)."""
         if not reduce:
             raise NotImplementedError("losses of single tokens are never built here; use stock's criterion for them")
+        if getattr(model.decoder.output_projection, "bias", None) is not None:
+            raise NotImplementedError("an output bias is not part of this loss yet; use stock's criterion for this model")
         features = model(**sample["net_input"], features_only=True)[0]
         target = sample["target"]
         if self.ignore_prefix_size > 0:

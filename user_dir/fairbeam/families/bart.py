@@ -1,0 +1,25 @@
+"""BART (Lewis et al., 2020), as Hugging Face's ``BartForConditionalGeneration`` and ``BartModel`` name its weights."""
+
+from fairbeam.families.fairseq_transformer import stack_rows
+from fairbeam.families.family import Family
+from fairbeam.families.weights import lifted, same, under
+from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
+
+ROWS = (
+    *under("model.", stack_rows("encoder", "source_embedding")),
+    *under("model.", stack_rows("decoder", "target_embedding")),
+    same("head.weight", "lm_head.weight"),
+    lifted("head.bias", "final_logits_bias"),
+)
+
+FAMILY = Family(
+    model_type="bart",
+    stack=StackConfig(
+        norm_placement=NormPlacement.POST,
+        embedding_norm=True,
+        final_norm=False,
+        positions=PositionConfig(kind=PositionKind.LEARNED, offset=2, count_padding=True),
+    ),
+    rows=ROWS,
+    defaults={"decoder_start_token_id": 2},
+)

@@ -1,0 +1,285 @@
+"""Models in folders as Hugging Face's ``transformers`` writes them, read and written back bit for bit.
+
+A folder holds ``config.json`` and the weights: ``model.safetensors``, several files that
+``model.safetensors.index.json`` lists, or their older namesakes ``pytorch_model.bin``. Somebody hostile may have
+written it.
+"""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.families import bart, m2m_100, marian, mbart, pegasus
+from fairbeam.families.family import Family
+from fairbeam.families.weights import Row, read_weights, same, write_weights
+from fairbeam.network import Network, NetworkConfig
+
+FAMILIES = {page.FAMILY.model_type: page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)}
+"""The page of each ``model_type``."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
+_MAX_CONFIG_BYTES, _MAX_INDEX_BYTES = 1 << 20, 1 << 25
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""Float32, and what it holds without loss."""
+_TABLE_TOLERANCE = 1e-5
+_SHARED = same("source_embedding.weight", "model.shared.weight")
+_NOT_WEIGHTS = frozenset({"model.encoder.version", "model.decoder.version"})
+_OUTSIDE = frozenset({"lm_head.weight", "final_logits_bias"})
+"""What a model with an output projection adds around the bare model, whose own names then begin with ``model.``."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What writing a model back takes and the network does not hold."""
+
+    config: dict[str, Any]
+    """``config.json``, with options that concern neither the network nor us."""
+    dtypes: dict[str, torch.dtype]
+    """Of each tensor that there was, under its own name."""
+    kept: dict[str, Tensor]
+    """Tensors that repeat what is known: computed tables, a bias of zeros."""
+
+
+class Checkpoint(NamedTuple):
+    """A model as it was read."""
+
+    network: Network
+    """Float32, in evaluation mode."""
+    family: str
+    """Key of ``FAMILIES``."""
+    origin: Origin
+
+
+def read(folder: str | Path) -> Checkpoint:
+    """The model of a folder.
+
+    Raises:
+        CheckpointError: a file is missing, malformed or leads out of the folder, the family is unknown, an option has
+            no conversion, or the weights do not fit; names what is wrong, and every tensor that does not fit.
+    """
+    folder = Path(folder)
+    config = _read_json(folder / CONFIG, _MAX_CONFIG_BYTES)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[model_type]
+    tensors = _read_tensors(folder)
+    own_names = _own_names(tensors)
+    theirs = {own_names[name]: tensor for name, tensor in tensors.items()}
+    try:
+        network, left_over = _convert(family, config, theirs)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    kept = {name: tensor for name, tensor in tensors.items() if own_names[name] in left_over}
+    return Checkpoint(network.eval(), model_type, Origin(config, dtypes, kept))
+
+
+def write(folder: str | Path, network: Network, family: str, origin: Origin) -> Path:
+    """Inverse of ``read``: the same names in the same dtypes, in one ``model.safetensors``.
+
+    The folder is made under a temporary name and renamed, so that it is never half there.
+
+    Raises:
+        CheckpointError: the folder exists, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() or folder.is_symlink():
+        raise CheckpointError(f"{folder}: exists already")
+    tensors = to_state_dict(network, family, origin)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
+            building = Path(workplace) / "new"
+            building.mkdir()
+            save_file(tensors, building / WEIGHTS, metadata={"format": "pt"})
+            (building / WEIGHTS).chmod(0o644)
+            text = json.dumps(origin.config, indent=2, sort_keys=True) + "\n"
+            (building / CONFIG).write_text(text, encoding="utf-8")
+            building.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    return folder
+
+
+def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Tensor]:
+    """Hugging Face's state dictionary of a network: the names and dtypes there were when it was read."""
+    own_names = _own_names(origin.dtypes)
+    wanted = {own_names[name] for name in origin.dtypes.keys() - origin.kept.keys()}
+    rows = [
+        row
+        for row in _rows(FAMILIES[family], network.config)
+        if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
+    ]
+    written = write_weights(rows, network.state_dict())
+    return {
+        name: origin.kept[name].clone() if name in origin.kept else written[own_names[name]].to(dtype)
+        for name, dtype in origin.dtypes.items()
+    }
+
+
+def _convert(
+    family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
+) -> tuple[Network, frozenset[str]]:
+    """The network, and the names that tell it nothing."""
+    _check_dtypes(theirs)
+    biases = [theirs[row.theirs[0]] for row in family.rows if row.ours == "head.bias" and row.theirs[0] in theirs]
+    # Most models carry a bias of zeros that is never trained: a network without one computes the same, faster.
+    used_bias = any(bool(bias.any()) or tuple(bias.shape[:-1]) != (1,) for bias in biases)
+    network_config = family.network_config(config, output_bias=used_bias)
+    _check_sizes(network_config, len(theirs))
+    try:
+        with torch.device("meta"):  # shapes alone: they are compared before memory for them is taken
+            outline = Network(network_config)
+    except (ArithmeticError, RuntimeError) as error:
+        raise ConfigError(f"no network can have these sizes ({error})") from None
+    tables = {name: row.ours for row in family.tables for name in row.theirs}
+    unread = _NOT_WEIGHTS | tables.keys()
+    if not network_config.share_embeddings:
+        unread |= {_SHARED.theirs[0]}  # there, but nothing looks anything up in it
+    if not used_bias:
+        unread |= {name for row in family.rows if row.ours == "head.bias" for name in row.theirs}
+    rows = _rows(family, network_config)
+    state = read_weights(rows, _with_tied(rows, outline, theirs), outline.state_dict(), frozenset(unread))
+    network = Network(network_config)
+    network.load_state_dict(state)
+    for name in tables.keys() & theirs.keys():
+        _check_table(name, theirs[name], network.get_buffer(tables[name]), network_config)
+    return network, frozenset(unread)
+
+
+def _rows(family: Family, config: NetworkConfig) -> tuple[Row, ...]:
+    return (*family.rows, _SHARED) if config.share_embeddings else family.rows
+
+
+def _with_tied(rows: Sequence[Row], network: Network, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors, with every name of a tied tensor filled in from the names that there are."""
+    parameters = {name: id(value) for name, value in network.named_parameters(remove_duplicate=False)}
+    groups: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.ours in parameters:
+            groups[parameters[row.ours]] += row.theirs
+    filled = dict(theirs)
+    for names in groups.values():
+        there = [name for name in names if name in theirs]
+        for other in there[1:]:
+            if not torch.equal(theirs[other], theirs[there[0]]):
+                raise CheckpointError(f"{other} differs from {there[0]}, but the configuration ties them")
+        for name in names if there else ():
+            filled.setdefault(name, theirs[there[0]])
+    return filled
+
+
+def _own_names(names: Mapping[str, Any]) -> dict[str, str]:
+    """Each name as a model with an output projection has it: the bare model's begin with ``model.`` there."""
+    bare = not any(name.startswith("model.") for name in names)
+    return {name: f"model.{name}" if bare and name not in _OUTSIDE else name for name in names}
+
+
+def _check_dtypes(theirs: Mapping[str, Tensor]) -> None:
+    strange = [
+        f"{name} has dtype {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in theirs.items()
+        if name not in _NOT_WEIGHTS and tensor.dtype not in _DTYPES
+    ]
+    if strange:
+        raise CheckpointError(f"expected float32, float16 or bfloat16: {'; '.join(strange)}")
+
+
+def _check_sizes(config: NetworkConfig, tensors: int) -> None:
+    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
+        if stack.layers > tensors:
+            raise ConfigError(f"{name}_layers is {stack.layers}, but there are only {tensors} tensors")
+    if config.pad >= config.source_vocabulary:
+        raise ConfigError(f"pad_token_id is {config.pad}, but vocab_size is {config.source_vocabulary}")
+
+
+def _check_table(name: str, stored: Tensor, table: Tensor, config: NetworkConfig) -> None:
+    """The stored table must be the computed one where positions are looked up."""
+    if stored.shape != table.shape:
+        raise CheckpointError(f"{name} has shape {tuple(stored.shape)}, expected {tuple(table.shape)}")
+    first = config.encoder.positions.offset
+    tolerance = max(_TABLE_TOLERANCE, torch.finfo(stored.dtype).eps)
+    if not torch.allclose(stored[first:].float(), table[first:], rtol=0, atol=tolerance):
+        raise CheckpointError(f"{name} is not the table of sinusoids that its configuration describes")
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    for name in _WEIGHT_FILES:
+        if (folder / name).is_file():
+            return _read_file(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _read_shards(folder / f"{name}.index.json")
+    raise CheckpointError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)}, or its .index.json")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    places = _read_json(index, _MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(places, dict):
+        raise CheckpointError(f"{index}: weight_map is {places!r}, expected an object")
+    tensors: dict[str, Tensor] = {}
+    for shard in dict.fromkeys(_plain_names(places, index)):
+        for name, tensor in _read_file(index.parent / shard).items():
+            if places.get(name) != shard:
+                raise CheckpointError(f"{index}: {shard} holds {name}, which is expected in {places.get(name)!r}")
+            tensors[name] = tensor
+    missing = sorted(places.keys() - tensors.keys())
+    if missing:
+        raise CheckpointError(f"{index}: the files lack {', '.join(missing)}")
+    return tensors
+
+
+def _plain_names(places: Mapping[str, Any], index: Path) -> Iterator[str]:
+    for shard in places.values():
+        if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\\0"):
+            raise CheckpointError(f"{index}: {shard!r} is not a plain file name in the folder")
+        if Path(shard).suffix != Path(index.name.removesuffix(".index.json")).suffix:
+            raise CheckpointError(f"{index}: {shard!r} is not of the index's own kind")
+        yield shard
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    # A link may lead anywhere: in the hub's own cache every file is one, and only tensors come out of it.
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a malformed pickle raises whatever its opcodes lead to
+        raise CheckpointError(f"{path}: not a file of weights, or truncated ({error})") from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        raise CheckpointError(f"{path}: expected tensors and their names alone")
+    return dict(tensors)
+
+
+def _read_json(path: Path, most_bytes: int) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.stat().st_size > most_bytes:
+        raise CheckpointError(f"{path}: larger than {most_bytes} bytes")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected an object, found {type(values).__name__}")
+    return values

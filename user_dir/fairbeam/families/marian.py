@@ -1,0 +1,31 @@
+"""Marian's Transformers (Junczys-Dowmunt et al., 2018), OPUS-MT's among them, as Hugging Face keeps them."""
+
+from fairbeam.families import bart
+from fairbeam.families.family import Family
+from fairbeam.families.weights import same
+from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
+
+TABLES = (
+    same("source_embedding.positions.table", "model.encoder.embed_positions.weight"),
+    same("target_embedding.positions.table", "model.decoder.embed_positions.weight"),
+)
+
+FAMILY = Family(
+    model_type="marian",
+    stack=StackConfig(
+        norm_placement=NormPlacement.POST,
+        embedding_norm=False,
+        final_norm=False,
+        positions=PositionConfig(kind=PositionKind.SINUSOIDAL_OPEN, offset=0, count_padding=True),
+    ),
+    rows=bart.ROWS,
+    tables=TABLES,
+    defaults={
+        "vocab_size": 58101,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "unk_token_id": 1,
+        "pad_token_id": 58100,
+        "decoder_start_token_id": 58100,
+    },
+)
