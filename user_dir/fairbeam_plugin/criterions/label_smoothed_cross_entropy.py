@@ -21,7 +21,7 @@ class FairbeamLabelSmoothedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
         if not reduce:
             raise NotImplementedError("losses of single tokens are never built here; use stock's criterion for them")
         if getattr(model.decoder.output_projection, "bias", None) is not None:
-            raise NotImplementedError("an output bias is not part of this loss yet; use stock's criterion for this model")
+            raise NotImplementedError("this loss has no output bias yet; use stock's criterion")
         features = model(**sample["net_input"], features_only=True)[0]
         target = sample["target"]
         if self.ignore_prefix_size > 0:
