@@ -37,7 +37,7 @@ def test_module_shapes():
     batch, source, target = table.batch, table.source, table.target
     assert shapes["encoder"] == ((batch, source, 32),)
     assert shapes["decoder.layers.1.cross_attention.key_value"] == ((batch, source, 64),)
-    assert shapes["decoder.layers.1.cross_attention.dropout"] == ((batch, 4, target, source),)
+    assert shapes["decoder.layers.1.cross_attention.dropout"] == ((batch * 4, target, source),)
     assert shapes["head"] == ((batch, target, 61),)
     assert shapes["encoder.layers"] == ()  # a list, not called
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates
+from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates, topk_of_long_rows
 from fairbeam.generation.filters import Special, force_prefix, limit_length, no_repeated_ngrams, require_length
 
 EOS = 2
@@ -40,10 +40,22 @@ def test_top_candidates_are_the_best_of_all(shape, first):
     assert all(len(set(row)) == wanted for row in places.tolist())
 
 
+@given(batch=st.integers(1, 3), length=st.integers(1, 700), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
+def test_topk_of_long_rows_is_topk(batch, length, count, seed):
+    random = np.random.default_rng(seed)
+    rows = random.integers(-40, 0, (batch, length)).astype(np.float32)
+    rows[random.random(rows.shape) < 0.3] = -np.inf
+    count = min(count, length)
+    values, places = topk_of_long_rows(torch.from_numpy(rows), count)
+    np.testing.assert_array_equal(values, -np.sort(-rows, axis=1)[:, :count])
+    np.testing.assert_array_equal(np.take_along_axis(rows, places.numpy(), 1), values)
+    assert all(len(set(row)) == count for row in places.tolist())
+
+
 def test_candidates_are_ordered_by_corrected_scores():
     scores = torch.log_softmax(torch.tensor([[[3.0, 2.9, 2.8, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]]]), dim=2)
     added = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0])
-    found = top_candidates(scores, torch.zeros(1, 1), first=False, correction=lambda tokens: added[tokens])
+    found = top_candidates(scores, torch.zeros(1, 1), first=False, correction=lambda _, tokens: added[tokens])
     assert found.tokens.tolist() == [[1, 0]]
     torch.testing.assert_close(found.totals[0], scores[0, 0, [1, 0]] + added[[1, 0]])
 

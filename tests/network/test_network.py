@@ -8,6 +8,7 @@ import torch
 
 from fairbeam.families.fairseq_transformer import load_network, save_weights
 from fairbeam.network import Network, NetworkConfig, StackConfig
+from fairbeam.network.cache import Folded
 
 PAD, EOS = 1, 2
 SIZES = {"embed_dim": 24, "ffn_embed_dim": 40, "layers": 2, "attention_heads": 3}
@@ -118,15 +119,21 @@ def small_network(seed: int = 0, **config) -> Network:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("packed", [False, True])
-def test_steps_with_reordered_beams_equal_teacher_forcing(packed):
+@pytest.mark.parametrize("case", ["plain", "packed", "packed, memory folded"])
+def test_steps_with_reordered_beams_equal_teacher_forcing(case):
     """Whatever beams descend from whom, a step sees exactly the tokens of its own history."""
     network = small_network()
-    decoder = network.for_inference(torch.float32) if packed else network
+    for parameter in network.parameters():  # biases too
+        parameter.add_(torch.randn(parameter.shape) * 0.1)
+    decoder = network if case == "plain" else network.for_inference(torch.float32)
     source, _ = batch(left_pad=False)
+    if case == "packed, memory folded":  # two sentences of four tokens, one padded, are narrow enough
+        source = source[:2, :4].clone()
+        source[1] = torch.tensor([7, EOS, PAD, PAD])
     sentences, beams = len(source), 3
     generator = torch.Generator().manual_seed(3)
     state = decoder.prefill(source, beams)
+    assert isinstance(state.memory.layers[0], Folded) == (case == "packed, memory folded")
     tokens = torch.full((sentences, beams, 1), EOS)
     rows = torch.arange(sentences)
     for step in range(24):  # beyond the storage first allocated
@@ -162,17 +169,19 @@ def test_rounding_is_what_separates_rough_logits_from_exact_ones(tied):
     source, _ = batch(left_pad=False)
     state = decoder.prefill(source, 3)
     latest = torch.full((len(source), 3), EOS)
-    for step in range(3):
+    for _ in range(3):
         rough = decoder.step(state, latest)
-        tokens = rough.topk(4).indices
+        places = rough.flatten(1).topk(4).indices
+        beams, tokens = places // 37, places % 37
         features = state.latest[0].expand(-1, 3, -1)
-        exact = (features @ weight.T).gather(2, tokens)
-        corrected = rough.gather(2, tokens) + decoder.rounding(state, tokens)
+        exact = (features @ weight.T).flatten(1).gather(1, places)
+        found = rough.flatten(1).gather(1, places)
+        corrected = found + decoder.rounding(state, beams, tokens)
         torch.testing.assert_close(corrected, exact, rtol=1e-5, atol=1e-5)
-        assert not torch.allclose(rough.gather(2, tokens), exact, rtol=1e-5, atol=1e-5)
-        latest = tokens[:, :, step]
+        assert not torch.allclose(found, exact, rtol=1e-5, atol=1e-5)
+        latest = tokens[:, :3]
         state.reorder(torch.tensor([[2, 0, 1]]).expand(len(source), -1))
-    assert network.for_inference(torch.float32).rounding(state, tokens) is None
+    assert network.for_inference(torch.float32).rounding(state, beams, tokens) is None
 
 
 @torch.no_grad()

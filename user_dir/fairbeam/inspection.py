@@ -307,7 +307,8 @@ def estimate_decoding(
     state = ready.prefill(_tokens(network, 1, length), beam)
     for tokens in _tokens(network, length, beam):
         ready.step(state, tokens[None])
-    memory = [tensor for pair in state.memory.key_values for tensor in pair]
+    remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
+    memory = [tensor for layer in remembered.layers for tensor in layer]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
-from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, default_workers, shared_workers
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis
 from fairbeam.network import Network, Precision, pad_batch, tune_memory
 from fairbeam.text import Tokenizer, find_model
 
@@ -81,7 +80,7 @@ class Translator:
             models: at least one.
             precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
-            workers: decoding threads; by default one for each core.
+            workers: decoding processes; by default one for each core.
 
         Raises:
             ConfigError: an unknown precision or device, no workers, or dictionaries that differ.
@@ -105,8 +104,7 @@ class Translator:
         self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
         self.source, self.target = first.source, first.target
         self.generation = first.generation
-        self._workers = shared_workers(workers or default_workers(self.device))
-        self._search = lru_cache(maxsize=8)(lambda options: BeamSearch(self.networks, options))
+        self._decoder = Decoder(self.networks, self.device, workers=workers)
 
     @property
     def max_source_tokens(self) -> int:
@@ -137,16 +135,15 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
-        search = self._search(dataclasses.replace(self.generation, **options))
-        return self._stream(sentences, search, limits or DecodingLimits())
+        return self._stream(sentences, dataclasses.replace(self.generation, **options), limits or DecodingLimits())
 
     def _stream(
-        self, sentences: Iterable[str], search: BeamSearch, limits: DecodingLimits
+        self, sentences: Iterable[str], options: GenerationOptions, limits: DecodingLimits
     ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
-            yield from self._translate_window(window, number, search, limits)
+            yield from self._translate_window(window, number, options, limits)
             number += len(window)
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
@@ -177,7 +174,7 @@ class Translator:
         )  # fmt: skip
 
     def _translate_window(
-        self, sentences: list[str], number: int, search: BeamSearch, limits: DecodingLimits
+        self, sentences: list[str], number: int, options: GenerationOptions, limits: DecodingLimits
     ) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
         rows = self.source.encode_batch(sentences)
@@ -186,14 +183,12 @@ class Translator:
         filled = np.flatnonzero(lengths > 1)  # more than </s>
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-
-        def decode(batch: np.ndarray) -> list[list[Hypothesis]]:
-            return search(pad_batch([rows[row] for row in batch], self.source.dictionary.pad).to(self.device))
-
-        nbest = search.options.nbest
+        pad, nbest = self.source.dictionary.pad, options.nbest
+        sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
+        decoded = self._decoder.decode(Batch(source, options) for source in sources)
         empty = Translation("", 0.0, (), ())
         results = [[empty] * nbest for _ in rows]
-        for batch, found in zip(batches, self._workers.map(decode, batches), strict=True):
+        for batch, found in zip(batches, decoded, strict=True):
             for row, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:
                     raise CheckpointError(
@@ -253,7 +248,7 @@ def load(
     Args:
         models: bundles, or fairseq checkpoints (``.pt``) of a ``transformer`` or ``fairbeam_transformer``.
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
-        device: as torch names it. workers: decoding threads, by default one for each core.
+        device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
 
     Raises:

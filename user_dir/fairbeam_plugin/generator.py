@@ -10,7 +10,7 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from torch import Tensor
 
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
-from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, Special, default_workers, shared_workers
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
 from fairbeam.network import Network, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
@@ -92,8 +92,8 @@ class FairbeamGenerator:
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
         special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
-        self.search = BeamSearch(networks, options, special)
-        self.workers = shared_workers(default_workers(device))
+        self.options = options
+        self.decoder = Decoder(networks, device, special)
 
     def generate(
         self,
@@ -104,19 +104,17 @@ class FairbeamGenerator:
         bos_token: Optional[int] = None,
     ) -> List[List[Dict[str, Tensor]]]:
         """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
-        source = sample["net_input"]["src_tokens"]
+        source = sample["net_input"]["src_tokens"].numpy(force=True)
+        prefix = None if prefix_tokens is None else prefix_tokens.numpy(force=True)
         # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
-        parts = min(self.workers.count, max(1, len(source) // 2))
-        rows = [torch.arange(part, len(source), parts) for part in range(parts)]
-
-        def decode(part: Tensor) -> List[List[Hypothesis]]:
-            prefix = None if prefix_tokens is None else prefix_tokens[part]
-            return self.search(source[part], prefix=prefix, start=bos_token)
-
+        count = min(self.decoder.workers, max(1, len(source) // 2))
+        parts = [slice(part, None, count) for part in range(count)]
+        batches = [
+            Batch(source[part], self.options, None if prefix is None else prefix[part], bos_token) for part in parts
+        ]
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
-        for part, found in zip(rows, self.workers.map(decode, rows), strict=True):
-            for row, hypotheses in zip(part.tolist(), found, strict=True):
-                results[row] = [_as_fairseq(hypothesis) for hypothesis in hypotheses]
+        for part, found in zip(parts, self.decoder.decode(batches), strict=True):
+            results[part] = [[_as_fairseq(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
         return results
 
 

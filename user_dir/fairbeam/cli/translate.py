@@ -38,7 +38,9 @@ def command(
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
-    workers: Annotated[int | None, typer.Option(help="Decoding threads. [default: cores]", show_default=False)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Decoding processes. [default: cores]", show_default=False)
+    ] = None,
     scores: Annotated[bool, typer.Option(help="Put the score and a tab before each translation.")] = False,
     too_long: Annotated[TooLong, typer.Option(help="Sentences longer than the model reads.")] = TooLong.ERROR,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,

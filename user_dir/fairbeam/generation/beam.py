@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SPARE = 4
+_BLOCK = 64
 
 
 @dataclass
@@ -82,8 +82,9 @@ class Candidates:
     tokens: Tensor
 
 
-Correction = Callable[[Tensor], Tensor | None]
-"""Given tokens (batch, K, count), what to add to their log probabilities, (batch, K, count), or None for nothing."""
+Correction = Callable[[Tensor, Tensor], Tensor | None]
+"""Given beams and tokens, both (batch, count), what to add to the log probabilities of those tokens after those beams,
+(batch, count), or None for nothing."""
 
 
 def top_candidates(
@@ -95,22 +96,47 @@ def top_candidates(
         log_probabilities: (batch, K, vocabulary) of the next token.
         totals: (batch, K) of the hypotheses so far.
         first: at the first step all beams are equal, and only one of them counts.
-        correction: applied to a few more than the ``2 K`` best of each beam, for an order that rounding has changed.
+        correction: applied to twice the ``2 K`` best of each sentence, for an order that rounding has changed.
     """
     beam, vocabulary = log_probabilities.shape[1:]
     if first:
         log_probabilities, totals = log_probabilities[:, :1], totals[:, :1]
-    width = min(2 * beam + (_SPARE if correction else 0), vocabulary)
-    best, tokens = log_probabilities.topk(width, dim=2)
-    if correction and (added := correction(tokens)) is not None:
-        best = best + added
-    continued = (best + totals.unsqueeze(2)).flatten(1)
-    scores, places = continued.topk(min(2 * beam, continued.size(1)), dim=1)
-    parents, tokens = places.div(width, rounding_mode="floor"), tokens.flatten(1).gather(1, places)
-    if missing := 2 * beam - scores.size(1):  # the beam is wider than the vocabulary
+    continued = (log_probabilities + totals.unsqueeze(2)).flatten(1)
+    scores, places = topk_of_long_rows(continued, min((4 if correction else 2) * beam, continued.size(1)))
+    parents = places.div(vocabulary, rounding_mode="floor")
+    tokens = places - parents * vocabulary
+    if correction and (added := correction(parents, tokens)) is not None:
+        scores, order = (scores + added).sort(1, descending=True)
+        parents, tokens = parents.gather(1, order), tokens.gather(1, order)
+    if missing := max(0, 2 * beam - scores.size(1)):  # the beam is wider than the vocabulary
         scores = F.pad(scores, (0, missing), value=float("-inf"))
         parents, tokens = F.pad(parents, (0, missing)), F.pad(tokens, (0, missing))
-    return Candidates(scores, parents, tokens)
+    return Candidates(scores[:, : 2 * beam], parents[:, : 2 * beam], tokens[:, : 2 * beam])
+
+
+def topk_of_long_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest numbers of each row, highest first, and their places, as ``Tensor.topk`` gives them.
+
+    They lie in the ``count`` blocks with the highest maxima, so that ``topk``, which is slow, sees a small share.
+
+    Args:
+        rows: (batch, length), ``count`` at most ``length``.
+
+    Returns:
+        Values and places, each (batch, count).
+    """
+    blocks = rows.size(1) // _BLOCK
+    if blocks <= count:
+        values, places = rows.topk(count, dim=1)
+        return values, places
+    whole = blocks * _BLOCK
+    highest = rows[:, :whole].unflatten(1, (blocks, _BLOCK)).amax(2)
+    starts = highest.topk(count, dim=1, sorted=False).indices.unsqueeze(2) * _BLOCK
+    within = (starts + torch.arange(_BLOCK, device=rows.device)).flatten(1)
+    rest = torch.arange(whole, rows.size(1), device=rows.device).expand(len(rows), -1)
+    places = torch.cat([within, rest], dim=1)
+    values, chosen = rows.gather(1, places).topk(count, dim=1)
+    return values, places.gather(1, chosen)
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:

@@ -30,10 +30,10 @@ class Model(Protocol):
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
 
-    def correction(self, state: Any, tokens: Tensor, temperature: float) -> Tensor | None:
-        """What to add to the log probabilities of a few tokens, (batch, beams, count), of the step just made.
+    def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+        """What to add to the log probabilities that the step just made gave a few tokens of a few beams.
 
-        None where there is nothing to correct.
+        Both are (batch, count), as is the result; None where there is nothing to correct.
         """
 
     @property
@@ -60,8 +60,8 @@ class SingleModel:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
-    def correction(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor | None:
-        rounding = self.network.rounding(state, tokens)
+    def correction(self, state: DecoderState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+        rounding = self.network.rounding(state, beams, tokens)
         return rounding if rounding is None or temperature == 1.0 else rounding / temperature
 
 
@@ -96,7 +96,7 @@ class Ensemble:
         each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))
 
-    def correction(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor | None:
+    def correction(self, state: EnsembleState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         """None: averaging probabilities evens rounding out."""
         return None
 

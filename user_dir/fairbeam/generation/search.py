@@ -66,8 +66,8 @@ class BeamSearch:
         finished = Finished(len(source), self.options)
         alive = torch.arange(len(source), device=source.device)
 
-        def correction(tokens: Tensor) -> Tensor | None:
-            return self.model.correction(state, tokens, self.options.temperature)
+        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
+            return self.model.correction(state, parents, tokens, self.options.temperature)
 
         while True:
             scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)

@@ -1,66 +1,117 @@
 """Several searches at once: one worker a core with one thread each.
 
-Matrix products at a decoding step are too small to share between cores, so two workers that decode half a
-batch each beat one worker with two threads. Workers are threads of this process: torch releases the
-interpreter in its kernels, and the weights are shared.
+Matrix products at a decoding step are too small to share between cores, so two workers that decode half a batch each
+beat one worker with two threads. Workers are processes: threads of one process take turns at Python's lock several
+hundred times a step. They are forked, so that they share the weights and start in milliseconds.
 """
 
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from itertools import islice
-from typing import TypeVar
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain, islice
+from multiprocessing.connection import wait
+from typing import Any, Generic, TypeVar
 
 import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_function: Callable[[Any], Any] | None = None
+"""What a worker process does with a job; set where it begins."""
+
 
 def default_workers(device: torch.device) -> int:
     """One worker for each thread torch would use; one in all on an accelerator."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    return torch.get_num_threads() if device.type == "cpu" and _can_fork() else 1
 
 
-@cache
-def shared_workers(count: int) -> "Workers":
-    """The process's own pool of ``count`` threads: a generator is built anew at every validation, threads are not."""
-    return Workers(count)
+class Workers(Generic[Job, Result]):
+    """Does the same with many jobs, in processes that are copies of this one."""
 
+    def __init__(self, function: Callable[[Job], Result], count: int) -> None:
+        """Nothing is started yet.
 
-class Workers:
-    """A pool of decoding threads."""
+        Args:
+            function: what is done with a job. Whatever it refers to must not change after the first ``map``.
+            count: processes; one means this process, with all of torch's threads.
+        """
+        self.count = count if _can_fork() else 1
+        self._function = function
+        self._pool: ProcessPoolExecutor | None = None
 
-    def __init__(self, count: int) -> None:
-        """With one worker, work is done in the calling thread with all of torch's threads."""
-        self.count = count
-        self._pool: ThreadPoolExecutor | None = None
-        if count > 1:
-            self._pool = ThreadPoolExecutor(count, "decode")
+    def map(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Results in the order of the jobs; only a few jobs are read ahead of the results.
 
-    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """Results in the order of the jobs; only a few jobs are read ahead of the results."""
-        if self._pool is None:
-            yield from map(function, jobs)
+        Both travel between processes, arrays by value; a tensor would take a file descriptor.
+
+        Raises:
+            BrokenProcessPool: a worker was killed, most likely for want of memory.
+        """
+        waiting = iter(jobs)
+        if self.count == 1:
+            yield from map(self._function, waiting)
             return
-        pool, waiting = self._pool, iter(jobs)
-
-        def submit(most: int) -> list[Future[Result]]:
-            return [pool.submit(_alone, function, job) for job in islice(waiting, most)]
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)  # MKL's count is the process's; OpenMP's is each thread's own
+        first = list(islice(waiting, 2))
+        if len(first) < 2:  # not worth the way there and back
+            yield from [_alone(self._function, job) for job in first]
+            return
+        waiting = chain(first, waiting)
+        pending = self._submit(waiting, 2 * self.count)
         try:
-            pending = submit(2 * self.count)
             while pending:
                 yield pending.pop(0).result()
-                pending += submit(1)
+                pending += self._submit(waiting, 1)
         finally:
-            torch.set_num_threads(before)
+            for future in pending:
+                future.cancel()
+
+    def _submit(self, jobs: Iterator[Job], most: int) -> list[Future[Result]]:
+        if self._pool is None:
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(self.count, context, _begin, (self._function,))
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forks beside threads; the children use nothing that another thread may hold.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            return [self._pool.submit(_work, job) for job in islice(jobs, most)]
+
+
+def _can_fork() -> bool:
+    return sys.platform == "linux"  # where it is there elsewhere, system libraries do not survive it
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    """Make a worker of a new process."""
+    global _function  # noqa: PLW0603: a process begins once
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(job: Any) -> Any:
+    assert _function is not None
+    return _function(job)
 
 
 def _alone(function: Callable[[Job], Result], job: Job) -> Result:
-    """Do a job with one thread."""
-    if torch.get_num_threads() != 1:  # a thread starts with torch's count of the moment of its first use
-        torch.set_num_threads(1)
-    return function(job)
+    """Do a job in this process with one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(job)
+    finally:
+        torch.set_num_threads(before)

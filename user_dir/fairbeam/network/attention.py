@@ -6,55 +6,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.cache import KeyValues
+from fairbeam.network.cache import Folded, KeyValues, Projected
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.linear import Linear
 
 
-def split_heads(x: Tensor, heads: int, dtype: torch.dtype, parts: int = 1) -> Tensor:
-    """(batch, length, parts * heads * head_dim) to (parts, batch, heads, length, head_dim), contiguous in ``dtype``."""
-    apart = x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
-    return torch.empty(apart.shape, dtype=dtype, device=x.device).copy_(apart)  # layout and dtype in one pass
+def heads_apart(x: Tensor, heads: int, parts: int = 1) -> Tensor:
+    """(batch, length, parts * heads * head_dim) seen as (parts, batch, heads, length, head_dim)."""
+    return x.view(*x.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4)
 
 
-def merge_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(batch, heads, length, head_dim) to (batch, length, heads * head_dim) in ``dtype``."""
-    together = x.transpose(1, 2)
+def packed(apart: Tensor, dtype: torch.dtype) -> Tensor:
+    """(parts, batch, heads, length, head_dim) laid out as (parts, batch * heads, length, head_dim) in ``dtype``."""
+    layout = torch.empty(apart.shape, dtype=dtype, device=apart.device)
+    return layout.copy_(apart).flatten(1, 2)  # layout and dtype in one pass
+
+
+def heads_together(x: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
+    """(batch * heads, length, head_dim) to (batch, length, heads * head_dim) in ``dtype``."""
+    together = x.view(-1, heads, *x.shape[1:]).transpose(1, 2)
     return torch.empty(together.shape, dtype=dtype, device=x.device).copy_(together).flatten(2)
 
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, scale: float, dropout: Dropout
 ) -> Tensor:
-    """Weighted means of ``values``.
+    """Weighted means of ``values``; ``rows`` are the heads of all sentences.
 
     Args:
-        query: (batch, heads, queries, head_dim).
-        keys: (batch, heads, keys, head_dim); ``values`` alike.
-        mask: added to the scores: (batch, heads, queries or 1, keys), or (queries, keys) for all alike.
+        query: (rows, queries, head_dim).
+        keys: (rows, keys, head_dim); ``values`` alike.
+        mask: added to the scores: (rows, queries or 1, keys), or (queries, keys) for all alike.
         scale: multiplies the scores; ``head_dim ** -0.5`` in most models.
 
     Returns:
-        (batch, heads, queries, head_dim)
+        (rows, queries, head_dim)
     """
     if query.is_cuda:
-        return F.scaled_dot_product_attention(
-            query, keys, values, mask, dropout_p=dropout.p if dropout.training else 0.0, scale=scale
-        )
+        p = dropout.p if dropout.training else 0.0
+        return F.scaled_dot_product_attention(query, keys, values, mask, dropout_p=p, scale=scale)
     # On a CPU the fused kernel loses to three plain ones, in training by a factor of two:
     # docs/performance.md.
-    weights = dropout(attention_weights(query, keys, mask, scale=scale))
-    return torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, query.shape[:2])
+    return torch.bmm(dropout(attention_weights(query, keys, mask, scale=scale)), values)
 
 
 def attention_weights(query: Tensor, keys: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
-    """Softmax of the scaled scores, (batch, heads, queries, keys); arguments as for ``attend``."""
-    rows, columns = query.flatten(0, 1), keys.flatten(0, 1).mT
+    """Softmax of the scaled scores, (rows, queries, keys); arguments as for ``attend``."""
     if mask is None:
-        scores = torch.baddbmm(query.new_empty(()), rows, columns, beta=0.0, alpha=scale)
+        scores = torch.baddbmm(query.new_empty(()), query, keys.mT, beta=0.0, alpha=scale)
     else:
-        scores = torch.baddbmm(mask.flatten(0, 1) if mask.dim() == 4 else mask, rows, columns, alpha=scale)
-    return F.softmax(scores, dim=-1).unflatten(0, query.shape[:2])
+        scores = torch.baddbmm(mask, query, keys.mT, alpha=scale)
+    return F.softmax(scores, dim=-1)
 
 
 class SelfAttention(nn.Module):
@@ -72,10 +74,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None) -> Tensor:
         """(batch, queries, dim) to the same; ``mask`` as in ``attend``."""
-        parts = split_heads(self.qkv(x), self.heads, self.attention_dtype, parts=3)
-        keys, values = parts[1:] if cache is None else cache.append(parts[1:])
-        context = attend(parts[0], keys, values, mask, scale=self.scale, dropout=self.dropout)
-        return self.output(merge_heads(context, self.output.compute_dtype))
+        apart = heads_apart(self.qkv(x), self.heads, parts=3)
+        if cache is None:
+            query, keys, values = packed(apart, self.attention_dtype)
+        else:
+            query = packed(apart[:1], self.attention_dtype)[0]
+            keys, values = cache.append(apart[1:])
+        context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
+        return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
 
 class CrossAttention(nn.Module):
@@ -90,20 +96,60 @@ class CrossAttention(nn.Module):
         self.output = Linear(dim, dim)
         self.dropout = dropout
         self.attention_dtype = torch.float32
+        self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
-    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of (batch, source, memory_dim): (batch, heads, source, head_dim) each."""
-        keys, values = split_heads(self.key_value(memory), self.heads, self.attention_dtype, parts=2)
-        return keys, values
+    def project(self, memory: Tensor) -> Projected:
+        """Keys and values of (batch, source, memory_dim)."""
+        return Projected(*packed(heads_apart(self.key_value(memory), self.heads, parts=2), self.attention_dtype))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, queries, dim) to the same."""
-        context = attend(self._queries(x), keys, values, mask, scale=self.scale, dropout=self.dropout)
-        return self.output(merge_heads(context, self.output.compute_dtype))
+    @torch.no_grad()
+    def keep_exact_(self) -> None:
+        """Keep the float32 weights that ``fold`` needs, before they are packed."""
+        dim = self.query.outputs
+        query_bias, output_bias = (
+            linear.weight.new_zeros(dim) if linear.bias is None else linear.bias.detach()
+            for linear in (self.query, self.output)
+        )
+        self._exact = (
+            self.query.weight.detach().view(self.heads, -1, dim) * self.scale,
+            query_bias.view(self.heads, -1, 1) * self.scale,
+            self.output.weight.detach().view(dim, self.heads, -1).permute(1, 2, 0),
+            output_bias,
+        )
+
+    @property
+    def foldable(self) -> bool:
+        """Whether ``fold`` has its weights."""
+        return self._exact is not None
+
+    def fold(self, memory: Projected, mask: Tensor | None) -> Folded:
+        """Multiply the projections of queries and outputs into keys and values.
+
+        Where a batch's ``heads * source`` is no wider than the model, attention then costs two small products where
+        it cost four, which is what counts for one sentence: a product of few rows is all overhead.
+        """
+        assert self._exact is not None
+        query, query_bias, output, _ = self._exact
+        keys, values = (rows.unflatten(0, (-1, self.heads)) for rows in memory)  # (batch, heads, source, head_dim)
+        bias = (keys @ query_bias).view(len(keys), 1, -1)
+        if mask is not None:
+            bias = bias + mask.view_as(bias)
+        return Folded((keys @ query).flatten(1, 2).mT.contiguous(), bias, (values @ output).flatten(1, 2))
+
+    def forward(self, x: Tensor, memory: Projected | Folded, mask: Tensor | None) -> Tensor:
+        """(batch, queries, dim) to the same; a folded memory brings its own mask."""
+        if isinstance(memory, Folded):
+            assert self._exact is not None
+            scores = torch.baddbmm(memory.bias, x, memory.keys)
+            weights = scores.view(*x.shape[:2], self.heads, -1).softmax(-1).view_as(scores)
+            return torch.baddbmm(self._exact[-1], weights, memory.values)
+        context = attend(self._queries(x), *memory, mask, scale=self.scale, dropout=self.dropout)
+        return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
         """Attention probabilities averaged over heads, (batch, queries, source)."""
-        return attention_weights(self._queries(x), keys, mask, scale=self.scale).mean(1)
+        weights = attention_weights(self._queries(x), keys, mask, scale=self.scale)
+        return weights.unflatten(0, (-1, self.heads)).mean(1)
 
     def _queries(self, x: Tensor) -> Tensor:
-        return split_heads(self.query(x), self.heads, self.attention_dtype)[0]
+        return packed(heads_apart(self.query(x), self.heads), self.attention_dtype)[0]

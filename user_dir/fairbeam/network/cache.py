@@ -6,15 +6,22 @@ history is the set of slots its mask leaves open, so choosing new beams reorders
 or a value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
 def per_head(mask: Tensor, heads: int) -> Tensor:
-    """(batch, 1, queries, keys) written out for every head, which all layers share."""
-    return mask.expand(-1, heads, -1, -1).contiguous()
+    """(batch, queries, keys) written out for every head, (batch * heads, queries, keys), which all layers share."""
+    return mask.repeat_interleave(heads, dim=0)
+
+
+def of_sentences(rows: Tensor, sentences: Tensor, batch: int) -> Tensor:
+    """The rows of some sentences of ``batch``, where each sentence has as many: (batch * n, …) to (kept * n, …)."""
+    return rows.unflatten(0, (batch, -1)).index_select(0, sentences).flatten(0, 1)
 
 
 @dataclass
@@ -31,12 +38,12 @@ class KeyValues:
         return cls(like.new_empty(2, batch, heads, capacity, head_dim))
 
     def append(self, added: Tensor) -> Tensor:
-        """Add (2, batch, heads, new, head_dim) and return all filled slots, (2, batch, heads, length, head_dim)."""
+        """Add (2, batch, heads, new, head_dim) and return all filled slots, (2, batch * heads, length, head_dim)."""
         start, self.length = self.length, self.length + added.size(3)
         if self.length > self.storage.size(3):
             self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
         self.storage[:, :, :, start : self.length] = added
-        return self.storage[:, :, :, : self.length]
+        return self.storage[:, :, :, : self.length].flatten(1, 2)
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
@@ -47,21 +54,41 @@ class KeyValues:
         self.storage[:, :, :, : filled.size(3)] = filled
 
 
+class Projected(NamedTuple):
+    """The encoded source as the cross-attention of one layer reads it; each (batch * heads, source, head_dim)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Folded(NamedTuple):
+    """The same with the projections of queries and outputs multiplied in, for queries of the residual stream."""
+
+    keys: Tensor
+    """(batch, dim, heads * source), scaled."""
+    bias: Tensor
+    """(batch, 1, heads * source): the share of the queries' bias, and the mask."""
+    values: Tensor
+    """(batch, heads * source, dim)."""
+
+
 @dataclass
 class Memory:
     """The encoded source as the decoder's cross-attention reads it: projected once, never copied per beam."""
 
-    key_values: list[tuple[Tensor, Tensor]]
-    """Per decoder layer: keys and values, (batch, heads, source, head_dim)."""
+    batch: int
+    layers: Sequence[Projected | Folded]
+    """One for each decoder layer."""
     mask: Tensor | None
-    """(batch, heads, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
+    """(batch * heads, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
-        self.key_values = [
-            (keys.index_select(0, sentences), values.index_select(0, sentences)) for keys, values in self.key_values
+        self.layers = [
+            type(layer)(*(of_sentences(rows, sentences, self.batch) for rows in layer)) for layer in self.layers
         ]
-        self.mask = None if self.mask is None else self.mask.index_select(0, sentences)
+        self.mask = None if self.mask is None else of_sentences(self.mask, sentences, self.batch)
+        self.batch = len(sentences)
 
 
 class DecoderState:
@@ -81,15 +108,15 @@ class DecoderState:
         self._own_slot = closed.fill_diagonal_(0.0)
 
     def advance(self) -> Tensor:
-        """Open the slots of the next step and return the mask over all slots, (batch, heads, beams or 1, slots)."""
+        """Open the slots of the next step and return the mask over all slots, (batch * heads, beams or 1, slots)."""
         heads = self.layers[0].storage.size(2)
         self.steps += 1
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
-            return per_head(self._history[:, None, :1], heads)
+            return per_head(self._history[:, :1], heads)
         own = self._own_slot.expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
-        return per_head(self._history.unsqueeze(1), heads)
+        return per_head(self._history, heads)
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""

@@ -67,29 +67,40 @@ class Network(nn.Module):
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """Token ids (batch, source) to hidden states (batch, source, dim) and their padding mask.
 
-        The mask is (batch, decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
+        The mask is (batch * decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
         """
         real = source.ne(self.config.pad)
         numbers = number_positions(real, self.config.encoder.positions)
         x = self.source_embedding(source, numbers)
         if bool(real.all()):
             return self.encoder(x, None), None
-        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None, None]
+        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
         states = self.encoder(x, per_head(closed, self.config.encoder.heads))
         return states, per_head(closed, self.config.decoder.heads)
 
-    def remember(self, states: Tensor, mask: Tensor | None) -> Memory:
-        """Project encoder states to every decoder layer's cross-attention keys and values."""
-        return Memory([layer.cross_attention.project(states) for layer in self._decoder_layers()], mask)
+    def remember(self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False) -> Memory:
+        """Project encoder states to every decoder layer's cross-attention keys and values.
+
+        Args:
+            states, mask: what ``encode`` returns.
+            may_fold: fold them where that makes the smaller matrices: for one sentence or a few, on a CPU.
+        """
+        attentions = [layer.cross_attention for layer in self._decoder_layers()]
+        projected = [attention.project(states) for attention in attentions]
+        narrow = len(states) * states.size(1) * self.config.decoder.heads <= self.config.decoder.dim
+        if may_fold and narrow and all(attention.foldable for attention in attentions):
+            folded = [attention.fold(layer, mask) for attention, layer in zip(attentions, projected, strict=True)]
+            return Memory(len(states), folded, None)
+        return Memory(len(states), projected, mask)
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence."""
         states, mask = self.encode(source)
-        memory = self.remember(states, mask)
-        keys = memory.key_values[0][0]
-        heads, head_dim = keys.size(1), keys.size(3)
-        caches = [KeyValues.empty(len(source), heads, head_dim, keys, 16 * beams) for _ in self.decoder.layers]
-        return DecoderState(memory, caches, len(source), beams, keys)
+        memory = self.remember(states, mask, may_fold=True)
+        heads, like = self.config.decoder.heads, memory.layers[0].keys
+        head_dim = self.config.decoder.dim // heads
+        caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self.decoder.layers]
+        return DecoderState(memory, caches, len(source), beams, like)
 
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.
@@ -109,25 +120,27 @@ class Network(nn.Module):
             state.latest = features, logits
         return logits.expand(-1, state.beams, -1)
 
-    def rounding(self, state: DecoderState, tokens: Tensor) -> Tensor | None:
-        """What rounding took from the logits of the step just made, for a few tokens of each beam.
+    def rounding(self, state: DecoderState, beams: Tensor, tokens: Tensor) -> Tensor | None:
+        """What rounding took from the logits of the step just made, for a few tokens of a few beams.
 
         A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
 
         Args:
             state: what ``step`` left.
-            tokens: (batch, beams, count) ids; beams may be fewer than the state's, the first ones then.
+            beams: (batch, count) numbers of beams.
+            tokens: (batch, count) ids.
 
         Returns:
-            Float32 (batch, beams, count) to be added to the logits; None where they are float32 already.
+            Float32 (batch, count) to be added to the logits; None where they are float32 already.
         """
         if state.latest is None or self._exact_head is None:
             return None
-        features, logits = (tensor.expand(-1, state.beams, -1)[:, : tokens.size(1)] for tensor in state.latest)
-        exact = (F.embedding(tokens, self._exact_head) * features.unsqueeze(2)).sum(-1)
+        features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest)
+        sentences = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        exact = (F.embedding(tokens, self._exact_head) * features[sentences, beams]).sum(-1)
         if self._exact_bias is not None:
             exact = exact + self._exact_bias[tokens]
-        return exact - logits.gather(2, tokens)
+        return exact - logits[sentences, beams, tokens]
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -143,9 +156,9 @@ class Network(nn.Module):
         memory = self.remember(*self.encode(source))
         x, mask = self._embed_forced(target)
         *below, last = self._decoder_layers()
-        for layer, key_values in zip(below, memory.key_values, strict=False):
+        for layer, key_values in zip(below, memory.layers, strict=False):
             x = layer(x, mask, None, key_values, memory.mask)
-        return last.alignment(x, mask, None, memory.key_values[-1][0], memory.mask)
+        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask)
 
     def for_inference(self, dtype: torch.dtype) -> "Network":
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
@@ -153,8 +166,11 @@ class Network(nn.Module):
         # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
         network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
         exact = self.head.weight.detach()
-        for layer in network._linear_layers():
-            layer.pack_(dtype)
+        if self._on_cpu():
+            for layer in network._decoder_layers():
+                layer.cross_attention.keep_exact_()
+        for linear in network._linear_layers():
+            linear.pack_(dtype)
         if dtype != torch.float32:
             tied = self.head.weight is self.target_embedding.weight
             network._exact_head = network.target_embedding.weight if tied else exact

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.attention import CrossAttention, SelfAttention
-from fairbeam.network.cache import KeyValues, Memory
+from fairbeam.network.cache import Folded, KeyValues, Memory, Projected
 from fairbeam.network.config import DropoutConfig, NormPlacement, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -76,14 +76,14 @@ class Layer(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         cache: KeyValues | None = None,
-        memory: tuple[Tensor, Tensor] | None = None,
+        memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
         x = self.attend_to_self(x, mask, cache)
         if memory is not None:
             around = self.cross_attention_residual
-            x = around.leave(x, self.cross_attention(around.enter(x), *memory, memory_mask))
+            x = around.leave(x, self.cross_attention(around.enter(x), memory, memory_mask))
         around = self.feed_forward_residual
         return around.leave(x, self.outer(self.activation_dropout(self.inner(around.enter(x)))))
 
@@ -153,7 +153,7 @@ class Stack(nn.Module):
                 x,
                 mask,
                 caches[number] if caches else None,
-                memory.key_values[number] if memory else None,
+                memory.layers[number] if memory else None,
                 memory.mask if memory else None,
             )
         return x if self.final_norm is None else self.final_norm(x)

@@ -1,0 +1,77 @@
+"""Batches in, hypotheses out, on all cores."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from fairbeam.generation.filters import Special
+from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.generation.workers import Workers, default_workers
+from fairbeam.network import Network
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences decoded together."""
+
+    source: np.ndarray
+    """(batch, length) ids, each ended by ``</s>``, padded on either side."""
+    options: GenerationOptions
+    prefix: np.ndarray | None = None
+    """(batch, prefix) ids the outputs must begin with, padded on the right."""
+    start: int | None = None
+    """The symbol decoding begins with; the network's own if not given."""
+
+
+Arrays = tuple[np.ndarray, float, np.ndarray]
+"""A hypothesis as it travels between processes."""
+
+
+class Decoder:
+    """Beam search with networks that are done changing."""
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        device: torch.device,
+        special: Special | None = None,
+        workers: int | None = None,
+    ) -> None:
+        """Several networks are an ensemble.
+
+        Args:
+            networks: made by ``for_inference``, on ``device``.
+            workers: decoding processes; by default one for each core, and one in all on an accelerator.
+        """
+        search = lru_cache(maxsize=8)(lambda options: BeamSearch(networks, options, special))
+
+        def decode(batch: Batch) -> list[list[Arrays]]:
+            source = torch.from_numpy(batch.source).to(device)
+            prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
+            found = search(batch.options)(source, prefix=prefix, start=batch.start)
+            return [[_as_arrays(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+
+        self._workers = Workers(decode, workers or default_workers(device))
+
+    @property
+    def workers(self) -> int:
+        """Batches that are decoded at a time."""
+        return self._workers.count
+
+    def decode(self, batches: Iterable[Batch]) -> Iterator[list[list[Hypothesis]]]:
+        """For each batch, in order, the finished hypotheses of each sentence, best first; tensors are on the CPU."""
+        for found in self._workers.map(batches):
+            yield [[_as_hypothesis(arrays) for arrays in hypotheses] for hypotheses in found]
+
+
+def _as_arrays(hypothesis: Hypothesis) -> Arrays:
+    return hypothesis.tokens.numpy(force=True), hypothesis.score, hypothesis.positional_scores.numpy(force=True)
+
+
+def _as_hypothesis(arrays: Arrays) -> Hypothesis:
+    tokens, score, positional_scores = arrays
+    return Hypothesis(torch.from_numpy(tokens), score, torch.from_numpy(positional_scores))
