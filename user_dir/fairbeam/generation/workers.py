@@ -87,7 +87,7 @@ def _can_fork() -> bool:
 
 def _begin(function: Callable[[Any], Any]) -> None:
     """Make a worker of a new process."""
-    global _function  # noqa: PLW0603: a process begins once
+    global _function  # noqa: PLW0603 - a process begins once
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
