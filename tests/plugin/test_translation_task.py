@@ -180,7 +180,6 @@ def test_subwords_are_drawn_anew_every_epoch(run, corpus, tmp_path):
     ("options", "notice"),
     [
         (("--print-alignment", "hard"), "--print-alignment"),
-        (("--print-step",), "--print-step"),
     ],
 )
 def test_what_we_lack_runs_on_stock_with_a_notice(run, corpus, trained, options, notice):
