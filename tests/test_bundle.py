@@ -26,7 +26,7 @@ def small_bundle(*, source_words: int = 20, target_words: int = 20, **config) ->
     source, target = tokenizer("x", source_words), tokenizer("y", target_words)
     sizes = {"source_vocabulary": len(source.dictionary), "target_vocabulary": len(target.dictionary)}
     network = Network(NetworkConfig(**sizes, encoder=stack, decoder=stack, **config)).eval()
-    options = GenerationOptions(beam=3, lenpen=0.7)
+    options = GenerationOptions(beam=3, lenpen=0.7, banned_phrases=((5, 6), (9,)))
     card = "BLEU 12.3 (sig)\n\n```\nhow it was trained\n```\n\nLicence: MIT"
     return Bundle(network=network, source=source, target=target, generation=options, card=card)
 

@@ -114,6 +114,14 @@ def test_samples_repeat_with_the_seed_and_alternatives_differ(call):
     assert len({line.split(" ")[0] for line in diverse[:4]}) == 4
 
 
+def test_banned_phrases_are_never_said(call, expected, tmp_path):
+    said = max((word for text in expected for word in text.split()), key=len)
+    (tmp_path / "banned").write_text(f"{said}\n")
+    out = call(banned_phrases=tmp_path / "banned").read_text()
+    assert said not in out.split()
+    assert out != lines(expected)
+
+
 def test_nbest_and_scores(call, made):
     out = call(nbest=2, scores=True, beam=4).read_text().splitlines()
     assert len(out) == 2 * len(SENTENCES)

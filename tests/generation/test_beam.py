@@ -1,12 +1,21 @@
 """Each block of the beam step against plain NumPy, over shapes, ties and impossible tokens."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_long_rows
-from fairbeam.generation.filters import Special, force_prefix, limit_length, no_repeated_ngrams, require_length
+from fairbeam.generation.filters import (
+    Special,
+    forbid_phrases,
+    force_prefix,
+    limit_length,
+    no_repeated_ngrams,
+    penalise_repetition,
+    require_length,
+)
 
 EOS = 2
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(6, 20), st.integers(0, 2**31 - 1))
@@ -107,6 +116,26 @@ def test_no_repeated_ngrams_forbids_exactly_repeats(shape, size, step):
             for token in range(vocabulary):
                 repeats = len(history) >= size and (*history[len(history) - size + 1 :], token) in seen
                 assert (scores[row, place, token] == -np.inf) == repeats
+
+
+def test_filters_forbid_and_penalise_what_an_independent_implementation_does():
+    """Hugging Face's processors, on the tokens with the start symbol before them."""
+    processors = pytest.importorskip("transformers").generation.logits_process
+    random = np.random.default_rng(0)
+    phrases = ((7,), (5, 4), (3, 3, 5), (9, 9, 9, 9))
+    for step in range(5):
+        tokens = random.integers(3, 6, (3, 4, step))
+        beams = beams_with(tokens, [20] * 3)
+        history = torch.cat([torch.full((12, 1), EOS), torch.from_numpy(tokens).flatten(0, 1)], dim=1)
+        scores = torch.from_numpy(random.normal(size=(3, 4, 11)).astype(np.float32)).log_softmax(-1)
+        for ours, theirs in (
+            (forbid_phrases(phrases), processors.NoBadWordsLogitsProcessor([list(p) for p in phrases], eos_token_id=0)),
+            (penalise_repetition(1.7), processors.RepetitionPenaltyLogitsProcessor(1.7)),
+        ):
+            expected = theirs(history, scores.flatten(0, 1).clone()).view_as(scores)
+            found = scores.clone()
+            ours(found, beams)
+            torch.testing.assert_close(found, expected)
 
 
 @given(shape=shapes, step=st.integers(0, 6), least=st.integers(0, 4))

@@ -241,12 +241,21 @@ def _generation_options(values: Any) -> GenerationOptions:
     if not isinstance(values, dict):
         raise ConfigError(f"generation: expected an object, found {values!r}")
     kinds = {name: type(value) for name, value in dataclasses.asdict(GenerationOptions()).items()}
+    values = {name: _as_phrases(value) if kinds.get(name) is tuple else value for name, value in values.items()}
     for name, value in values.items():
         if name not in kinds:
             raise ConfigError(f"generation: unknown field {name!r}; known are {', '.join(kinds)}")
         if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
             raise ConfigError(f"generation.{name}: expected {kinds[name].__name__}, found {value!r}")
     return GenerationOptions(**values)
+
+
+def _as_phrases(value: Any) -> Any:
+    """JSON's lists of lists of ids as tuples; anything else as it is."""
+    phrases = isinstance(value, list) and all(
+        isinstance(phrase, list) and all(type(token) is int and token >= 0 for token in phrase) for phrase in value
+    )
+    return tuple(tuple(phrase) for phrase in value) if phrases else value
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

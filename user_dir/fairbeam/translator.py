@@ -125,6 +125,11 @@ class Translator:
         """
         return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
 
+    def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
+        eos = self.target.dictionary.eos
+        return tuple(tuple(id for id in self.target.encode(phrase) if id != eos) for phrase in phrases if phrase)
+
     def stream(
         self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
     ) -> Iterator[list[Translation]]:

@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fairbeam.errors import FairbeamError, InputError
-from fairbeam.files import stream_lines
+from fairbeam.files import read_lines, stream_lines
 from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
 
 
@@ -33,6 +33,12 @@ def command(
     max_len_b: Annotated[int | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     unkpen: Annotated[float | None, typer.Option(help="Penalty of <unk>.", show_default=False)] = None,
     no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No n-gram twice.", show_default=False)] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1 shuns what was said.", show_default=False)
+    ] = None,
+    banned_phrases: Annotated[
+        Path | None, typer.Option(help="File of words and phrases never to say, one a line.", show_default=False)
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.", show_default=False)] = None,
     sampling: Annotated[bool, typer.Option("--sampling", help="Draw tokens, --beam samples a line.")] = False,
     sampling_topk: Annotated[int | None, typer.Option(help="From so many best tokens.", show_default=False)] = None,
@@ -78,6 +84,7 @@ def command(
         "max_len_b": max_len_b,
         "unkpen": unkpen,
         "no_repeat_ngram_size": no_repeat_ngram_size,
+        "repetition_penalty": repetition_penalty,
         "temperature": temperature,
         "sampling": sampling or None,
         "sampling_topk": sampling_topk,
@@ -90,7 +97,7 @@ def command(
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,
     }
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     interactive = input_file is None and sys.stdin.isatty()
     limits = DecodingLimits(
         batch_size=batch_size,
@@ -100,6 +107,8 @@ def command(
     )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
     model = load(*models, precision=precision, device=device, workers=workers, files=files)
+    if banned_phrases is not None:
+        given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
     with _reader(input_file) as lines:
         results = model.stream(lines, limits=limits, **given)
         with _writer(output) as write, _progress(quiet or output is None) as advance:

@@ -112,6 +112,33 @@ def no_repeated_ngrams(size: int) -> Filter:
     return apply
 
 
+def penalise_repetition(penalty: float) -> Filter:
+    """Multiply the log probability of every token that the hypothesis holds by ``penalty`` (Keskar et al., 2019).
+
+    The start symbol counts, as in Hugging Face's generation.
+    """
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        history = beams.tokens[:, :, : beams.step + 1]
+        scores.scatter_(2, history, scores.gather(2, history) * penalty)
+
+    return apply
+
+
+def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
+    """None of these token sequences occurs in a hypothesis."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        for *before, last in phrases:
+            if not before:
+                scores[:, :, last] = FORBIDDEN
+            elif len(before) <= beams.step:
+                tail = beams.tokens[:, :, beams.step + 1 - len(before) : beams.step + 1]
+                scores[..., last].masked_fill_(tail.eq(tail.new_tensor(before)).all(-1), FORBIDDEN)
+
+    return apply
+
+
 def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     """The filters that ``options`` ask for, in fairseq's order."""
     filters = [never_pad(special)]
@@ -122,4 +149,8 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
         filters.append(require_length(special, options.min_len))
     if options.no_repeat_ngram_size:
         filters.append(no_repeated_ngrams(options.no_repeat_ngram_size))
+    if options.repetition_penalty != 1.0:
+        filters.append(penalise_repetition(options.repetition_penalty))
+    if options.banned_phrases:
+        filters.append(forbid_phrases(options.banned_phrases))
     return filters

@@ -28,6 +28,10 @@ class GenerationOptions:
     no_repeat_ngram_size: int = 0
     """No n-gram of this size occurs twice in a hypothesis; 0 allows any."""
 
+    repetition_penalty: float = 1.0
+    """Multiplies the log probability of tokens that a hypothesis holds already (Keskar et al., 2019, section 4.1)."""
+    banned_phrases: tuple[tuple[int, ...], ...] = ()
+    """Token ids of what no hypothesis may say; forced prefixes, too, may not."""
     sampling: bool = False
     """Draw tokens instead of searching for the best."""
     sampling_topk: int = -1
@@ -61,6 +65,10 @@ class GenerationOptions:
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.repetition_penalty <= 0:
+            raise ConfigError(f"--repetition-penalty {self.repetition_penalty}: must be greater than 0")
+        if not all(self.banned_phrases):
+            raise ConfigError("--banned-phrases: one of the phrases is empty")
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature}: must be greater than 0")
         if self.nbest > self.beam:
