@@ -55,11 +55,11 @@ class SingleModel:
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
 
-    def log_probabilities(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor:
+    def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
-    def correction(self, state: DecoderState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+    def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         rounding = self.network.rounding(state, beams, tokens)
         return rounding if rounding is None or temperature == 1.0 else rounding / temperature
 

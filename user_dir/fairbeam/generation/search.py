@@ -35,7 +35,9 @@ class BeamSearch:
     The result for a sentence depends on the sentence alone, never on what else is in the batch.
     """
 
-    def __init__(self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None) -> None:
+    def __init__(
+        self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None
+    ) -> None:
         """Several networks are an ensemble; all share one target vocabulary."""
         self.model = as_model(networks)
         self.options = options
