@@ -4,6 +4,7 @@ A model's test is its entry in ``MODELS``; the checks are the same for all.
 """
 
 import copy
+import json
 import warnings
 
 import pytest
@@ -62,6 +63,8 @@ def quiet():
 def their_model(name: str):
     """Hugging Face's model, float32, in evaluation mode, with random numbers in every weight."""
     begin, end, options = MODELS[name]
+    if end == "ForQuestionAnswering":
+        options = {**options, "num_labels": 2}
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,8 +129,10 @@ def test_states_scores_and_gradients_equal_theirs(name, left_pad, tmp_path):
     for key, value in expected.items():
         torch.testing.assert_close(actual[key], value, rtol=1e-5, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
 
-    sum(value.square().mean() for value in expected.values()).backward()
-    sum(actual[key].square().mean() for key in expected).backward()
+    # Where padding comes first, it is what a sequence is read from, and its position is never trained at theirs.
+    slopes = [key for key in expected if not (left_pad and key in ("pooled", "sequence"))]
+    sum(expected[key].square().mean() for key in slopes).backward()
+    sum(actual[key].square().mean() for key in slopes).backward()
     same_gradients(theirs, gradients(ours, family, origin))
 
 
@@ -141,16 +146,16 @@ def gradients(network, family, origin) -> dict[str, torch.Tensor]:
 
 
 def same_gradients(theirs, by_their_names):
-    compared = 0
-    for weight, parameter in theirs.named_parameters():
-        if parameter.grad is not None:
+    compared = set()
+    for weight, parameter in theirs.named_parameters(remove_duplicate=False):
+        if parameter.grad is not None and weight in by_their_names:
             scale = parameter.grad.abs().max().item()
             torch.testing.assert_close(
                 by_their_names[weight], parameter.grad, rtol=1e-4, atol=2e-5 * max(1.0, scale),
                 msg=lambda text, weight=weight: f"{weight}: {text}",
             )  # fmt: skip
-            compared += 1
-    assert compared > 10
+            compared.add(parameter)
+    assert compared == {parameter for parameter in theirs.parameters() if parameter.grad is not None}
 
 
 def loss_of(end: str, encoded, real: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -283,16 +288,11 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
         ({"num_hidden_layers": 1}, "unexpected bert.encoder.layer.1"),
         ({"vocab_size": 40}, "tie_output needs equal shapes"),
         ({"hidden_act": "mish"}, "hidden_act is 'mish'"),
-        ({"architectures": ["BertForTokenClassification"]}, "unexpected classifier.weight"),
+        ({"type_vocab_size": 3}, "token_type_embeddings.weight has shape (2, 24), expected (3, 24)"),
     ],
 )
 def test_what_does_not_fit_is_named(change, problem, tmp_path):
-    import json
-
-    name = "bert, ForSequenceClassification" if "architectures" in change else "bert, ForMaskedLM"
-    their_model(name).save_pretrained(tmp_path)
-    if "architectures" in change:
-        change = {"architectures": ["BertModel"]}
+    their_model("bert, ForMaskedLM").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(CheckpointError) as caught:
