@@ -147,37 +147,46 @@ def test_steps_with_reordered_beams_equal_whole_sequences(name, packed, left_pad
 class EndAtLimit(transformers.LogitsProcessor):
     """Only ``</s>`` at the limit, with its probability as it is; theirs sets it to one, which changes beams' ranks."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, eos: int, length: int) -> None:
+        self.eos, self.length = eos, length
 
     def __call__(self, input_ids, scores):
         if input_ids.size(1) < self.length:
             return scores
         closed = torch.full_like(scores, float("-inf"))
-        closed[:, EOS] = scores[:, EOS]
+        closed[:, self.eos] = scores[:, self.eos]
         return closed
 
 
+def frequent_token(network) -> int:
+    """What greedy continuations hold most often: as the end, it makes them short and of several lengths."""
+    search = BeamSearch([network], GenerationOptions(beam=1, max_len_b=12, min_len=12), Special(0, PAD, EOS))
+    return int(torch.cat([found[0].tokens[2:-1] for found in search(batch(PAD, left_pad=False))]).mode().values)
+
+
 @pytest.mark.parametrize("ours_left", [False, True])
+@pytest.mark.parametrize("ends", ["late", "early"])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("name", MODELS)
-def test_continuations_equal_theirs(name, beam, ours_left, tmp_path):
+def test_continuations_equal_theirs(name, beam, ends, ours_left, tmp_path):
     """``early_stopping=True`` is fairseq's rule: a sentence is finished with as many hypotheses as there are beams."""
     theirs, (network, *_) = both(name, tmp_path / "model")
-    special = Special(bos=0, pad=PAD, eos=EOS)
+    eos = EOS if ends == "late" else frequent_token(network)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
-    found = BeamSearch([network], options, special)(batch(PAD, ours_left))
+    found = BeamSearch([network], options, Special(bos=0, pad=PAD, eos=eos))(batch(PAD, ours_left))
+    if ends == "early" and beam == 1:
+        assert min(len(hypotheses[0].tokens) for hypotheses in found) < 10
     prompts = batch(PAD, left_pad=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = theirs.generate(
             input_ids=prompts, attention_mask=prompts.ne(PAD).long(), do_sample=False, num_beams=beam,
-            max_new_tokens=13, bad_words_ids=[[PAD]],
-            logits_processor=transformers.LogitsProcessorList([EndAtLimit(prompts.size(1) + 12)]),
+            max_new_tokens=13, bad_words_ids=[[PAD]], eos_token_id=eos,
+            logits_processor=transformers.LogitsProcessorList([EndAtLimit(eos, prompts.size(1) + 12)]),
             **({"early_stopping": True, "length_penalty": 1.0} if beam > 1 else {}),
         )  # fmt: skip
     for row, hypotheses in zip(expected[:, prompts.size(1) :].tolist(), found, strict=True):
-        assert hypotheses[0].tokens.tolist() == row[: row.index(EOS) + 1]
+        assert hypotheses[0].tokens.tolist() == row[: row.index(eos) + 1]
 
 
 @torch.no_grad()
