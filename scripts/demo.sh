@@ -9,5 +9,5 @@ rm -rf "$OUT"
 mkdir -p "$OUT"
 fairbeam demo-corpus "$OUT/text" --train "${PAIRS:-20000}" --valid 500 --test 500 --seed 1
 export EPOCHS=${EPOCHS:-5} VOCAB=${VOCAB:-3000} WARMUP=${WARMUP:-400} DROPOUT=${DROPOUT:-0.1} LR=${LR:-1e-3}
-export MAX_TOKENS=${MAX_TOKENS:-2048} AVERAGE=${AVERAGE:-2}
+export MAX_TOKENS=${MAX_TOKENS:-1024} AVERAGE=${AVERAGE:-2}
 exec "$ROOT/scripts/translation.sh" "$OUT/text" en de "$OUT"

@@ -22,7 +22,9 @@ train_model() {
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt --clip-norm 1.0 \
     --compute-dtype bfloat16 --precision auto --keep-last-epochs "${AVERAGE:-5}" --no-progress-bar \
     --log-format json --log-interval 50 "$@" 2>&1 | tee -a "$out/train.log" | progress
-  fairbeam average "$out/checkpoints/averaged.pt" --dir "$out/checkpoints" --last "${AVERAGE:-5}" >/dev/null
+  local saved=("$out"/checkpoints/checkpoint[0-9]*.pt) last=${AVERAGE:-5}
+  [ "${#saved[@]}" -ge "$last" ] || last=${#saved[@]}
+  fairbeam average "$out/checkpoints/averaged.pt" --dir "$out/checkpoints" --last "$last" >/dev/null
   echo "trained in $(( (SECONDS - started) / 60 )) min $(( (SECONDS - started) % 60 )) s"
 }
 
