@@ -136,6 +136,21 @@ def test_states_scores_and_gradients_equal_theirs(name, left_pad, tmp_path):
     same_gradients(theirs, gradients(ours, family, origin))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", CLASSES)
+def test_choices_are_scored_as_sequences(name, tmp_path):
+    begin, options, _ = CLASSES[name]
+    torch.manual_seed(0)
+    theirs = getattr(transformers, f"{begin}ForMultipleChoice")(getattr(transformers, f"{begin}Config")(**options))
+    theirs.eval().save_pretrained(tmp_path / "theirs")
+    checkpoint = read(tmp_path / "theirs")
+    tokens, _ = batch(checkpoint.network.config, left_pad=False)
+    expected = theirs(input_ids=tokens[None], attention_mask=tokens[None].ne(theirs.config.pad_token_id).long()).logits
+    torch.testing.assert_close(checkpoint.network(tokens).sequence.T, expected, rtol=1e-5, atol=1e-6)
+    write(tmp_path / "ours", *checkpoint)
+    same_tensors(tmp_path / "theirs", tmp_path / "ours")
+
+
 def gradients(network, family, origin) -> dict[str, torch.Tensor]:
     """Gradients under their names; zero where there is none."""
     slopes = copy.deepcopy(network)

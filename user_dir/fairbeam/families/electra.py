@@ -24,6 +24,8 @@ FAMILY = EncoderFamily(
         *affine("token_head.output", "qa_outputs"),
         *affine("sequence_head.hidden", "classifier.dense"),
         *affine("sequence_head.output", "classifier.out_proj"),
+        *affine("sequence_head.hidden", "sequence_summary.summary"),
+        *affine("sequence_head.output", "classifier"),
     ),
     names={**bert.FAMILY.names, "embedding_dim": "embedding_size"},
     defaults={
@@ -57,7 +59,14 @@ FAMILY = EncoderFamily(
             activation=Activation.GELU,
             drops_input=True,
         ),
+        HeadPage(
+            place="sequence_head",
+            mark="classifier.weight",
+            hidden="sequence_summary.summary.weight",
+            activation=Activation.GELU,
+        ),
     ),
+    must_be={"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
     not_weights=r"electra\.embeddings\.position_ids",
     projection="electra.embeddings_project.weight",
 )

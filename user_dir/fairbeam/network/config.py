@@ -95,6 +95,15 @@ class StackConfig:
         distinct = self.distinct_layers
         if distinct is not None and (distinct < 1 or self.layers % distinct):
             raise ConfigError(f"layers is {self.layers}, which distinct_layers ({distinct}) does not divide")
+        if self.token_types < 0:
+            raise ConfigError(f"token_types is {self.token_types}; expected at least 0")
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise ConfigError(f"embedding_dim is {self.embedding_dim}; expected at least 1")
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings, projected or not."""
+        return self.dim if self.embedding_dim is None else self.embedding_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +163,13 @@ class NetworkConfig(Described):
                 f"share_embeddings needs equal vocabularies, but source_vocabulary is "
                 f"{self.source_vocabulary} and target_vocabulary is {self.target_vocabulary}"
             )
-        if self.share_embeddings and self.encoder.dim != self.decoder.dim:
+        if self.share_embeddings and self.encoder.embedding_width != self.decoder.embedding_width:
             raise ConfigError(
-                f"share_embeddings needs equal widths, but encoder.dim is {self.encoder.dim} "
-                f"and decoder.dim is {self.decoder.dim}"
+                f"share_embeddings needs equal widths, but the encoder embeds in {self.encoder.embedding_width} "
+                f"dimensions and the decoder in {self.decoder.embedding_width}"
             )
+        if self.tie_output:
+            _check_tied(self.decoder)
         _check_heads("encoder", self.encoder)
         _check_heads("decoder", self.decoder)
 
@@ -204,13 +215,14 @@ class EncoderConfig(Described):
         _check_heads("encoder", self.encoder)
         if not self.tie_output:
             return
-        head, width = self.symbol_head, self.encoder.embedding_dim or self.encoder.dim
+        head, width = self.symbol_head, self.encoder.embedding_width
         if head is None:
             raise ConfigError("tie_output is true, but symbol_head is None: there is nothing to tie")
-        if (head.outputs, head.hidden or self.encoder.dim) != (self.vocabulary, width):
+        inputs = self.encoder.dim if head.hidden is None else head.hidden
+        if (head.outputs, inputs) != (self.vocabulary, width):
             raise ConfigError(
                 f"tie_output needs equal shapes, but the embedding is {self.vocabulary} x {width} and symbol_head "
-                f"ends with {head.outputs} x {head.hidden or self.encoder.dim}"
+                f"ends with {head.outputs} x {inputs}"
             )
 
 
@@ -232,16 +244,21 @@ class LanguageModelConfig(Described):
 
     def __post_init__(self) -> None:
         _check_heads("decoder", self.decoder)
-        if self.tie_output and self.decoder.embedding_dim not in (None, self.decoder.dim):
-            raise ConfigError(
-                f"tie_output needs equal widths, but decoder.embedding_dim is {self.decoder.embedding_dim} "
-                f"and decoder.dim is {self.decoder.dim}"
-            )
+        if self.tie_output:
+            _check_tied(self.decoder)
 
 
 def _check_heads(name: str, stack: StackConfig) -> None:
     if stack.dim % stack.heads:
         raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
+
+
+def _check_tied(decoder: StackConfig) -> None:
+    if decoder.embedding_width != decoder.dim:
+        raise ConfigError(
+            f"tie_output needs equal widths, but decoder.embedding_dim is {decoder.embedding_dim} "
+            f"and decoder.dim is {decoder.dim}"
+        )
 
 
 def _build(kind: type, values: Any, where: str) -> Any:

@@ -110,7 +110,7 @@ class Embedding(nn.Module):
     def __init__(self, config: StackConfig, vocabulary: int, pad: int, dropout: Dropout) -> None:
         """``pad`` is below 0 where the vocabulary has no symbol for padding."""
         super().__init__()
-        width = config.dim if config.embedding_dim is None else config.embedding_dim
+        width = config.embedding_width
         self.weight = nn.Parameter(torch.empty(vocabulary, width))
         nn.init.normal_(self.weight, std=width**-0.5)
         self.pad = pad if pad >= 0 else None
