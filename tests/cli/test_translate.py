@@ -107,6 +107,13 @@ def test_input_and_output_files(call, expected, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
+def test_samples_repeat_with_the_seed_and_alternatives_differ(call):
+    first, again, other = (call(sampling=True, beam=2, nbest=2, seed=seed).read_text() for seed in (4, 4, 5))
+    assert first == again != other
+    diverse = call(beam=4, nbest=4, diverse_beam_groups=4, diverse_beam_strength=50.0).read_text().splitlines()
+    assert len({line.split(" ")[0] for line in diverse[:4]}) == 4
+
+
 def test_nbest_and_scores(call, made):
     out = call(nbest=2, scores=True, beam=4).read_text().splitlines()
     assert len(out) == 2 * len(SENTENCES)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates, topk_of_long_rows
+from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_long_rows
 from fairbeam.generation.filters import Special, force_prefix, limit_length, no_repeated_ngrams, require_length
 
 EOS = 2
@@ -22,17 +22,16 @@ def draw_scores(batch: int, beam: int, vocabulary: int, seed: int) -> tuple[np.n
     return scores, totals
 
 
-@given(shape=shapes, first=st.booleans())
-def test_top_candidates_are_the_best_of_all(shape, first):
+@given(shape=shapes, count=st.integers(1, 30))
+def test_best_continuations_are_the_best_of_all(shape, count):
     batch, beam, vocabulary, _ = shape
     scores, totals = draw_scores(*shape)
-    found = top_candidates(torch.from_numpy(scores), torch.from_numpy(totals), first=first)
-    usable = 1 if first else beam
-    everything = (scores + totals[:, :, None])[:, :usable].reshape(batch, -1)
-    wanted = min(2 * beam, usable * vocabulary)
+    found = best_continuations(torch.from_numpy(scores), torch.from_numpy(totals), count)
+    everything = (scores + totals[:, :, None]).reshape(batch, -1)
+    wanted = min(count, beam * vocabulary)
     expected = -np.sort(-everything, axis=1)[:, :wanted]
     np.testing.assert_array_equal(found.totals[:, :wanted].numpy(), expected)
-    assert found.totals.shape == (batch, 2 * beam)
+    assert found.totals.shape == (batch, count)
     assert (found.totals[:, wanted:] == -np.inf).all()
     # each candidate is what it says it is, and none is taken twice
     places = (found.parents * vocabulary + found.tokens)[:, :wanted].numpy()
@@ -55,7 +54,7 @@ def test_topk_of_long_rows_is_topk(batch, length, count, seed):
 def test_candidates_are_ordered_by_corrected_scores():
     scores = torch.log_softmax(torch.tensor([[[3.0, 2.9, 2.8, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]]]), dim=2)
     added = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0])
-    found = top_candidates(scores, torch.zeros(1, 1), first=False, correction=lambda _, tokens: added[tokens])
+    found = best_continuations(scores, torch.zeros(1, 1), 2, lambda _, tokens: added[tokens])
     assert found.tokens.tolist() == [[1, 0]]
     torch.testing.assert_close(found.totals[0], scores[0, 0, [1, 0]] + added[[1, 0]])
 

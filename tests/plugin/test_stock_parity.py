@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import options
+from fairseq.sequence_generator import SequenceGenerator
 from fairseq_cli import generate
 
 from fairbeam.data.grammar import split_corpus
@@ -112,6 +113,7 @@ VARIANTS = [
     ("--no-repeat-ngram-size", 3),
     ("--max-len-b", 9, "--unnormalized"),
     ("--temperature", 1.7),
+    ("--diversity-rate", 0.4, "--nbest", 2),
 ]
 
 
@@ -120,6 +122,27 @@ def test_real_model(real_model, extra):
     assert_same(
         fairseq_generate(real_model, "fairbeam_translation", *extra),
         fairseq_generate(real_model, "translation", *extra),
+        SENTENCES,
+    )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [("--nbest", 6), ("--diverse-beam-strength", 1.5, "--batch-size", 7)],
+    ids=lambda extra: " ".join(map(str, extra)),
+)
+def test_diverse_groups(real_model, extra, monkeypatch):
+    """Stock numbers the groups' memory by the sentence's place in the corpus, and fails behind the first batch."""
+    generate_stock = SequenceGenerator._generate
+
+    def without_places(self, sample, *args, **kwargs):
+        return generate_stock(self, {name: value for name, value in sample.items() if name != "id"}, *args, **kwargs)
+
+    monkeypatch.setattr(SequenceGenerator, "_generate", without_places)
+    options = ("--beam", 6, "--diverse-beam-groups", 3, *extra)
+    assert_same(
+        fairseq_generate(real_model, "fairbeam_translation", *options),
+        fairseq_generate(real_model, "translation", *options),
         SENTENCES,
     )
 

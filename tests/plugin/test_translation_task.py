@@ -179,7 +179,6 @@ def test_subwords_are_drawn_anew_every_epoch(run, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "notice"),
     [
-        (("--sampling", "--sampling-topk", "3", "--nbest", "2"), "--sampling"),
         (("--print-alignment", "hard"), "--print-alignment"),
     ],
 )
@@ -191,6 +190,15 @@ def test_what_we_lack_runs_on_stock_with_a_notice(run, corpus, trained, options,
     assert len(hypotheses(done.stdout)) == 40
     if notice == "--print-alignment":
         assert len(re.findall(r"^A-\d+\t\d+-\d+", done.stdout, re.M)) == 40
+
+
+def test_samples_are_our_own_and_repeat_with_the_seed(run, corpus, trained):
+    command = ("fairseq-generate", corpus / "bin", *TASK, "--path", trained[0], *DECODE,
+               "--sampling", "--sampling-topp", "0.9", "--nbest", "2")  # fmt: skip
+    one, again, other = (run(*command, "--seed", seed, *extra) for seed, extra in
+                         ((1, ()), (1, ("--batch-size", "7")), (2, ())))  # fmt: skip
+    assert "fairseq's own generator" not in one.stdout + one.stderr
+    assert hypotheses(one.stdout) == hypotheses(again.stdout) != hypotheses(other.stdout)
 
 
 def test_stock_generator_decodes_our_model_alike(run, corpus, trained):

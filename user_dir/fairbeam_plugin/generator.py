@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 
 # fairseq's generation options that our search does not have, with the values that ask for nothing.
 _STOCK_ONLY: Dict[str, tuple] = {
-    "sampling": (False, None),
-    "diverse_beam_groups": (-1, None),
-    "diversity_rate": (-1.0, None),
     "match_source_len": (False, None),
     "constraints": (None, False),
     "print_alignment": (None, False),
@@ -50,7 +47,7 @@ def generation_options(args: Any) -> GenerationOptions:
     """Ours from fairseq's; both use the same names and defaults."""
     names = [option.name for option in dataclasses.fields(GenerationOptions)]
     given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    return GenerationOptions(**given)
+    return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
 def network_of(model: Any) -> Network:

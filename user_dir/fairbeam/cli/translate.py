@@ -33,6 +33,25 @@ def command(
     max_len_b: Annotated[int | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     unkpen: Annotated[float | None, typer.Option(help="Penalty of <unk>.", show_default=False)] = None,
     no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No n-gram twice.", show_default=False)] = None,
+    temperature: Annotated[float | None, typer.Option(help="Divides the logits.", show_default=False)] = None,
+    sampling: Annotated[bool, typer.Option("--sampling", help="Draw tokens, --beam samples a line.")] = False,
+    sampling_topk: Annotated[int | None, typer.Option(help="From so many best tokens.", show_default=False)] = None,
+    sampling_topp: Annotated[
+        float | None, typer.Option(help="From the fewest of this probability.", show_default=False)
+    ] = None,
+    min_p: Annotated[float | None, typer.Option(help="From this share of the best.", show_default=False)] = None,
+    typical_p: Annotated[
+        float | None, typer.Option(help="From the most typical of this probability.", show_default=False)
+    ] = None,
+    epsilon_cutoff: Annotated[
+        float | None, typer.Option(help="From tokens of this probability.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 1,
+    diverse_beam_groups: Annotated[
+        int | None, typer.Option(help="Groups of beams that differ.", show_default=False)
+    ] = None,
+    diverse_beam_strength: Annotated[float | None, typer.Option(help="How much so.", show_default=False)] = None,
+    diversity_rate: Annotated[float | None, typer.Option(help="Price of a sibling.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
@@ -59,6 +78,17 @@ def command(
         "max_len_b": max_len_b,
         "unkpen": unkpen,
         "no_repeat_ngram_size": no_repeat_ngram_size,
+        "temperature": temperature,
+        "sampling": sampling or None,
+        "sampling_topk": sampling_topk,
+        "sampling_topp": sampling_topp,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "epsilon_cutoff": epsilon_cutoff,
+        "seed": seed if sampling else None,
+        "diverse_beam_groups": diverse_beam_groups,
+        "diverse_beam_strength": diverse_beam_strength,
+        "diversity_rate": diversity_rate,
     }
     given = {name: value for name, value in options.items() if value is not None}
     interactive = input_file is None and sys.stdin.isatty()

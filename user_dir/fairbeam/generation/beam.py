@@ -74,7 +74,7 @@ class Beams:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best continuations of each sentence, best first; each (batch, 2 K)."""
+    """Continuations of each sentence, the preferred first; each (batch, width), the width a chooser's own."""
 
     totals: Tensor
     parents: Tensor
@@ -87,31 +87,28 @@ Correction = Callable[[Tensor, Tensor], Tensor | None]
 (batch, count), or None for nothing."""
 
 
-def top_candidates(
-    log_probabilities: Tensor, totals: Tensor, *, first: bool, correction: Correction | None = None
+def best_continuations(
+    log_probabilities: Tensor, totals: Tensor, count: int, correction: Correction | None = None
 ) -> Candidates:
-    """The ``2 K`` best of all continuations of all beams.
+    """The ``count`` best of all continuations of all beams.
 
     Args:
-        log_probabilities: (batch, K, vocabulary) of the next token.
-        totals: (batch, K) of the hypotheses so far.
-        first: at the first step all beams are equal, and only one of them counts.
-        correction: applied to twice the ``2 K`` best of each sentence, for an order that rounding has changed.
+        log_probabilities: (batch, beams, vocabulary) of the next token.
+        totals: (batch, beams) of the hypotheses so far.
+        correction: applied to twice as many, for an order that rounding has changed.
     """
-    beam, vocabulary = log_probabilities.shape[1:]
-    if first:
-        log_probabilities, totals = log_probabilities[:, :1], totals[:, :1]
+    vocabulary = log_probabilities.size(2)
     continued = (log_probabilities + totals.unsqueeze(2)).flatten(1)
-    scores, places = topk_of_long_rows(continued, min((4 if correction else 2) * beam, continued.size(1)))
+    scores, places = topk_of_long_rows(continued, min(2 * count if correction else count, continued.size(1)))
     parents = places.div(vocabulary, rounding_mode="floor")
     tokens = places - parents * vocabulary
     if correction and (added := correction(parents, tokens)) is not None:
         scores, order = (scores + added).sort(1, descending=True)
         parents, tokens = parents.gather(1, order), tokens.gather(1, order)
-    if missing := max(0, 2 * beam - scores.size(1)):  # the beam is wider than the vocabulary
+    if missing := max(0, count - scores.size(1)):  # more are wanted than the vocabulary has
         scores = F.pad(scores, (0, missing), value=float("-inf"))
         parents, tokens = F.pad(parents, (0, missing)), F.pad(tokens, (0, missing))
-    return Candidates(scores[:, : 2 * beam], parents[:, : 2 * beam], tokens[:, : 2 * beam])
+    return Candidates(scores[:, :count], parents[:, :count], tokens[:, :count])
 
 
 def topk_of_long_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -140,7 +137,7 @@ def topk_of_long_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:
-    """Which candidates end their hypothesis, (batch, 2 K) bool."""
+    """Which candidates end their hypothesis, (batch, width) bool."""
     ends = candidates.tokens.eq(eos) & candidates.totals.gt(float("-inf"))
     ends[:, : ignored.size(1)] &= ~ignored
     return ends
@@ -150,7 +147,7 @@ def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
     """The first ``K`` candidates that go on.
 
     Args:
-        ends: (batch, 2 K), from ``ended``.
+        ends: (batch, width), from ``ended``.
         ignored: (batch, K), places of the last step that were empty.
 
     Returns:

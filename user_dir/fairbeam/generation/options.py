@@ -7,7 +7,7 @@ from fairbeam.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """Options of beam search. Lengths count target tokens, ``</s>`` included where fairseq includes it."""
+    """Options of decoding. Lengths count target tokens, ``</s>`` included where fairseq includes it."""
 
     beam: int = 5
     nbest: int = 1
@@ -28,8 +28,31 @@ class GenerationOptions:
     no_repeat_ngram_size: int = 0
     """No n-gram of this size occurs twice in a hypothesis; 0 allows any."""
 
+    sampling: bool = False
+    """Draw tokens instead of searching for the best."""
+    sampling_topk: int = -1
+    """Draw from this many most probable tokens (Fan et al., 2018)."""
+    sampling_topp: float = -1.0
+    """Draw from the fewest most probable tokens of this probability together (Holtzman et al., 2020)."""
+    min_p: float = 0.0
+    """Draw from tokens of at least this share of the highest probability (Nguyen et al., 2024)."""
+    typical_p: float = 0.0
+    """Draw from the most typical tokens of this probability together (Meister et al., 2023)."""
+    epsilon_cutoff: float = 0.0
+    """Draw from tokens of at least this probability (Hewitt et al., 2022)."""
+    seed: int = 1
+    """Of sampling. A sentence's samples depend on the seed and the sentence alone."""
+    diverse_beam_groups: int = -1
+    """Groups of beams that avoid one another's tokens (Vijayakumar et al., 2018)."""
+    diverse_beam_strength: float = 0.5
+    """What a token of an earlier group costs, in nats."""
+    diversity_rate: float = -1.0
+    """What each rank among the continuations of one beam costs, in nats (Li et al., 2016)."""
+
     def __post_init__(self) -> None:
+        self._check_searches()
         for name, least in (
+            ("seed", 0),
             ("beam", 1),
             ("nbest", 1),
             ("min_len", 0),
@@ -44,6 +67,23 @@ class GenerationOptions:
             raise ConfigError(f"--nbest {self.nbest} is greater than --beam {self.beam}")
         if self.max_len_a == 0 and self.min_len > self.max_len_b:
             raise ConfigError(f"--min-len {self.min_len} is greater than --max-len-b {self.max_len_b}")
+
+    def _check_searches(self) -> None:
+        searches = {
+            "--sampling": self.sampling,
+            "--diverse-beam-groups": self.diverse_beam_groups > 0,
+            "--diversity-rate": self.diversity_rate > 0,
+        }
+        if sum(searches.values()) > 1:
+            raise ConfigError(f"{' and '.join(name for name, on in searches.items() if on)} exclude each other")
+        if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
+            raise ConfigError(f"--diverse-beam-groups {self.diverse_beam_groups}: does not divide --beam {self.beam}")
+        for name in ("sampling_topk", "sampling_topp", "min_p", "typical_p", "epsilon_cutoff"):
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value > 0 and not self.sampling:
+                raise ConfigError(f"{option} {value}: needs --sampling")
+            if value > 1 and name != "sampling_topk":
+                raise ConfigError(f"{option} {value}: is a probability, at most 1")
 
     def length_limit(self, source_length: int, max_positions: int) -> int:
         """Most target tokens before ``</s>`` for a source of ``source_length`` tokens (``</s>`` counted).

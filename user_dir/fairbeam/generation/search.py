@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairbeam.generation.beam import Beams, Candidates, ended, survivors, top_candidates
+from fairbeam.generation.beam import Beams, Candidates, ended, survivors
+from fairbeam.generation.choosers import build_chooser
 from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import as_model
@@ -66,6 +67,7 @@ class BeamSearch:
             prefix,
         )
         state = self.model.prefill(source, self.options.beam)
+        choose = build_chooser(self.options, source, self.special.pad)
         finished = Finished(len(source), self.options)
         alive = torch.arange(len(source), device=source.device)
 
@@ -76,7 +78,7 @@ class BeamSearch:
             scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)
             for apply in self.filters:
                 apply(scores, beams)
-            candidates = top_candidates(scores, beams.totals, first=beams.step == 0, correction=correction)
+            candidates = choose(scores, beams, correction)
             ends = ended(candidates, beams.ignored, self.special.eos)
             finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
             going = finished.unfinished(alive, beams.limits > beams.step)
@@ -90,8 +92,8 @@ class BeamSearch:
             if size < len(alive):
                 kept = with_company(going, len(alive), size)
                 alive = alive[kept]
-                beams.select(kept)
-                state.select(kept)
+                for part in (beams, state, choose):
+                    part.select(kept)
 
     def _default_start(self) -> int:
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
