@@ -322,7 +322,7 @@ def test_tensors_that_contradict_the_configuration_are_refused(folder, name, ten
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"model_type": "bert"}, "model_type is 'bert'; expected one of bart, mbart, marian, pegasus, m2m_100"),
+        ({"model_type": "bort"}, "model_type is 'bort'; expected one of bart, mbart, marian, pegasus, m2m_100"),
         ({"model_type": []}, "model_type is []"),
         ({"normalize_before": False}, "normalize_before is False, which has no conversion; expected True"),
         ({"is_decoder": True}, "is_decoder is True"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.weights import Row, affine, expand, read_weights, same, write_weights
+from fairbeam.families.weights import Row, affine, expand, read_weights, same, transposed, write_weights
 
 ROWS = (
     same("embedding", "embed.weight"),
@@ -41,6 +41,19 @@ def test_parts_are_joined_in_the_order_of_the_row():
     theirs = write_weights(ROWS, state)
     joined = torch.cat([theirs[f"stack.1.{part}.weight"] for part in "qkv"])
     assert torch.equal(joined, state["layers.1.qkv.weight"])
+
+
+def test_a_transposed_matrix_is_turned_both_ways():
+    rows = transposed("layers.{i}.qkv", "h.{i}.c_attn")
+    state = {name: tensor for name, tensor in ours(2).items() if "qkv" in name}
+    theirs = write_weights(rows, state)
+    assert torch.equal(theirs["h.1.c_attn.weight"], state["layers.1.qkv.weight"].T)
+    assert theirs["h.1.c_attn.weight"].is_contiguous()  # as files want it
+    back = read_weights(rows, theirs, state, frozenset())
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    theirs["h.0.c_attn.weight"] = theirs["h.0.c_attn.weight"].T
+    with pytest.raises(CheckpointError, match=r"h\.0\.c_attn\.weight has shape \(12, 4\), expected \(4, 12\)"):
+        read_weights(rows, theirs, state, frozenset())
 
 
 def test_written_parts_share_no_memory_with_the_network():

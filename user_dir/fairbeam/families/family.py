@@ -1,12 +1,25 @@
-"""What a page says of a family that Hugging Face keeps, and how its ``config.json`` becomes a ``NetworkConfig``."""
+"""What a page says of an encoder-decoder family that Hugging Face keeps, and how its ``config.json`` is read.
+
+``shapes.py`` has the same for families of other shapes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.weights import Row
-from fairbeam.network import Activation, DropoutConfig, NetworkConfig, NormPlacement, PositionKind, StackConfig
+from fairbeam.families.weights import Row, same
+from fairbeam.network import (
+    Activation,
+    AnyConfig,
+    DropoutConfig,
+    NetworkConfig,
+    NormPlacement,
+    PositionKind,
+    StackConfig,
+)
 
 MAX_SIZE = 1 << 24
 """Of any one dimension; what the weights do not bear out is refused before memory is taken."""
@@ -60,6 +73,53 @@ _MUST_BE: dict[str, Any] = {
 }
 
 
+_SHARED = same("source_embedding.weight", "model.shared.weight")
+
+
+class Plan(NamedTuple):
+    """What a folder's configuration and weights amount to."""
+
+    network: AnyConfig
+    rows: tuple[Row, ...]
+    unread: frozenset[str]
+    """Names of theirs that the rows know and this network has no use for."""
+
+
+class Page(Protocol):
+    """What reading and writing folders asks of a family of any shape."""
+
+    @property
+    def model_type(self) -> str:
+        """Hugging Face's name of the family."""
+
+    @property
+    def tables(self) -> tuple[Row, ...]:
+        """Computed tables of ours that some of their files store; they must agree."""
+
+    @property
+    def prefix(self) -> str:
+        """What the bare model's names begin with where there is something around it."""
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """Names around the bare model that may stand beside its bare names."""
+
+    @property
+    def not_weights(self) -> str:
+        """Regular expression of names that carry no weights."""
+
+    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+        """Our tensors and theirs."""
+
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+        """The network of a ``config.json`` and the weights beside it.
+
+        Raises:
+            ConfigError: an option has the wrong type, is out of range, or asks for what the network cannot do;
+                names it, its value and what was expected.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A page: what its members have in common. Everything else is in each member's ``config.json``."""
@@ -74,6 +134,26 @@ class Family:
     """Computed tables of ours that some of their files store; they must agree."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that ``config.json`` may leave out, where the family's differ from the others'."""
+    prefix: str = "model."
+    outside: frozenset[str] = frozenset({"lm_head.weight", "final_logits_bias"})
+    not_weights: str = r"model\.(encoder|decoder)\.version"
+
+    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+        """Our tensors and theirs; see ``Page``."""
+        shared = isinstance(config, NetworkConfig) and config.share_embeddings
+        return (*self.rows, _SHARED) if shared else self.rows
+
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+        """The network of a folder; see ``Page``."""
+        names = [name for row in self.rows if row.ours == "head.bias" for name in row.theirs]
+        biases = [theirs[name] for name in names if name in theirs]
+        # Most models carry a bias of zeros that is never trained: a network without one computes the same, faster.
+        used_bias = any(bool(bias.any()) or tuple(bias.shape[:-1]) != (1,) for bias in biases)
+        network = self.network_config(config, output_bias=used_bias)
+        unread = set() if used_bias else set(names)
+        if not network.share_embeddings:
+            unread |= {_SHARED.theirs[0]}  # there, but nothing looks anything up in it
+        return Plan(network, self.rows_for(network), frozenset(unread))
 
     def network_config(self, config: Mapping[str, Any], *, output_bias: bool) -> NetworkConfig:
         """The network that a ``config.json`` describes.
@@ -82,7 +162,7 @@ class Family:
             ConfigError: an option has the wrong type, is out of range, or asks for what the network cannot do;
                 names it, its value and what was expected.
         """
-        options = _Options({**_DEFAULTS, **self.defaults, **config})
+        options = Options({**_DEFAULTS, **self.defaults, **config})
         for name, neutral in (_MUST_BE | self._implied()).items():
             options.require(name, neutral)
         tied, one_vocabulary = options.flag("tie_word_embeddings"), options.flag("share_encoder_decoder_embeddings")
@@ -120,7 +200,7 @@ class Family:
             "static_position_embeddings": self.stack.positions.kind is not PositionKind.LEARNED,
         }
 
-    def _stack(self, options: "_Options", stack: str, pad: int) -> StackConfig:
+    def _stack(self, options: "Options", stack: str, pad: int) -> StackConfig:
         positions = self.stack.positions
         return replace(
             self.stack,
@@ -141,7 +221,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     """The values of a ``config.json``, each checked as it is read."""
 
     values: Mapping[str, Any]

@@ -6,6 +6,7 @@ written it.
 """
 
 import json
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,32 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import bart, m2m_100, marian, mbart, pegasus
-from fairbeam.families.family import Family
-from fairbeam.families.weights import Row, read_weights, same, write_weights
-from fairbeam.network import Network, NetworkConfig
+from fairbeam.families import (
+    albert,
+    bart,
+    bert,
+    ctrl,
+    distilbert,
+    electra,
+    gpt2,
+    m2m_100,
+    marian,
+    mbart,
+    openai_gpt,
+    pegasus,
+    roberta,
+    xlm_roberta,
+)
+from fairbeam.families.family import Page
+from fairbeam.families.weights import Row, read_weights, write_weights
+from fairbeam.network import AnyConfig, AnyNetwork, NetworkConfig, StackConfig, build
 
-FAMILIES = {page.FAMILY.model_type: page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)}
+_PAGES: tuple[Page, ...] = (
+    *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)),
+    *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
+    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl)),
+)
+FAMILIES = {page.model_type: page for page in _PAGES}
 """The page of each ``model_type``."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -34,10 +55,8 @@ _MAX_CONFIG_BYTES, _MAX_INDEX_BYTES = 1 << 20, 1 << 25
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Float32, and what it holds without loss."""
 _TABLE_TOLERANCE = 1e-5
-_SHARED = same("source_embedding.weight", "model.shared.weight")
-_NOT_WEIGHTS = frozenset({"model.encoder.version", "model.decoder.version"})
-_OUTSIDE = frozenset({"lm_head.weight", "final_logits_bias"})
-"""What a model with an output projection adds around the bare model, whose own names then begin with ``model.``."""
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""As the first converted files name a norm's parameters."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Origin:
 class Checkpoint(NamedTuple):
     """A model as it was read."""
 
-    network: Network
+    network: AnyNetwork
     """Float32, in evaluation mode."""
     family: str
     """Key of ``FAMILIES``."""
@@ -73,13 +92,13 @@ def read(folder: str | Path) -> Checkpoint:
     config = _read_json(folder / CONFIG, _MAX_CONFIG_BYTES)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
-        )
+        raise CheckpointError(f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[model_type]
     tensors = _read_tensors(folder)
-    own_names = _own_names(tensors)
+    own_names = _own_names(tensors, family)
     theirs = {own_names[name]: tensor for name, tensor in tensors.items()}
+    if len(theirs) < len(tensors):
+        raise CheckpointError(f"{folder}: a tensor is there twice, under an old name and a new one")
     try:
         network, left_over = _convert(family, config, theirs)
     except ConfigError as error:
@@ -91,7 +110,7 @@ def read(folder: str | Path) -> Checkpoint:
     return Checkpoint(network.eval(), model_type, Origin(config, dtypes, kept))
 
 
-def write(folder: str | Path, network: Network, family: str, origin: Origin) -> Path:
+def write(folder: str | Path, network: AnyNetwork, family: str, origin: Origin) -> Path:
     """Inverse of ``read``: the same names in the same dtypes, in one ``model.safetensors``.
 
     The folder is made under a temporary name and renamed, so that it is never half there.
@@ -118,13 +137,13 @@ def write(folder: str | Path, network: Network, family: str, origin: Origin) -> 
     return folder
 
 
-def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Tensor]:
+def to_state_dict(network: AnyNetwork, family: str, origin: Origin) -> dict[str, Tensor]:
     """Hugging Face's state dictionary of a network: the names and dtypes there were when it was read."""
-    own_names = _own_names(origin.dtypes)
+    own_names = _own_names(origin.dtypes, FAMILIES[family])
     wanted = {own_names[name] for name in origin.dtypes.keys() - origin.kept.keys()}
     rows = [
         row
-        for row in _rows(FAMILIES[family], network.config)
+        for row in FAMILIES[family].rows_for(network.config)
         if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
     ]
     written = write_weights(rows, network.state_dict())
@@ -135,40 +154,29 @@ def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Te
 
 
 def _convert(
-    family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
-) -> tuple[Network, frozenset[str]]:
+    family: Page, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
+) -> tuple[AnyNetwork, frozenset[str]]:
     """The network, and the names that tell it nothing."""
-    _check_dtypes(theirs)
-    biases = [theirs[row.theirs[0]] for row in family.rows if row.ours == "head.bias" and row.theirs[0] in theirs]
-    # Most models carry a bias of zeros that is never trained: a network without one computes the same, faster.
-    used_bias = any(bool(bias.any()) or tuple(bias.shape[:-1]) != (1,) for bias in biases)
-    network_config = family.network_config(config, output_bias=used_bias)
+    not_weights = frozenset(name for name in theirs if re.fullmatch(family.not_weights, name))
+    _check_dtypes({name: tensor for name, tensor in theirs.items() if name not in not_weights})
+    network_config, rows, unread = family.plan(config, theirs)
     _check_sizes(network_config, len(theirs))
     try:
         with torch.device("meta"):  # shapes alone: they are compared before memory for them is taken
-            outline = Network(network_config)
+            outline = build(network_config)
     except (ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"no network can have these sizes ({error})") from None
     tables = {name: row.ours for row in family.tables for name in row.theirs}
-    unread = _NOT_WEIGHTS | tables.keys()
-    if not network_config.share_embeddings:
-        unread |= {_SHARED.theirs[0]}  # there, but nothing looks anything up in it
-    if not used_bias:
-        unread |= {name for row in family.rows if row.ours == "head.bias" for name in row.theirs}
-    rows = _rows(family, network_config)
-    state = read_weights(rows, _with_tied(rows, outline, theirs), outline.state_dict(), frozenset(unread))
-    network = Network(network_config)
+    unread |= not_weights | tables.keys()
+    state = read_weights(rows, _with_tied(rows, outline, theirs), outline.state_dict(), unread)
+    network = build(network_config)
     network.load_state_dict(state)
     for name in tables.keys() & theirs.keys():
         _check_table(name, theirs[name], network.get_buffer(tables[name]), network_config)
-    return network, frozenset(unread)
+    return network, unread
 
 
-def _rows(family: Family, config: NetworkConfig) -> tuple[Row, ...]:
-    return (*family.rows, _SHARED) if config.share_embeddings else family.rows
-
-
-def _with_tied(rows: Sequence[Row], network: Network, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_tied(rows: Sequence[Row], network: AnyNetwork, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors, with every name of a tied tensor filled in from the names that there are."""
     parameters = {name: id(value) for name, value in network.named_parameters(remove_duplicate=False)}
     groups: dict[int, list[str]] = defaultdict(list)
@@ -186,35 +194,43 @@ def _with_tied(rows: Sequence[Row], network: Network, theirs: Mapping[str, Tenso
     return filled
 
 
-def _own_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """Each name as a model with an output projection has it: the bare model's begin with ``model.`` there."""
-    bare = not any(name.startswith("model.") for name in names)
-    return {name: f"model.{name}" if bare and name not in _OUTSIDE else name for name in names}
+def _own_names(names: Mapping[str, Any], family: Page) -> dict[str, str]:
+    """Each name as the family's rows have it: with the prefix of the bare model, and brought up to date."""
+    bare = not any(name.startswith(family.prefix) for name in names)
+
+    def own(name: str) -> str:
+        for old, new in _OLD_NAMES.items():
+            if name.endswith(f".{old}"):
+                name = name.removesuffix(old) + new
+        return f"{family.prefix}{name}" if bare and name not in family.outside else name
+
+    return {name: own(name) for name in names}
 
 
 def _check_dtypes(theirs: Mapping[str, Tensor]) -> None:
     strange = [
         f"{name} has dtype {str(tensor.dtype).removeprefix('torch.')}"
         for name, tensor in theirs.items()
-        if name not in _NOT_WEIGHTS and tensor.dtype not in _DTYPES
+        if tensor.dtype not in _DTYPES
     ]
     if strange:
         raise CheckpointError(f"expected float32, float16 or bfloat16: {'; '.join(strange)}")
 
 
-def _check_sizes(config: NetworkConfig, tensors: int) -> None:
-    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
-        if stack.layers > tensors:
+def _check_sizes(config: AnyConfig, tensors: int) -> None:
+    for name in ("encoder", "decoder"):
+        stack = getattr(config, name, None)
+        if isinstance(stack, StackConfig) and (stack.distinct_layers or stack.layers) > tensors:
             raise ConfigError(f"{name}_layers is {stack.layers}, but there are only {tensors} tensors")
-    if config.pad >= config.source_vocabulary:
+    if isinstance(config, NetworkConfig) and config.pad >= config.source_vocabulary:
         raise ConfigError(f"pad_token_id is {config.pad}, but vocab_size is {config.source_vocabulary}")
 
 
-def _check_table(name: str, stored: Tensor, table: Tensor, config: NetworkConfig) -> None:
+def _check_table(name: str, stored: Tensor, table: Tensor, config: AnyConfig) -> None:
     """The stored table must be the computed one where positions are looked up."""
     if stored.shape != table.shape:
         raise CheckpointError(f"{name} has shape {tuple(stored.shape)}, expected {tuple(table.shape)}")
-    first = config.encoder.positions.offset
+    first = config.encoder.positions.offset if isinstance(config, NetworkConfig) else 0
     tolerance = max(_TABLE_TOLERANCE, torch.finfo(stored.dtype).eps)
     if not torch.allclose(stored[first:].float(), table[first:], rtol=0, atol=tolerance):
         raise CheckpointError(f"{name} is not the table of sinusoids that its configuration describes")

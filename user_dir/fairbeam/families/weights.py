@@ -21,6 +21,8 @@ class Row:
     theirs: tuple[str, ...]
     lifted: bool = False
     """Theirs have a leading axis of size one that ours lack."""
+    transposed: bool = False
+    """Theirs are matrices with (inputs, outputs) where ours have (outputs, inputs); theirs are joined already."""
 
     def at(self, layer: int) -> "Row":
         """The row for one layer."""
@@ -39,6 +41,11 @@ def same(ours: str, theirs: str) -> Row:
 def lifted(ours: str, theirs: str) -> Row:
     """One tensor, (1, ...) at theirs and (...) at ours."""
     return Row(ours, (theirs,), lifted=True)
+
+
+def transposed(ours: str, theirs: str) -> tuple[Row, Row]:
+    """Weight, (inputs, outputs) at theirs and (outputs, inputs) at ours, and bias of a layer."""
+    return Row(f"{ours}.weight", (f"{theirs}.weight",), transposed=True), same(f"{ours}.bias", f"{theirs}.bias")
 
 
 def under(prefix: str, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -97,6 +104,7 @@ def read_weights(
             problems += misshapen
             continue
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole = whole.T if row.transposed else whole
         state[row.ours] = whole.squeeze(0) if row.lifted else whole
     problems += [f"unexpected {name}" for name in theirs if name not in used]
     problems += [f"no rule for our {name}" for name in expected if name not in state and not problems]
@@ -110,10 +118,14 @@ def write_weights(rows: Sequence[Row], ours: Mapping[str, Tensor]) -> dict[str, 
     state: dict[str, Tensor] = {}
     for row in expand(rows, ours):
         parts = _parts(row, ours[row.ours])
-        state.update(zip(row.theirs, (part.clone() for part in parts), strict=True))
+        state.update(
+            zip(row.theirs, (part.clone(memory_format=torch.contiguous_format) for part in parts), strict=True)
+        )
     return state
 
 
 def _parts(row: Row, whole: Tensor) -> Sequence[Tensor]:
     """Our tensor as the row's names of theirs hold it."""
+    if row.transposed:
+        return [whole.T]
     return (whole.unsqueeze(0) if row.lifted else whole).chunk(len(row.theirs))

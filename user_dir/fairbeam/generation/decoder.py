@@ -11,7 +11,7 @@ from fairbeam.generation.filters import Special
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search import BeamSearch, Hypothesis
 from fairbeam.generation.workers import Workers, default_workers
-from fairbeam.network import Network
+from fairbeam.network import Generator
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Decoder:
 
     def __init__(
         self,
-        networks: Sequence[Network],
+        networks: Sequence[Generator],
         device: torch.device,
         special: Special | None = None,
         workers: int | None = None,

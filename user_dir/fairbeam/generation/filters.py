@@ -23,6 +23,7 @@ class Special:
 
     bos: int = 0
     pad: int = 1
+    """Below 0 where the vocabulary has no symbol for padding."""
     eos: int = 2
     unk: int = 3
 
@@ -141,7 +142,7 @@ def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
 
 def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     """The filters that ``options`` ask for, in fairseq's order."""
-    filters = [never_pad(special)]
+    filters = [never_pad(special)] if special.pad >= 0 else []
     if options.unkpen:
         filters.append(penalise_unknown(special, options.unkpen))
     filters += [limit_length(special), force_prefix(special)]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fairbeam.network import Network
+from fairbeam.network import Generator
 from fairbeam.network.cache import DecoderState
 
 
@@ -25,7 +25,7 @@ class Model(Protocol):
     """The three verbs of decoding."""
 
     def prefill(self, source: Tensor, beams: int) -> Any:
-        """Read a batch of sources, (batch, length) ids padded on the right."""
+        """Read a batch of sources, or of prompts to be continued: (batch, length) ids, padded."""
 
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
@@ -36,9 +36,8 @@ class Model(Protocol):
         Both are (batch, count), as is the result; None where there is nothing to correct.
         """
 
-    @property
-    def max_target_positions(self) -> int:
-        """Longest target in tokens, ``</s>`` included."""
+    def longest_target(self, source_length: int) -> int:
+        """Longest target in tokens, ``</s>`` included, for a source of ``source_length`` tokens."""
 
     @property
     def decoder_start(self) -> int | None:
@@ -48,19 +47,19 @@ class Model(Protocol):
 class SingleModel:
     """One network."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Generator) -> None:
         self.network = network
-        self.max_target_positions = network.max_target_positions
-        self.decoder_start = network.config.decoder_start
+        self.longest_target = network.longest_target
+        self.decoder_start = network.first_token
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
 
-    def log_probabilities(self, state: DecoderState, tokens: Tensor, temperature: float) -> Tensor:
+    def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
-    def correction(self, state: DecoderState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+    def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         rounding = self.network.rounding(state, beams, tokens)
         return rounding if rounding is None or temperature == 1.0 else rounding / temperature
 
@@ -83,10 +82,12 @@ class EnsembleState:
 class Ensemble:
     """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Generator]) -> None:
         self.models = [SingleModel(network) for network in networks]
-        self.max_target_positions = min(model.max_target_positions for model in self.models)
         self.decoder_start = self.models[0].decoder_start
+
+    def longest_target(self, source_length: int) -> int:
+        return min(model.longest_target(source_length) for model in self.models)
 
     def prefill(self, source: Tensor, beams: int) -> EnsembleState:
         return EnsembleState([model.prefill(source, beams) for model in self.models])
@@ -101,6 +102,6 @@ class Ensemble:
         return None
 
 
-def as_model(networks: Sequence[Network]) -> Model:
+def as_model(networks: Sequence[Generator]) -> Model:
     """One network as itself, several as an ensemble."""
     return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks)

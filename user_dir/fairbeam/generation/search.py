@@ -11,7 +11,7 @@ from fairbeam.generation.choosers import build_chooser
 from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import as_model
-from fairbeam.network import Network
+from fairbeam.network import Generator
 
 _BATCH_BITS = 3
 """Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
@@ -36,7 +36,9 @@ class BeamSearch:
     The result for a sentence depends on the sentence alone, never on what else is in the batch.
     """
 
-    def __init__(self, networks: Sequence[Network], options: GenerationOptions, special: Special | None = None) -> None:
+    def __init__(
+        self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None
+    ) -> None:
         """Several networks are an ensemble; all share one target vocabulary."""
         self.model = as_model(networks)
         self.options = options
@@ -50,7 +52,8 @@ class BeamSearch:
         """Decode one batch.
 
         Args:
-            source: (batch, length) ids, each ended by ``</s>``, padded on either side.
+            source: (batch, length) ids padded on either side, each ended by ``</s>``; or, where there is no encoder,
+                prompts, which the outputs continue.
             prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
             start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
 
@@ -97,7 +100,7 @@ class BeamSearch:
 
     def _limits(self, source: Tensor) -> Tensor:
         lengths = source.ne(self.special.pad).sum(1).tolist()
-        limits = [self.options.length_limit(length, self.model.max_target_positions) for length in lengths]
+        limits = [self.options.length_limit(length, self.model.longest_target(length)) for length in lengths]
         return torch.tensor(limits, device=source.device)
 
 

@@ -3,18 +3,49 @@
 from fairbeam.network.config import (
     Activation,
     DropoutConfig,
+    EncoderConfig,
+    HeadConfig,
+    LanguageModelConfig,
     NetworkConfig,
     NormPlacement,
     PositionConfig,
     PositionKind,
     StackConfig,
 )
+from fairbeam.network.encoder import Encoded, EncoderNetwork
+from fairbeam.network.language_model import LanguageModel
 from fairbeam.network.network import Network, pad_batch
 from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
+Generator = Network | LanguageModel
+"""Networks that decode."""
+AnyNetwork = Network | EncoderNetwork | LanguageModel
+AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig
+
+
+def build(config: AnyConfig) -> AnyNetwork:
+    """The network that ``config`` describes, of whichever shape."""
+    match config:
+        case NetworkConfig():
+            return Network(config)
+        case EncoderConfig():
+            return EncoderNetwork(config)
+        case LanguageModelConfig():
+            return LanguageModel(config)
+
+
 __all__ = [
     "Activation",
+    "AnyConfig",
+    "AnyNetwork",
     "DropoutConfig",
+    "Encoded",
+    "EncoderConfig",
+    "EncoderNetwork",
+    "Generator",
+    "HeadConfig",
+    "LanguageModel",
+    "LanguageModelConfig",
     "Network",
     "NetworkConfig",
     "NormPlacement",
@@ -22,6 +53,7 @@ __all__ = [
     "PositionKind",
     "Precision",
     "StackConfig",
+    "build",
     "has_fast_bfloat16",
     "pad_batch",
     "tune_memory",

@@ -94,7 +94,7 @@ class Memory:
 class DecoderState:
     """Everything one decoding step needs: the memory, the self-attention cache and who descends from whom."""
 
-    def __init__(self, memory: Memory, layers: list[KeyValues], batch: int, beams: int, like: Tensor) -> None:
+    def __init__(self, memory: Memory | None, layers: list[KeyValues], batch: int, beams: int, like: Tensor) -> None:
         """A state before the first token; ``like`` gives the dtype and device."""
         self.memory = memory
         self.layers = layers
@@ -126,6 +126,36 @@ class DecoderState:
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long; the others are finished."""
         self._history = self._history[sentences]
-        self.memory.select(sentences)
+        if self.memory is not None:
+            self.memory.select(sentences)
         for layer in self.layers:
             layer.select(sentences)
+
+
+class PromptState(DecoderState):
+    """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
+
+    def __init__(self, layers: list[KeyValues], closed: Tensor, lengths: Tensor, beams: int, features: Tensor) -> None:
+        """A state behind the prompt.
+
+        Args:
+            layers: keys and values of the prompt.
+            closed: (batch, prompt), 0 at tokens and -inf at padding.
+            lengths: (batch,) tokens of each prompt.
+            features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
+        """
+        super().__init__(None, layers, len(closed), beams, closed)
+        self.lengths = lengths
+        self.features: Tensor | None = features
+        self.steps = 1  # the prompt's last token is run already
+        self._history = closed[:, None].expand(-1, beams, -1)
+
+    def take_features(self) -> Tensor | None:
+        """What the prompt left, once; None from then on."""
+        features, self.features = self.features, None
+        return features
+
+    def select(self, sentences: Tensor) -> None:
+        super().select(sentences)
+        self.lengths = self.lengths[sentences]
+        self.features = None if self.features is None else self.features[sentences]

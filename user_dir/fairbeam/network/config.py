@@ -82,6 +82,28 @@ class StackConfig:
     """Layer norm after the last layer; pre-norm stacks need one."""
     layer_drop: float = 0.0
     """Probability of skipping a whole layer in training (Fan et al., 2020)."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance that a norm divides by."""
+    token_types: int = 0
+    """Kinds of tokens that have a vector of their own, as BERT's two segments (Devlin et al., 2019, section 3)."""
+    embedding_dim: int | None = None
+    """Width of the embeddings where it is another: they are projected to ``dim`` (Lan et al., 2020, section 3.1)."""
+    distinct_layers: int | None = None
+    """Layers that have weights of their own; neighbours share them (Lan et al., 2020, section 3.1). All if None."""
+
+    def __post_init__(self) -> None:
+        distinct = self.distinct_layers
+        if distinct is not None and (distinct < 1 or self.layers % distinct):
+            raise ConfigError(f"layers is {self.layers}, which distinct_layers ({distinct}) does not divide")
+        if self.token_types < 0:
+            raise ConfigError(f"token_types is {self.token_types}; expected at least 0")
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise ConfigError(f"embedding_dim is {self.embedding_dim}; expected at least 1")
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings, projected or not."""
+        return self.dim if self.embedding_dim is None else self.embedding_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +118,25 @@ class DropoutConfig:
     """After the feed-forward activation."""
 
 
+class Described:
+    """A configuration that goes to JSON and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, ready for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            ConfigError: an unknown or missing field, or a value of the wrong type; names the field.
+        """
+        return _build(cls, values, "network")
+
+
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Described):
     """A whole encoder-decoder network."""
 
     source_vocabulary: int
@@ -124,27 +163,102 @@ class NetworkConfig:
                 f"share_embeddings needs equal vocabularies, but source_vocabulary is "
                 f"{self.source_vocabulary} and target_vocabulary is {self.target_vocabulary}"
             )
-        if self.share_embeddings and self.encoder.dim != self.decoder.dim:
+        if self.share_embeddings and self.encoder.embedding_width != self.decoder.embedding_width:
             raise ConfigError(
-                f"share_embeddings needs equal widths, but encoder.dim is {self.encoder.dim} "
-                f"and decoder.dim is {self.decoder.dim}"
+                f"share_embeddings needs equal widths, but the encoder embeds in {self.encoder.embedding_width} "
+                f"dimensions and the decoder in {self.decoder.embedding_width}"
             )
-        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            if stack.dim % stack.heads:
-                raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
+        if self.tie_output:
+            _check_tied(self.decoder)
+        _check_heads("encoder", self.encoder)
+        _check_heads("decoder", self.decoder)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, ready for JSON."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Inverse of ``to_dict``.
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What reads hidden states and scores labels: one linear layer, or two."""
 
-        Raises:
-            ConfigError: an unknown or missing field, or a value of the wrong type; names the field.
-        """
-        return _build(cls, values, "network")
+    outputs: int
+    """How many labels are scored; 1 for a regression or a yes-or-no question."""
+    hidden: int | None = None
+    """Width of a first linear layer; None for none."""
+    activation: Activation = Activation.GELU
+    """Behind the first layer."""
+    norm: bool = False
+    """Layer norm behind the activation."""
+    input_dropout: float = 0.0
+    """Before the first layer."""
+    dropout: float = 0.0
+    """Before the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(Described):
+    """An encoder without a decoder, and what is read from its states."""
+
+    vocabulary: int
+    encoder: StackConfig = StackConfig()
+    pooler: bool = False
+    """A linear layer and tanh on the first token's state stand for the sequence (Devlin et al., 2019)."""
+    symbol_head: HeadConfig | None = None
+    """Scores every symbol for each token: masked language modelling."""
+    token_head: HeadConfig | None = None
+    """Scores labels for each token: tagging, start and end of an answer, replaced or not."""
+    sequence_head: HeadConfig | None = None
+    """Scores labels for the pooled state, or the first token's where there is no pooler."""
+    tie_output: bool = False
+    """The last matrix of ``symbol_head`` is the embedding."""
+    dropout: DropoutConfig = DropoutConfig()
+    pad: int = 0
+
+    def __post_init__(self) -> None:
+        _check_heads("encoder", self.encoder)
+        if not self.tie_output:
+            return
+        head, width = self.symbol_head, self.encoder.embedding_width
+        if head is None:
+            raise ConfigError("tie_output is true, but symbol_head is None: there is nothing to tie")
+        inputs = self.encoder.dim if head.hidden is None else head.hidden
+        if (head.outputs, inputs) != (self.vocabulary, width):
+            raise ConfigError(
+                f"tie_output needs equal shapes, but the embedding is {self.vocabulary} x {width} and symbol_head "
+                f"ends with {head.outputs} x {inputs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig(Described):
+    """A decoder without an encoder."""
+
+    vocabulary: int
+    decoder: StackConfig = StackConfig()
+    tie_output: bool = True
+    """The output projection is the embedding."""
+    output_bias: bool = False
+    """The output projection adds one number a symbol to the logits."""
+    dropout: DropoutConfig = DropoutConfig()
+    bos: int | None = None
+    pad: int = -1
+    """Fills batches; below 0 where the vocabulary has no symbol for it."""
+    eos: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_heads("decoder", self.decoder)
+        if self.tie_output:
+            _check_tied(self.decoder)
+
+
+def _check_heads(name: str, stack: StackConfig) -> None:
+    if stack.dim % stack.heads:
+        raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
+
+
+def _check_tied(decoder: StackConfig) -> None:
+    if decoder.embedding_width != decoder.dim:
+        raise ConfigError(
+            f"tie_output needs equal widths, but decoder.embedding_dim is {decoder.embedding_dim} "
+            f"and decoder.dim is {decoder.dim}"
+        )
 
 
 def _build(kind: type, values: Any, where: str) -> Any:

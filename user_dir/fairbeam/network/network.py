@@ -1,12 +1,10 @@
 """The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.attention import CrossAttention, SelfAttention
+from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
 from fairbeam.network.config import NetworkConfig
 from fairbeam.network.dropout import Dropout, MaskSource
@@ -15,7 +13,7 @@ from fairbeam.network.positions import number_positions
 from fairbeam.network.stacks import Embedding, Layer, Stack
 
 
-class Network(nn.Module):
+class Network(DecodingNetwork):
     """A Transformer described by a ``NetworkConfig``.
 
     ``forward`` teaches with the whole target at once. Decoding calls ``prefill`` once a batch and ``step``
@@ -43,8 +41,6 @@ class Network(nn.Module):
         if config.tie_output:
             self.head.weight = self.target_embedding.weight
         self._masks = masks
-        self._exact_head: Tensor | None = None
-        self._exact_bias: Tensor | None = None
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
@@ -99,7 +95,7 @@ class Network(nn.Module):
         memory = self.remember(states, mask, may_fold=True)
         heads, like = self.config.decoder.heads, memory.layers[0].keys
         head_dim = self.config.decoder.dim // heads
-        caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self.decoder.layers]
+        caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self._decoder_layers()]
         return DecoderState(memory, caches, len(source), beams, like)
 
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
@@ -115,32 +111,7 @@ class Network(nn.Module):
         if state.steps == 0:  # all beams are one
             tokens = tokens[:, :1]
         features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
-        logits = self.head(features).float()
-        if self._exact_head is not None:
-            state.latest = features, logits
-        return logits.expand(-1, state.beams, -1)
-
-    def rounding(self, state: DecoderState, beams: Tensor, tokens: Tensor) -> Tensor | None:
-        """What rounding took from the logits of the step just made, for a few tokens of a few beams.
-
-        A bfloat16 product rounds logits of 10 to steps of 1/16, wider than many a gap between the best tokens.
-
-        Args:
-            state: what ``step`` left.
-            beams: (batch, count) numbers of beams.
-            tokens: (batch, count) ids.
-
-        Returns:
-            Float32 (batch, count) to be added to the logits; None where they are float32 already.
-        """
-        if state.latest is None or self._exact_head is None:
-            return None
-        features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest)
-        sentences = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
-        exact = (F.embedding(tokens, self._exact_head) * features[sentences, beams]).sum(-1)
-        if self._exact_bias is not None:
-            exact = exact + self._exact_bias[tokens]
-        return exact - logits[sentences, beams, tokens]
+        return self._scores(state, features)
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
@@ -160,27 +131,15 @@ class Network(nn.Module):
             x = layer(x, mask, None, key_values, memory.mask)
         return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask)
 
-    def for_inference(self, dtype: torch.dtype) -> "Network":
-        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
-        network = copy.deepcopy(self).eval().requires_grad_(False)
-        # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
-        network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
-        exact = self.head.weight.detach()
-        if self._on_cpu():
-            for layer in network._decoder_layers():
-                layer.cross_attention.keep_exact_()
-        for linear in network._linear_layers():
-            linear.pack_(dtype)
-        if dtype != torch.float32:
-            tied = self.head.weight is self.target_embedding.weight
-            network._exact_head = network.target_embedding.weight if tied else exact
-            network._exact_bias = None if self.head.bias is None else self.head.bias.detach()
-        return network
-
     @property
     def decoder_start(self) -> int:
         """The symbol that a target begins with on the decoder's input."""
         return self.config.eos if self.config.decoder_start is None else self.config.decoder_start
+
+    @property
+    def first_token(self) -> int | None:
+        """The configuration's symbol that decoding begins with; ``</s>`` if None."""
+        return self.config.decoder_start
 
     @property
     def max_source_positions(self) -> int:
@@ -192,22 +151,15 @@ class Network(nn.Module):
         """Longest target in tokens, ``</s>`` included."""
         return self.config.decoder.positions.max_positions
 
-    def _set_compute_dtype(self, dtype: torch.dtype, attention_dtype: torch.dtype) -> None:
-        self.compute_dtype, self.attention_dtype = dtype, attention_dtype
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.compute_dtype = dtype
-            elif isinstance(module, SelfAttention | CrossAttention):
-                module.attention_dtype = attention_dtype
+    def longest_target(self, source_length: int) -> int:
+        """Longest target in tokens, ``</s>`` included, for a source of this length."""
+        return self.max_target_positions
 
-    def _on_cpu(self) -> bool:
-        return self.source_embedding.weight.device.type == "cpu"
-
-    def _linear_layers(self) -> list[Linear]:
-        return [module for module in self.modules() if isinstance(module, Linear)]
+    def _output_embedding(self) -> Tensor:
+        return self.target_embedding.weight
 
     def _decoder_layers(self) -> list[Layer]:
-        return list(self.decoder.layers)  # type: ignore[arg-type]
+        return self.decoder.in_order()
 
     def _embed_forced(self, target: Tensor) -> tuple[Tensor, Tensor]:
         length = target.size(1)

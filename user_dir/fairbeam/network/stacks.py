@@ -14,19 +14,18 @@ from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import build_positions
 
-NORM_EPSILON = 1e-5
-
 
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al., 2016), in float32 whatever the blocks compute in."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, epsilon: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
+        self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, NORM_EPSILON)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
 class Residual(nn.Module):
@@ -35,9 +34,9 @@ class Residual(nn.Module):
     The residual stream is float32 in every precision: bfloat16 has too few digits to sum many blocks in.
     """
 
-    def __init__(self, dim: int, placement: NormPlacement, dropout: Dropout) -> None:
+    def __init__(self, dim: int, placement: NormPlacement, epsilon: float, dropout: Dropout) -> None:
         super().__init__()
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim, epsilon)
         self.dropout = dropout
         self.before = placement is NormPlacement.PRE
 
@@ -59,7 +58,7 @@ class Layer(nn.Module):
         dim = config.dim
 
         def residual() -> Residual:
-            return Residual(dim, config.norm_placement, Dropout(dropouts.residual, masks))
+            return Residual(dim, config.norm_placement, config.norm_epsilon, Dropout(dropouts.residual, masks))
 
         self.self_attention = SelfAttention(dim, config.heads, Dropout(dropouts.attention, masks))
         self.self_attention_residual = residual()
@@ -106,27 +105,40 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token vectors plus positions, scaled and normed as the stack's config says."""
+    """Token vectors plus positions and types, scaled, normed and projected as the stack's config says."""
 
     def __init__(self, config: StackConfig, vocabulary: int, pad: int, dropout: Dropout) -> None:
+        """``pad`` is below 0 where the vocabulary has no symbol for padding."""
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocabulary, config.dim))
-        nn.init.normal_(self.weight, std=config.dim**-0.5)
-        nn.init.zeros_(self.weight[pad])
-        self.pad = pad
+        width = config.embedding_width
+        self.weight = nn.Parameter(torch.empty(vocabulary, width))
+        nn.init.normal_(self.weight, std=width**-0.5)
+        self.pad = pad if pad >= 0 else None
+        if self.pad is not None:
+            nn.init.zeros_(self.weight[self.pad])
         self.scale = math.sqrt(config.dim) if config.scale_embedding else 1.0
-        self.positions = build_positions(config.positions, config.dim)
-        self.norm = LayerNorm(config.dim) if config.embedding_norm else None
+        self.positions = build_positions(config.positions, width)
+        self.types = nn.Parameter(torch.empty(config.token_types, width)) if config.token_types else None
+        if self.types is not None:
+            nn.init.normal_(self.types, std=width**-0.5)
+        self.norm = LayerNorm(width, config.norm_epsilon) if config.embedding_norm else None
         self.dropout = dropout
+        self.projection = None if config.embedding_dim is None else Linear(width, config.dim)
 
-    def forward(self, tokens: Tensor, numbers: Tensor) -> Tensor:
-        """Token ids (batch, queries) and broadcastable position numbers to (batch, queries, dim)."""
+    def forward(self, tokens: Tensor, numbers: Tensor, types: Tensor | None = None) -> Tensor:
+        """Token ids (batch, queries) and broadcastable position numbers to (batch, queries, dim).
+
+        ``types`` are (batch, queries) kinds of tokens; all are of the first kind if None.
+        """
         x = F.embedding(tokens, self.weight, self.pad) * self.scale
+        if self.types is not None:
+            x = x + (self.types[0] if types is None else F.embedding(types, self.types))
         if self.positions is not None:
             x = x + self.positions(numbers)
         if self.norm is not None:
             x = self.norm(x)
-        return self.dropout(x)
+        x = self.dropout(x)
+        return x if self.projection is None else self.projection(x).float()
 
 
 class Stack(nn.Module):
@@ -135,8 +147,15 @@ class Stack(nn.Module):
     def __init__(self, config: StackConfig, memory_dim: int | None, dropouts: DropoutConfig, masks: MaskSource) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(Layer(config, memory_dim, dropouts, masks) for _ in range(config.layers))
-        self.final_norm = LayerNorm(config.dim) if config.final_norm else None
+        distinct = config.layers if config.distinct_layers is None else config.distinct_layers
+        self.layers = nn.ModuleList(Layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
+        self.final_norm = LayerNorm(config.dim, config.norm_epsilon) if config.final_norm else None
+
+    def in_order(self) -> list[Layer]:
+        """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
+        layers: list[Layer] = list(self.layers)  # type: ignore[arg-type]
+        repeats = self.config.layers // len(layers)
+        return [layer for layer in layers for _ in range(repeats)]
 
     def forward(
         self,
@@ -146,7 +165,7 @@ class Stack(nn.Module):
         memory: Memory | None = None,
     ) -> Tensor:
         """Run all layers on (batch, queries, dim)."""
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
             x = layer(

@@ -1,0 +1,63 @@
+"""ALBERT (Lan et al., 2020): BERT whose layers share weights, with embeddings of their own width."""
+
+from fairbeam.families import bert
+from fairbeam.families.shapes import EncoderFamily, HeadPage
+from fairbeam.families.weights import affine, under
+
+_LAYER = "encoder.albert_layer_groups.{i}.albert_layers.0"
+LAYER_ROWS = (
+    *affine(
+        "encoder.layers.{i}.self_attention.qkv", *(f"{_LAYER}.attention.{part}" for part in ("query", "key", "value"))
+    ),
+    *affine("encoder.layers.{i}.self_attention.output", f"{_LAYER}.attention.dense"),
+    *affine("encoder.layers.{i}.self_attention_residual.norm", f"{_LAYER}.attention.LayerNorm"),
+    *affine("encoder.layers.{i}.inner", f"{_LAYER}.ffn"),
+    *affine("encoder.layers.{i}.outer", f"{_LAYER}.ffn_output"),
+    *affine("encoder.layers.{i}.feed_forward_residual.norm", f"{_LAYER}.full_layer_layer_norm"),
+)
+
+FAMILY = EncoderFamily(
+    model_type="albert",
+    prefix="albert.",
+    stack=bert.STACK,
+    rows=(
+        *under("albert.", (*bert.EMBEDDING_ROWS, *LAYER_ROWS, *affine("pooler", "pooler"))),
+        *affine("embedding.projection", "albert.encoder.embedding_hidden_mapping_in"),
+        *bert.symbol_rows("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias"),
+        *affine("sequence_head.output", "sop_classifier.classifier"),
+        *affine("sequence_head.output", "classifier"),
+        *affine("token_head.output", "classifier"),
+        *affine("token_head.output", "qa_outputs"),
+    ),
+    names={
+        **bert.FAMILY.names,
+        "embedding_dim": "embedding_size",
+        "distinct_layers": "num_hidden_groups",
+        "head_dropout": "classifier_dropout_prob",
+    },
+    defaults={
+        **bert.DEFAULTS,
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_hidden_groups": 1,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "classifier_dropout_prob": 0.1,
+    },
+    must_be={"inner_group_num": 1},
+    heads=(
+        HeadPage(
+            place="symbol_head", mark="predictions.bias", hidden="predictions.dense.weight", norm=True, drops=False
+        ),
+        HeadPage(place="sequence_head", mark="sop_classifier.classifier.weight"),
+        bert.POOLED_HEAD,
+        bert.TAG_HEAD,
+        bert.ANSWER_HEAD,
+    ),
+    pooler="albert.pooler.weight",
+    not_weights=r"albert\.embeddings\.position_ids",
+)

@@ -1,0 +1,72 @@
+"""ELECTRA (Clark et al., 2020), discriminators and generators: BERT with embeddings of their own width."""
+
+from fairbeam.families import bert
+from fairbeam.families.shapes import EncoderFamily, HeadPage
+from fairbeam.families.weights import affine, under
+from fairbeam.network import Activation
+
+FAMILY = EncoderFamily(
+    model_type="electra",
+    prefix="electra.",
+    stack=bert.STACK,
+    rows=(
+        *under("electra.", bert.ENCODER_ROWS),
+        *affine("embedding.projection", "electra.embeddings_project"),
+        *bert.symbol_rows(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head",
+            "generator_lm_head.bias",
+        ),
+        *affine("token_head.hidden", "discriminator_predictions.dense"),
+        *affine("token_head.output", "discriminator_predictions.dense_prediction"),
+        *affine("token_head.output", "classifier"),
+        *affine("token_head.output", "qa_outputs"),
+        *affine("sequence_head.hidden", "classifier.dense"),
+        *affine("sequence_head.output", "classifier.out_proj"),
+        *affine("sequence_head.hidden", "sequence_summary.summary"),
+        *affine("sequence_head.output", "classifier"),
+    ),
+    names={**bert.FAMILY.names, "embedding_dim": "embedding_size"},
+    defaults={
+        **bert.DEFAULTS,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
+    heads=(
+        HeadPage(
+            place="symbol_head",
+            mark="generator_lm_head.bias",
+            hidden="generator_predictions.dense.weight",
+            activation=Activation.GELU,
+            norm=True,
+            drops=False,
+        ),
+        HeadPage(
+            place="token_head",
+            mark="discriminator_predictions.dense_prediction.weight",
+            hidden="discriminator_predictions.dense.weight",
+            drops=False,
+        ),
+        bert.TAG_HEAD,
+        bert.ANSWER_HEAD,
+        HeadPage(
+            place="sequence_head",
+            mark="classifier.out_proj.weight",
+            hidden="classifier.dense.weight",
+            activation=Activation.GELU,
+            drops_input=True,
+        ),
+        HeadPage(
+            place="sequence_head",
+            mark="classifier.weight",
+            hidden="sequence_summary.summary.weight",
+            activation=Activation.GELU,
+        ),
+    ),
+    must_be={"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
+    not_weights=r"electra\.embeddings\.position_ids",
+    projection="electra.embeddings_project.weight",
+)

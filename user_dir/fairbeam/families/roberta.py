@@ -1,0 +1,47 @@
+"""RoBERTa (Liu et al., 2019): BERT with positions that count real tokens, and no pooler before its classifier."""
+
+from dataclasses import replace
+
+from fairbeam.families import bert
+from fairbeam.families.shapes import EncoderFamily, HeadPage
+from fairbeam.families.weights import affine, under
+from fairbeam.network import Activation, PositionConfig, PositionKind
+
+FAMILY = EncoderFamily(
+    model_type="roberta",
+    prefix="roberta.",
+    stack=replace(bert.STACK, positions=PositionConfig(kind=PositionKind.LEARNED, count_padding=False)),
+    rows=(
+        *under("roberta.", bert.ENCODER_ROWS),
+        *bert.symbol_rows("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"),
+        *affine("sequence_head.hidden", "classifier.dense"),
+        *affine("sequence_head.output", "classifier.out_proj"),
+        *affine("sequence_head.output", "classifier"),
+        *affine("token_head.output", "classifier"),
+        *affine("token_head.output", "qa_outputs"),
+    ),
+    names=bert.FAMILY.names,
+    defaults={**bert.DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
+    heads=(
+        HeadPage(
+            place="symbol_head",
+            mark="lm_head.bias",
+            hidden="lm_head.dense.weight",
+            activation=Activation.GELU,
+            norm=True,
+            drops=False,
+        ),
+        HeadPage(
+            place="sequence_head",
+            mark="classifier.out_proj.weight",
+            hidden="classifier.dense.weight",
+            activation=Activation.TANH,
+            drops_input=True,
+        ),
+        replace(bert.POOLED_HEAD, classes=("ForMultipleChoice",)),
+        bert.TAG_HEAD,
+        bert.ANSWER_HEAD,
+    ),
+    pooler="roberta.pooler.dense.weight",
+    not_weights=r"roberta\.embeddings\.position_ids",
+)

@@ -1,0 +1,268 @@
+"""Pages of encoders and of decoders alone that Hugging Face keeps, and how their ``config.json`` is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from fairbeam.errors import ConfigError
+from fairbeam.families.family import MAX_POSITIONS, MAX_SIZE, Options, Plan
+from fairbeam.families.weights import Row
+from fairbeam.network import (
+    Activation,
+    AnyConfig,
+    DropoutConfig,
+    EncoderConfig,
+    HeadConfig,
+    LanguageModelConfig,
+    StackConfig,
+)
+
+MAX_LAYERS = 1 << 12
+"""Shared layers cost no weights: those do not bound their number."""
+
+BERT_NAMES: Mapping[str, str] = {
+    "vocabulary": "vocab_size",
+    "layers": "num_hidden_layers",
+    "dim": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn_dim": "intermediate_size",
+    "activation": "hidden_act",
+    "max_positions": "max_position_embeddings",
+    "token_types": "type_vocab_size",
+    "norm_epsilon": "layer_norm_eps",
+    "residual_dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "head_dropout": "classifier_dropout",
+    "pad": "pad_token_id",
+}
+"""Our options, as BERT's configuration and those that descend from it call them."""
+
+GPT_NAMES: Mapping[str, str] = {
+    "vocabulary": "vocab_size",
+    "layers": "n_layer",
+    "dim": "n_embd",
+    "heads": "n_head",
+    "max_positions": "n_positions",
+    "norm_epsilon": "layer_norm_epsilon",
+    "residual_dropout": "resid_pdrop",
+    "attention_dropout": "attn_pdrop",
+    "pad": "pad_token_id",
+    "bos": "bos_token_id",
+    "eos": "eos_token_id",
+}
+"""Our options, as GPT's configuration and those that descend from it call them."""
+
+_MUST_BE: Mapping[str, Any] = {
+    "is_encoder_decoder": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
+    "quantization_config": None,
+    "pruned_heads": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPage:
+    """A head that weights of theirs stand for."""
+
+    place: str
+    """Field of ``EncoderConfig``."""
+    mark: str
+    """A tensor of theirs with a row for each label; where it is, the head is."""
+    hidden: str | None = None
+    """A tensor of theirs with a row for each output of the first linear layer."""
+    activation: Activation | None = None
+    """Behind the first layer; the stack's if None."""
+    norm: bool = False
+    drops: bool = True
+    """Whether there is dropout before the last layer."""
+    drops_input: bool = False
+    """Whether there is dropout before the first of two."""
+    classes: tuple[str, ...] = ()
+    """How the model's class is named where the same tensors serve two heads; any way if empty."""
+
+    def there(self, theirs: Mapping[str, Tensor], architecture: str) -> bool:
+        """Whether these weights have the head."""
+        wanted = self.hidden is None or self.hidden in theirs
+        return self.mark in theirs and wanted and (not self.classes or architecture.endswith(self.classes))
+
+    def config(self, theirs: Mapping[str, Tensor], activation: Activation, dropout: float) -> HeadConfig:
+        """The head, its sizes taken from the weights.
+
+        Raises:
+            ConfigError: a size is out of range.
+        """
+        return HeadConfig(
+            outputs=_first_axis(self.mark, theirs),
+            hidden=None if self.hidden is None else _first_axis(self.hidden, theirs),
+            activation=activation if self.activation is None else self.activation,
+            norm=self.norm,
+            input_dropout=dropout if self.drops_input else 0.0,
+            dropout=dropout if self.drops else 0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    """What pages of either shape say."""
+
+    model_type: str
+    """Hugging Face's name of the family."""
+    prefix: str
+    """What the bare model's names begin with where there is a head."""
+    stack: StackConfig
+    """The layers as far as no option changes them; sizes are overwritten."""
+    rows: tuple[Row, ...]
+    """Our tensors and theirs. Of two names for one tensor either may be missing."""
+    names: Mapping[str, str]
+    """Our options and theirs; those that are not there stay as ``stack`` has them."""
+    defaults: Mapping[str, Any]
+    """Options that ``config.json`` may leave out."""
+    must_be: Mapping[str, Any] = field(default_factory=dict)
+    """Options that the network cannot follow, with the value that leaves it alone."""
+    activations: Mapping[str, str] = field(default_factory=dict)
+    """Names of activations that mean another one here."""
+    tables: tuple[Row, ...] = ()
+    outside: frozenset[str] = frozenset()
+    not_weights: str = ""
+    """Regular expression of names that carry no weights."""
+
+    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+        """Our tensors and theirs; see ``Page``."""
+        return self.rows
+
+    def options(self, config: Mapping[str, Any]) -> Options:
+        """The options that are given or implied.
+
+        Raises:
+            ConfigError: one of ``must_be`` is another.
+        """
+        options = Options({**self.defaults, **config})
+        for name, neutral in {**_MUST_BE, **self.must_be}.items():
+            options.require(name, neutral)
+        return options
+
+    def stack_config(self, options: Options, pad: int) -> StackConfig:
+        """The layers that a ``config.json`` describes."""
+        sizes = {
+            name: options.size(self.names[name], MAX_LAYERS if name.endswith("layers") else MAX_SIZE)
+            for name in ("layers", "dim", "heads", "distinct_layers", "embedding_dim", "token_types")
+            if name in self.names and not (name == "token_types" and options.values[self.names[name]] == 0)
+        }
+        ffn = self.names.get("ffn_dim")
+        if ffn is None or options.values[ffn] is None:
+            sizes["ffn_dim"] = 4 * sizes["dim"]
+        else:
+            sizes["ffn_dim"] = options.size(ffn, MAX_SIZE)
+        positions = self.stack.positions
+        offset = positions.offset if positions.count_padding else pad + 1
+        rows = options.size(self.names["max_positions"], MAX_POSITIONS)
+        if rows <= offset:
+            raise ConfigError(f"{self.names['max_positions']} is {rows}; expected more than {offset}")
+        epsilon = self.names.get("norm_epsilon")
+        return replace(
+            self.stack,
+            **sizes,  # type: ignore[arg-type]
+            activation=self._activation(options),
+            norm_epsilon=self.stack.norm_epsilon if epsilon is None else options.probability(epsilon),
+            positions=replace(positions, max_positions=rows - offset, offset=offset),
+        )
+
+    def dropout_config(self, options: Options) -> DropoutConfig:
+        """Dropout in training; where embeddings have a probability of their own, the blocks' stands for both."""
+        attention = self.names.get("attention_dropout")
+        return DropoutConfig(
+            residual=options.probability(self.names["residual_dropout"]),
+            attention=0.0 if attention is None else options.probability(attention),
+        )
+
+    def _activation(self, options: Options) -> Activation:
+        name = self.names.get("activation")
+        if name is None:
+            return self.stack.activation
+        value = options.values[name]
+        meant = self.activations.get(value, value) if isinstance(value, str) else value
+        return Options({name: meant}).activation(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFamily(_Page):
+    """A page of an encoder without a decoder."""
+
+    heads: tuple[HeadPage, ...]
+    pooler: str | None = None
+    """The tensor of theirs that is there where a pooler is."""
+    projection: str | None = None
+    """The tensor of theirs that is there where embeddings are projected; if None, all with a width of their own are."""
+
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+        """The network of a folder; see ``Page``."""
+        options = self.options(config)
+        vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
+        pad = options.symbol(self.names["pad"], vocabulary)
+        stack, dropout = self.stack_config(options, pad), self.dropout_config(options)
+        if self.projection is not None and self.projection not in theirs:
+            stack = replace(stack, embedding_dim=None)
+        special = self.names["head_dropout"]
+        head_dropout = dropout.residual if options.values[special] is None else options.probability(special)
+        architecture = _architecture(config)
+        heads = {
+            head.place: head.config(theirs, stack.activation, head_dropout)
+            for head in self.heads
+            if head.there(theirs, architecture)
+        }
+        network = EncoderConfig(
+            vocabulary=vocabulary,
+            encoder=stack,
+            pooler=self.pooler is not None and self.pooler in theirs,
+            tie_output="symbol_head" in heads and options.flag("tie_word_embeddings"),
+            dropout=dropout,
+            pad=pad,
+            symbol_head=heads.get("symbol_head"),
+            token_head=heads.get("token_head"),
+            sequence_head=heads.get("sequence_head"),
+        )
+        return Plan(network, self.rows, frozenset())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelFamily(_Page):
+    """A page of a decoder without an encoder."""
+
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+        """The network of a folder; see ``Page``."""
+        options = self.options(config)
+        vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
+        bos, eos, pad = (
+            None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
+            for name in ("bos", "eos", "pad")
+        )
+        biased = any(name in theirs for row in self.rows if row.ours == "head.bias" for name in row.theirs)
+        network = LanguageModelConfig(
+            vocabulary=vocabulary,
+            decoder=self.stack_config(options, -1),
+            tie_output=options.flag("tie_word_embeddings"),
+            output_bias=biased,
+            dropout=self.dropout_config(options),
+            bos=bos,
+            # A symbol that prompts have as well cannot tell padding apart.
+            pad=-1 if pad is None or pad in (bos, eos) else pad,
+            eos=eos,
+        )
+        return Plan(network, self.rows, frozenset())
+
+
+def _first_axis(name: str, theirs: Mapping[str, Tensor]) -> int:
+    shape = tuple(theirs[name].shape)
+    if not shape or not 1 <= shape[0] <= MAX_SIZE:
+        raise ConfigError(f"{name} has shape {shape}, which no head can have")
+    return int(shape[0])
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    """Name of the model's class, empty where it is not given."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
