@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import bart, m2m_100, marian, mbart, pegasus
+from fairbeam.families import bart, m2m_100, marian, mbart, mt5, pegasus, t5
 from fairbeam.families.family import Family
 from fairbeam.families.weights import Row, read_weights, same, write_weights
 from fairbeam.network import Network, NetworkConfig
 
-FAMILIES = {page.FAMILY.model_type: page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)}
+FAMILIES = {page.FAMILY.model_type: page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)}
 """The page of each ``model_type``."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -34,10 +34,9 @@ _MAX_CONFIG_BYTES, _MAX_INDEX_BYTES = 1 << 20, 1 << 25
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Float32, and what it holds without loss."""
 _TABLE_TOLERANCE = 1e-5
-_SHARED = same("source_embedding.weight", "model.shared.weight")
 _NOT_WEIGHTS = frozenset({"model.encoder.version", "model.decoder.version"})
 _OUTSIDE = frozenset({"lm_head.weight", "final_logits_bias"})
-"""What a model with an output projection adds around the bare model, whose own names then begin with ``model.``."""
+"""What a model with an output projection adds around the bare model, whose own names then begin with a prefix."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,10 @@ def read(folder: str | Path) -> Checkpoint:
     config = _read_json(folder / CONFIG, _MAX_CONFIG_BYTES)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
-        )
+        raise CheckpointError(f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[model_type]
     tensors = _read_tensors(folder)
-    own_names = _own_names(tensors)
+    own_names = _own_names(tensors, family.prefix)
     theirs = {own_names[name]: tensor for name, tensor in tensors.items()}
     try:
         network, left_over = _convert(family, config, theirs)
@@ -120,12 +117,10 @@ def write(folder: str | Path, network: Network, family: str, origin: Origin) -> 
 
 def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Tensor]:
     """Hugging Face's state dictionary of a network: the names and dtypes there were when it was read."""
-    own_names = _own_names(origin.dtypes)
+    own_names = _own_names(origin.dtypes, FAMILIES[family].prefix)
     wanted = {own_names[name] for name in origin.dtypes.keys() - origin.kept.keys()}
     rows = [
-        row
-        for row in _rows(FAMILIES[family], network.config)
-        if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
+        row for row in _rows(FAMILIES[family], network.config) if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
     ]
     written = write_weights(rows, network.state_dict())
     return {
@@ -134,15 +129,13 @@ def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Te
     }
 
 
-def _convert(
-    family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
-) -> tuple[Network, frozenset[str]]:
+def _convert(family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> tuple[Network, frozenset[str]]:
     """The network, and the names that tell it nothing."""
     _check_dtypes(theirs)
     biases = [theirs[row.theirs[0]] for row in family.rows if row.ours == "head.bias" and row.theirs[0] in theirs]
     # Most models carry a bias of zeros that is never trained: a network without one computes the same, faster.
     used_bias = any(bool(bias.any()) or tuple(bias.shape[:-1]) != (1,) for bias in biases)
-    network_config = family.network_config(config, output_bias=used_bias)
+    network_config = family.network_config(config, output_bias=used_bias, own_output=_has_own_output(family, theirs))
     _check_sizes(network_config, len(theirs))
     try:
         with torch.device("meta"):  # shapes alone: they are compared before memory for them is taken
@@ -150,9 +143,9 @@ def _convert(
     except (ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"no network can have these sizes ({error})") from None
     tables = {name: row.ours for row in family.tables for name in row.theirs}
-    unread = _NOT_WEIGHTS | tables.keys()
+    unread = _NOT_WEIGHTS | family.unused | tables.keys()
     if not network_config.share_embeddings:
-        unread |= {_SHARED.theirs[0]}  # there, but nothing looks anything up in it
+        unread |= set(_shared(family).theirs)  # there, but nothing looks anything up in it
     if not used_bias:
         unread |= {name for row in family.rows if row.ours == "head.bias" for name in row.theirs}
     rows = _rows(family, network_config)
@@ -165,7 +158,22 @@ def _convert(
 
 
 def _rows(family: Family, config: NetworkConfig) -> tuple[Row, ...]:
-    return (*family.rows, _SHARED) if config.share_embeddings else family.rows
+    return (*family.rows, _shared(family)) if config.share_embeddings else family.rows
+
+
+def _shared(family: Family) -> Row:
+    return same("source_embedding.weight", f"{family.prefix}shared.weight")
+
+
+def _has_own_output(family: Family, theirs: Mapping[str, Tensor]) -> bool:
+    """Whether there is an output projection and it is not the embedding."""
+
+    def stored(ours: str) -> list[Tensor]:
+        rows = (*family.rows, _shared(family))
+        return [theirs[name] for row in rows if row.ours == ours for name in row.theirs if name in theirs]
+
+    heads, embeddings = stored("head.weight"), stored("source_embedding.weight")
+    return any(not torch.equal(head, embedding) for head in heads for embedding in embeddings)
 
 
 def _with_tied(rows: Sequence[Row], network: Network, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,10 +194,10 @@ def _with_tied(rows: Sequence[Row], network: Network, theirs: Mapping[str, Tenso
     return filled
 
 
-def _own_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """Each name as a model with an output projection has it: the bare model's begin with ``model.`` there."""
-    bare = not any(name.startswith("model.") for name in names)
-    return {name: f"model.{name}" if bare and name not in _OUTSIDE else name for name in names}
+def _own_names(names: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """Each name as a model with an output projection has it: the bare model's begin with the prefix there."""
+    bare = not any(name.startswith(prefix) for name in names)
+    return {name: f"{prefix}{name}" if bare and name not in _OUTSIDE else name for name in names}
 
 
 def _check_dtypes(theirs: Mapping[str, Tensor]) -> None:

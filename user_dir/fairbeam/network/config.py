@@ -49,7 +49,7 @@ class PositionKind(StrEnum):
     """Wavelengths spaced as in Vaswani et al. (2017), section 3.5: one more step would reach 10000."""
     LEARNED = "learned"
     RELATIVE_BUCKETS = "relative_buckets"
-    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, section 2.1)."""
+    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
     ROTARY = "rotary"
     """Queries and keys are turned by angles that grow with the position (Su et al., 2021, section 3.2)."""
     NONE = "none"

@@ -84,8 +84,12 @@ class Layer(nn.Module):
         if memory_dim is not None:
             self.cross_attention = CrossAttention(config, memory_dim, Dropout(dropouts.attention, masks))
             self.cross_attention_residual = residual()
-        self.gated = Linear(dim, config.ffn_dim, bias=config.bias) if config.gated else None
-        self.inner = Linear(dim, config.ffn_dim, bias=config.bias, activation=config.activation)
+        activated = Linear(dim, config.ffn_dim, bias=config.bias, activation=config.activation)
+        self.is_gated = config.gated
+        if config.gated:
+            self.gate, self.gated = activated, Linear(dim, config.ffn_dim, bias=config.bias)
+        else:
+            self.inner = activated
         self.outer = Linear(config.ffn_dim, dim, bias=config.bias)
         self.activation_dropout = Dropout(dropouts.activation, masks)
         self.feed_forward_residual = residual()
@@ -128,8 +132,8 @@ class Layer(nn.Module):
         return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)
 
     def _inner(self, x: Tensor) -> Tensor:
-        inner: Tensor = self.inner(x)
-        return inner if self.gated is None else inner * self.gated(x)
+        inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
+        return inner
 
 
 class Embedding(nn.Module):
