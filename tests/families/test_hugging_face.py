@@ -224,7 +224,7 @@ def same_tensors(theirs, ours, dtype):
         assert torch.equal(after[name], tensor), name
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", [*EACH, "t5", "mt5"])
 def test_a_configuration_may_leave_out_what_its_class_implies(name):
     whole = getattr(transformers, MODELS[name][0])().to_dict()
     build = FAMILIES[name].network_config

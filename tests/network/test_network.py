@@ -273,7 +273,7 @@ def test_ten_updates_lower_the_loss(variant):
         sums.loss.backward()
         adam.step()
         losses.append(sums.loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 

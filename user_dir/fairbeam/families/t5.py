@@ -45,6 +45,7 @@ def _stack_rows(stack: str, embedding: str, *, cross: bool) -> tuple[Row, ...]:
 
 STACK = StackConfig(
     bias=False,
+    train_padding=True,
     attention_scale=1.0,
     norm=NormKind.RMS,
     norm_placement=NormPlacement.PRE,

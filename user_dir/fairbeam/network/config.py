@@ -123,6 +123,8 @@ class StackConfig:
     positions: PositionConfig = PositionConfig()
     scale_embedding: bool = True
     """Multiply token embeddings by the square root of ``dim`` (Vaswani et al., 2017, section 3.4)."""
+    train_padding: bool = False
+    """The padding symbol's vector is trained like any other: targets begin with it in some models."""
     embedding_norm: bool = False
     """Layer norm on the sum of token and position embeddings."""
     final_norm: bool = False

@@ -144,7 +144,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocabulary, config.dim))
         nn.init.normal_(self.weight, std=config.dim**-0.5)
         nn.init.zeros_(self.weight[pad])
-        self.pad = pad
+        self.pad = None if config.train_padding else pad
         self.scale = math.sqrt(config.dim) if config.scale_embedding else 1.0
         self.positions = build_positions(config.positions, config.dim)
         self.norm = build_norm(config) if config.embedding_norm else None
