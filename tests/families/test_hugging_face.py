@@ -418,3 +418,12 @@ def test_folders_without_weights_or_in_the_way_are_named(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         read(folder)
+
+
+def test_a_tensor_that_nothing_reads_comes_back(tmp_path):
+    their_model("t5").save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs/model.safetensors"
+    name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    save_file({**load_file(path), name: torch.randn(8, 3)}, path, metadata={"format": "pt"})
+    write(tmp_path / "ours", *read(tmp_path / "theirs"))
+    same_tensors(tmp_path / "theirs", tmp_path / "ours", torch.float32)

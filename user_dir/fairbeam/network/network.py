@@ -154,8 +154,8 @@ class Network(nn.Module):
             (batch, target, source), rows sum to one.
         """
         memory = self.remember(*self.encode(source))
-        x, mask = self._embed_forced(target)
-        mask, turns = self.decoder.place(x, mask, None)
+        x, causal = self._embed_forced(target)
+        mask, turns = self.decoder.place(x, causal, None)
         *below, last = self._decoder_layers()
         for layer, key_values in zip(below, memory.layers, strict=False):
             x = layer(x, mask, None, key_values, memory.mask, turns)

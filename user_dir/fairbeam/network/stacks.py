@@ -207,7 +207,7 @@ class Stack(nn.Module):
         queries, keys = _numbers(x, caches)
         if self.relative is None:
             return mask, rotation(queries, self.config.head_width, positions.rotary_base)
-        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment, union-attr]
+        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
         bias = self.relative(queries, keys).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
             bias = bias if mask is None else bias + mask
