@@ -11,7 +11,7 @@ from fairbeam import bundle
 from fairbeam.bundle import CARD, CONFIG, WEIGHTS, Bundle
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig, NormPlacement, StackConfig
+from fairbeam.network import Network, NetworkConfig, NormKind, NormPlacement, PositionConfig, PositionKind, StackConfig
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 
 
@@ -229,3 +229,37 @@ def test_a_failing_save_leaves_everything_as_it_was(saved, monkeypatch, error):
             bundle.save(saved.parent / name, small_bundle(), overwrite=True)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_network_of_another_build_comes_back(tmp_path):
+    stack = StackConfig(
+        layers=2, dim=16, heads=2, head_dim=5, ffn_dim=24, gated=True, bias=False, norm=NormKind.RMS, norm_epsilon=1e-6,
+        attention_scale=1.0, scale_features=True, positions=PositionConfig(kind=PositionKind.RELATIVE_BUCKETS),
+    )  # fmt: skip
+    made = small_bundle()
+    config = dataclasses.replace(made.network.config, encoder=stack, decoder=stack)
+    made = dataclasses.replace(made, network=Network(config).eval(), family="t5")
+    found = bundle.load(bundle.save(tmp_path / "model", made))
+    assert found.network.config == config
+    assert all(torch.equal(found.network.state_dict()[name], w) for name, w in made.network.state_dict().items())
+    for field, value in (("head_dim", 1 << 25), ("key_value_heads", -1), ("head_dim", 0)):
+        rewrite_config(tmp_path / "model", **{f"network__decoder__{field}": value})
+        with pytest.raises(CheckpointError, match="decoder"):
+            bundle.load(tmp_path / "model")
+        rewrite_config(
+            tmp_path / "model", **{"network__decoder__head_dim": 5, "network__decoder__key_value_heads": None}
+        )
+
+
+def test_configurations_from_before_a_field_existed_are_read(saved):
+    new = ("gated", "bias", "head_dim", "key_value_heads", "attention_scale", "norm", "norm_epsilon", "norm_bias",
+           "scale_features", "train_padding")  # fmt: skip
+    config = json.loads((saved / CONFIG).read_text())
+    for stack in ("encoder", "decoder"):
+        for field in new:
+            del config["network"][stack][field]
+        for field in ("buckets", "max_distance", "bidirectional", "rotary_base"):
+            del config["network"][stack]["positions"][field]
+    del config["network"]["dropout"]["features"]
+    (saved / CONFIG).write_text(json.dumps(config))
+    assert bundle.load(saved).network.config == small_bundle().network.config

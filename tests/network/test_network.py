@@ -7,8 +7,19 @@ import pytest
 import torch
 
 from fairbeam.families.fairseq_transformer import load_network, save_weights
-from fairbeam.network import Network, NetworkConfig, StackConfig
+from fairbeam.network import (
+    Activation,
+    DropoutConfig,
+    Network,
+    NetworkConfig,
+    NormKind,
+    NormPlacement,
+    PositionConfig,
+    PositionKind,
+    StackConfig,
+)
 from fairbeam.network.cache import Folded
+from fairbeam.network.losses import label_smoothed_cross_entropy
 
 PAD, EOS = 1, 2
 SIZES = {"embed_dim": 24, "ffn_embed_dim": 40, "layers": 2, "attention_heads": 3}
@@ -118,11 +129,37 @@ def small_network(seed: int = 0, **config) -> Network:
     return Network(NetworkConfig(**sizes)).eval()
 
 
+def stacks(bidirectional: bool = True, **options) -> dict[str, StackConfig]:
+    """An encoder and a decoder of these options; only the encoder tells before from after."""
+    positions = PositionConfig(kind=options.pop("kind"), buckets=8, max_distance=9)
+    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64, positions=positions, **options)
+    one_way = StackConfig(**{**vars(stack), "positions": PositionConfig(**{**vars(positions), "bidirectional": False})})
+    return {"encoder": stack, "decoder": one_way}
+
+
+MODERN = {
+    "rms norm, gated, unscaled attention, buckets": {
+        "kind": PositionKind.RELATIVE_BUCKETS, "norm": NormKind.RMS, "norm_placement": NormPlacement.PRE,
+        "final_norm": True, "gated": True, "activation": Activation.GELU_TANH, "bias": False, "head_dim": 6,
+        "attention_scale": 1.0, "scale_features": True, "scale_embedding": False,
+    },
+    "rotary, grouped keys": {
+        "kind": PositionKind.ROTARY, "key_value_heads": 2, "norm": NormKind.RMS, "gated": True,
+        "activation": Activation.SILU, "head_dim": 10, "bias": False,
+    },
+    "rotary": {"kind": PositionKind.ROTARY},
+    "one head of keys, norms without bias": {
+        "kind": PositionKind.SINUSOIDAL, "key_value_heads": 1, "norm_bias": False, "norm_epsilon": 1e-3,
+    },
+}  # fmt: skip
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("case", ["plain", "packed", "packed, memory folded"])
-def test_steps_with_reordered_beams_equal_teacher_forcing(case):
+@pytest.mark.parametrize("variant", ["usual", *MODERN])
+def test_steps_with_reordered_beams_equal_teacher_forcing(variant, case):
     """Whatever beams descend from whom, a step sees exactly the tokens of its own history."""
-    network = small_network()
+    network = small_network(**({} if variant == "usual" else stacks(**MODERN[variant])))
     for parameter in network.parameters():  # biases too
         parameter.add_(torch.randn(parameter.shape) * 0.1)
     decoder = network if case == "plain" else network.for_inference(torch.float32)
@@ -202,3 +239,47 @@ def test_layers_are_dropped_in_training_only():
     network.train()
     torch.manual_seed(1)
     assert not torch.equal(network(source, target), network(source, target))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", MODERN)
+def test_alignments_and_padding_on_either_side_with_relative_positions(variant):
+    network = small_network(**stacks(**MODERN[variant]))
+    (right, target), (left, _) = batch(left_pad=False), batch(left_pad=True)
+    torch.testing.assert_close(network(left, target), network(right, target), rtol=1e-4, atol=1e-5)
+    weights = network.alignments(right, target)
+    last = network.decoder.layers[-1].cross_attention
+    seen = []
+    last.register_forward_hook(
+        lambda module, inputs, output: seen.append(module.weights(inputs[0], inputs[1].keys, inputs[2]))
+    )
+    network(right, target)
+    torch.testing.assert_close(weights, seen[0])
+
+
+@pytest.mark.parametrize("variant", MODERN)
+def test_ten_updates_lower_the_loss(variant):
+    network = small_network(dropout=DropoutConfig(residual=0.1, attention=0.1, activation=0.1, features=0.1),
+                            share_embeddings=True, tie_output=True, **stacks(**MODERN[variant])).train()  # fmt: skip
+    adam = torch.optim.Adam(network.parameters(), lr=3e-3)
+    source, target = batch(left_pad=False)
+    losses = []
+    for _ in range(10):
+        features = network(source, target[:, :-1], features_only=True)
+        sums = label_smoothed_cross_entropy(
+            features.flatten(0, 1), network.head.weight, target[:, 1:].flatten(), smoothing=0.1, pad=PAD
+        )
+        adam.zero_grad()
+        sums.loss.backward()
+        adam.step()
+        losses.append(sums.loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_features_are_what_the_output_projection_reads():
+    network = small_network(**stacks(**next(iter(MODERN.values()))))
+    source, target = batch(left_pad=False)
+    features = network(source, target, features_only=True)
+    torch.testing.assert_close(features @ network.head.weight.T, network(source, target))

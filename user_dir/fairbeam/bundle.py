@@ -226,7 +226,11 @@ def _network_config(values: Any, tensors: int) -> NetworkConfig:
             ("layers", stack.layers, tensors),
             ("dim", stack.dim, _MAX_SIZE),
             ("heads", stack.heads, stack.dim),
+            ("head_dim", stack.head_width, _MAX_SIZE),
+            ("key_value_heads", stack.kept_heads, stack.heads),
             ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
+            ("positions.buckets", stack.positions.buckets, _MAX_SIZE),
+            ("positions.max_distance", stack.positions.max_distance, _MAX_POSITIONS),
             ("positions.max_positions", stack.positions.max_positions, _MAX_POSITIONS),
             ("positions.offset", stack.positions.offset, _MAX_POSITIONS),
         )

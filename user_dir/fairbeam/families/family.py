@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
@@ -61,6 +62,11 @@ _DEFAULTS: dict[str, Any] = {
     "eos_token_id": 2,
     "unk_token_id": 3,
     "decoder_start_token_id": None,
+    "scale_decoder_outputs": False,
+    "head_dim": None,
+    "norm_epsilon": 1e-5,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
 }
 
 # Options that change the computation in ways NetworkConfig does not express, with the value that leaves it alone.
@@ -71,9 +77,6 @@ _MUST_BE: dict[str, Any] = {
     "pruned_heads": {},
     "do_blenderbot_90_layernorm": False,
 }
-
-
-_SHARED = same("source_embedding.weight", "model.shared.weight")
 
 
 class Plan(NamedTuple):
@@ -128,20 +131,34 @@ class Family:
     """Hugging Face's name of the family."""
     stack: StackConfig
     """Encoder and decoder as far as no option changes them; sizes are overwritten."""
+    decoder: StackConfig | None = None
+    """The decoder, where it differs from the encoder in more than sizes."""
     rows: tuple[Row, ...]
     """Our tensors and theirs."""
     tables: tuple[Row, ...] = ()
     """Computed tables of ours that some of their files store; they must agree."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Options that ``config.json`` may leave out, where the family's differ from the others'."""
+    """Options, under the family's own names, that ``config.json`` may leave out, where they differ from the others'."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The family's own names of options, by the usual ones; several of ours may be one of theirs."""
+    gated_activations: Mapping[str, Activation] = field(default_factory=dict)
+    """Values of the activation's option that stand for a gated feed-forward block."""
+    features_dropout: bool = False
+    """Training drops out of what leaves a stack as it does of what leaves a block."""
     prefix: str = "model."
     outside: frozenset[str] = frozenset({"lm_head.weight", "final_logits_bias"})
     not_weights: str = r"model\.(encoder|decoder)\.version"
+    unused: frozenset[str] = frozenset()
+    """Tensors that some of their files hold and nothing reads."""
+    always_shared: bool = False
+    """One matrix embeds source and target, whatever is said of the output projection."""
+    tied_by_weights: bool = False
+    """The output projection is the embedding unless the weights hold another, whatever ``config.json`` says."""
 
     def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
         shared = isinstance(config, NetworkConfig) and config.share_embeddings
-        return (*self.rows, _SHARED) if shared else self.rows
+        return (*self.rows, self._shared()) if shared else self.rows
 
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a folder; see ``Page``."""
@@ -149,40 +166,66 @@ class Family:
         biases = [theirs[name] for name in names if name in theirs]
         # Most models carry a bias of zeros that is never trained: a network without one computes the same, faster.
         used_bias = any(bool(bias.any()) or tuple(bias.shape[:-1]) != (1,) for bias in biases)
-        network = self.network_config(config, output_bias=used_bias)
-        unread = set() if used_bias else set(names)
+        network = self.network_config(config, output_bias=used_bias, own_output=self._has_own_output(theirs))
+        unread = set(self.unused) if used_bias else {*self.unused, *names}
         if not network.share_embeddings:
-            unread |= {_SHARED.theirs[0]}  # there, but nothing looks anything up in it
+            unread |= set(self._shared().theirs)  # there, but nothing looks anything up in it
         return Plan(network, self.rows_for(network), frozenset(unread))
 
-    def network_config(self, config: Mapping[str, Any], *, output_bias: bool) -> NetworkConfig:
+    def _shared(self) -> Row:
+        return same("source_embedding.weight", f"{self.prefix}shared.weight")
+
+    def _has_own_output(self, theirs: Mapping[str, Tensor]) -> bool:
+        """Whether there is an output projection and it is not the embedding."""
+
+        def stored(ours: str) -> list[Tensor]:
+            rows = (*self.rows, self._shared())
+            return [theirs[name] for row in rows if row.ours == ours for name in row.theirs if name in theirs]
+
+        heads, embeddings = stored("head.weight"), stored("source_embedding.weight")
+        return any(not torch.equal(head, embedding) for head in heads for embedding in embeddings)
+
+    def network_config(
+        self, config: Mapping[str, Any], *, output_bias: bool, own_output: bool = False
+    ) -> NetworkConfig:
         """The network that a ``config.json`` describes.
+
+        Args:
+            config: its options.
+            output_bias: whether the weights have a bias of the output projection that is not zero.
+            own_output: whether they have an output projection that is not the embedding.
 
         Raises:
             ConfigError: an option has the wrong type, is out of range, or asks for what the network cannot do;
                 names it, its value and what was expected.
         """
-        options = Options({**_DEFAULTS, **self.defaults, **config})
+        usual = {self.names.get(name, name): value for name, value in _DEFAULTS.items()}
+        options = Options({**usual, **self.defaults, **config}, self.names)
         for name, neutral in (_MUST_BE | self._implied()).items():
             options.require(name, neutral)
         tied, one_vocabulary = options.flag("tie_word_embeddings"), options.flag("share_encoder_decoder_embeddings")
         source = options.size("vocab_size", MAX_SIZE)
-        other = not one_vocabulary and options.values["decoder_vocab_size"] is not None
+        scaled = tied if options.get("scale_decoder_outputs") is None else options.flag("scale_decoder_outputs")
+        if self.tied_by_weights:
+            tied = not own_output
+        other = not one_vocabulary and options.get("decoder_vocab_size") is not None
         target = options.size("decoder_vocab_size", MAX_SIZE) if other else source
         pad, eos = options.symbol("pad_token_id", target), options.symbol("eos_token_id", target)
-        start, bos = options.values["decoder_start_token_id"], options.values["bos_token_id"]
+        start, bos = options.get("decoder_start_token_id"), options.get("bos_token_id")
+        decoder = self._stack(options, "decoder", self.decoder or self.stack, pad)
         return NetworkConfig(
             source_vocabulary=source,
             target_vocabulary=target,
-            encoder=self._stack(options, "encoder", pad),
-            decoder=self._stack(options, "decoder", pad),
-            share_embeddings=tied and one_vocabulary,
+            encoder=self._stack(options, "encoder", self.stack, pad),
+            decoder=replace(decoder, scale_features=scaled),
+            share_embeddings=self.always_shared or (tied and one_vocabulary),
             tie_output=tied,
             output_bias=output_bias,
             dropout=DropoutConfig(
                 residual=options.probability("dropout"),
                 attention=options.probability("attention_dropout"),
                 activation=options.probability("activation_dropout"),
+                features=options.probability("dropout") if self.features_dropout else 0.0,
             ),
             bos=eos if bos is None else options.symbol("bos_token_id", target),
             pad=pad,
@@ -200,15 +243,21 @@ class Family:
             "static_position_embeddings": self.stack.positions.kind is not PositionKind.LEARNED,
         }
 
-    def _stack(self, options: "Options", stack: str, pad: int) -> StackConfig:
-        positions = self.stack.positions
+    def _stack(self, options: "Options", stack: str, base: StackConfig, pad: int) -> StackConfig:
+        positions = base.positions
+        # Where only one number of layers is told, it is that of both stacks.
+        layers = "encoder_layers" if options.get(f"{stack}_layers") is None else f"{stack}_layers"
+        gated = self.gated_activations.get(str(options.get("activation_function")))
         return replace(
-            self.stack,
-            layers=options.size(f"{stack}_layers", MAX_SIZE),
+            base,
+            layers=options.size(layers, MAX_SIZE),
             dim=options.size("d_model", MAX_SIZE),
             heads=options.size(f"{stack}_attention_heads", MAX_SIZE),
             ffn_dim=options.size(f"{stack}_ffn_dim", MAX_SIZE),
-            activation=options.activation("activation_function"),
+            activation=options.activation("activation_function") if gated is None else gated,
+            gated=gated is not None,
+            head_dim=None if options.get("head_dim") is None else options.size("head_dim", MAX_SIZE),
+            norm_epsilon=options.probability("norm_epsilon"),
             scale_embedding=options.flag("scale_embedding"),
             layer_drop=options.probability(f"{stack}_layerdrop"),
             positions=replace(
@@ -216,20 +265,27 @@ class Family:
                 max_positions=options.size("max_position_embeddings", MAX_POSITIONS),
                 # Who counts real tokens starts behind padding's own number, as fairseq does.
                 offset=positions.offset if positions.count_padding else pad + 1,
+                buckets=options.size("relative_attention_num_buckets", MAX_SIZE),
+                max_distance=options.size("relative_attention_max_distance", MAX_POSITIONS),
             ),
         )
 
 
 @dataclass(frozen=True)
 class Options:
-    """The values of a ``config.json``, each checked as it is read."""
+    """The values of a ``config.json``, each asked for by its usual name and checked as it is read."""
 
     values: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The file's names of options, by the usual ones, where they differ."""
+
+    def get(self, name: str) -> Any:
+        return self.values.get(self._theirs(name))
 
     def require(self, name: str, expected: Any) -> None:
-        value = self.values.get(name)
+        value = self.get(name)
         if value is not None and value != expected:
-            raise ConfigError(f"{name} is {value!r}, which has no conversion; expected {expected!r}")
+            raise ConfigError(f"{self._theirs(name)} is {value!r}, which has no conversion; expected {expected!r}")
 
     def size(self, name: str, most: int) -> int:
         return self._integer(name, 1, most)
@@ -238,25 +294,28 @@ class Options:
         return self._integer(name, 0, vocabulary - 1)
 
     def flag(self, name: str) -> bool:
-        value = self.values[name]
+        value = self.get(name)
         if not isinstance(value, bool):
-            raise ConfigError(f"{name} is {value!r}; expected true or false")
+            raise ConfigError(f"{self._theirs(name)} is {value!r}; expected true or false")
         return value
 
     def probability(self, name: str) -> float:
-        value = self.values[name]
+        value = self.get(name)
         if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise ConfigError(f"{name} is {value!r}; expected a number from 0 to 1")
+            raise ConfigError(f"{self._theirs(name)} is {value!r}; expected a number from 0 to 1")
         return float(value)
 
     def activation(self, name: str) -> Activation:
-        value = self.values[name]
+        value = self.get(name)
         if not isinstance(value, str) or value not in _ACTIVATIONS:
-            raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(_ACTIVATIONS)}")
+            raise ConfigError(f"{self._theirs(name)} is {value!r}; expected one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
 
     def _integer(self, name: str, least: int, most: int) -> int:
-        value = self.values[name]
+        value = self.get(name)
         if type(value) is not int or not least <= value <= most:
-            raise ConfigError(f"{name} is {value!r}; expected an integer from {least} to {most}")
+            raise ConfigError(f"{self._theirs(name)} is {value!r}; expected an integer from {least} to {most}")
         return value
+
+    def _theirs(self, name: str) -> str:
+        return self.names.get(name, name)

@@ -31,9 +31,11 @@ from fairbeam.families import (
     m2m_100,
     marian,
     mbart,
+    mt5,
     openai_gpt,
     pegasus,
     roberta,
+    t5,
     xlm_roberta,
 )
 from fairbeam.families.family import Page
@@ -41,7 +43,7 @@ from fairbeam.families.weights import Row, read_weights, write_weights
 from fairbeam.network import AnyConfig, AnyNetwork, NetworkConfig, StackConfig, build
 
 _PAGES: tuple[Page, ...] = (
-    *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)),
+    *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
     *(page.FAMILY for page in (gpt2, openai_gpt, ctrl)),
 )

@@ -1,14 +1,14 @@
 """Multi-head scaled dot-product attention (Vaswani et al., 2017, section 3.2)."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.cache import Folded, KeyValues, Projected
+from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.linear import Linear
+from fairbeam.network.positions import Rotation
 
 
 def heads_apart(x: Tensor, heads: int, parts: int = 1) -> Tensor:
@@ -59,41 +59,74 @@ def attention_weights(query: Tensor, keys: Tensor, mask: Tensor | None, *, scale
     return F.softmax(scores, dim=-1)
 
 
+def scale_of(config: StackConfig) -> float:
+    """What multiplies attention scores."""
+    return config.head_width**-0.5 if config.attention_scale is None else config.attention_scale
+
+
+def for_group(mask: Tensor, group: int) -> Tensor:
+    """The mask of queries, written out for a group of heads: (..., queries or 1, keys)."""
+    return mask if mask.dim() == 3 and mask.size(1) == 1 else mask.repeat(*[1] * (mask.dim() - 2), group, 1)
+
+
 class SelfAttention(nn.Module):
     """Attention of a sequence (or of the beams at one step) over itself and its cached past."""
 
-    def __init__(self, dim: int, heads: int, dropout: Dropout) -> None:
+    def __init__(self, config: StackConfig, dropout: Dropout) -> None:
         super().__init__()
-        self.heads = heads
-        self.scale = math.sqrt(dim // heads) ** -1
-        self.qkv = Linear(dim, 3 * dim)
-        self.output = Linear(dim, dim)
+        self.heads, self.kept_heads = config.heads, config.kept_heads
+        self.group = config.heads // config.kept_heads
+        self.scale = scale_of(config)
+        width = config.head_width
+        self.qkv = Linear(config.dim, (self.heads + 2 * self.kept_heads) * width, bias=config.bias)
+        self.output = Linear(self.heads * width, config.dim, bias=config.bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
         nn.init.xavier_uniform_(self.qkv.weight, gain=1.0)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None) -> Tensor:
-        """(batch, queries, dim) to the same; ``mask`` as in ``attend``."""
-        apart = heads_apart(self.qkv(x), self.heads, parts=3)
-        if cache is None:
-            query, keys, values = packed(apart, self.attention_dtype)
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None, rotation: Rotation | None = None
+    ) -> Tensor:
+        """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values."""
+        if self.group == 1 and rotation is None:
+            apart = heads_apart(self.qkv(x), self.heads, parts=3)
+            if cache is None:
+                query, keys, values = packed(apart, self.attention_dtype)
+            else:
+                query = packed(apart[:1], self.attention_dtype)[0]
+                keys, values = cache.append(apart[1:])
         else:
-            query = packed(apart[:1], self.attention_dtype)[0]
-            keys, values = cache.append(apart[1:])
-        context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
+            asking, kept = self._turned(self.qkv(x), rotation)
+            query = packed(asking.unsqueeze(0), self.attention_dtype)[0]
+            keys, values = packed(kept, self.attention_dtype) if cache is None else cache.append(kept)
+        if self.group == 1:
+            context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
+        else:  # the queries of a group's heads stand one behind the other
+            grouped = query.view(len(keys), -1, query.size(2))
+            mask = None if mask is None else for_group(mask, self.group)
+            context = attend(grouped, keys, values, mask, scale=self.scale, dropout=self.dropout).view_as(query)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
+
+    def _turned(self, projected: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        """Queries (batch, heads, length, head_dim), and keys and values (2, batch, kept heads, length, head_dim)."""
+        every = heads_apart(projected, self.heads + 2 * self.kept_heads)[0]
+        query, keys, values = every.split([self.heads, self.kept_heads, self.kept_heads], dim=1)
+        if rotation is not None:
+            query, keys = rotation.turn(query), rotation.turn(keys)
+        return query, torch.stack([keys, values.to(keys.dtype)])
 
 
 class CrossAttention(nn.Module):
     """Attention over the encoded source, whose keys and values are projected once."""
 
-    def __init__(self, dim: int, memory_dim: int, heads: int, dropout: Dropout) -> None:
+    def __init__(self, config: StackConfig, memory_dim: int, dropout: Dropout) -> None:
         super().__init__()
-        self.heads = heads
-        self.scale = math.sqrt(dim // heads) ** -1
-        self.query = Linear(dim, dim)
-        self.key_value = Linear(memory_dim, 2 * dim)
-        self.output = Linear(dim, dim)
+        self.heads = config.heads
+        self.scale = scale_of(config)
+        inner = config.heads * config.head_width
+        self.query = Linear(config.dim, inner, bias=config.bias)
+        self.key_value = Linear(memory_dim, 2 * inner, bias=config.bias)
+        self.output = Linear(inner, config.dim, bias=config.bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
         self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -105,9 +138,9 @@ class CrossAttention(nn.Module):
     @torch.no_grad()
     def keep_exact_(self) -> None:
         """Keep the float32 weights that ``fold`` needs, before they are packed."""
-        dim = self.query.outputs
+        dim = self.output.outputs
         query_bias, output_bias = (
-            linear.weight.new_zeros(dim) if linear.bias is None else linear.bias.detach()
+            linear.weight.new_zeros(linear.outputs) if linear.bias is None else linear.bias.detach()
             for linear in (self.query, self.output)
         )
         self._exact = (

@@ -19,6 +19,11 @@ def per_head(mask: Tensor, heads: int) -> Tensor:
     return mask.repeat_interleave(heads, dim=0)
 
 
+def slot_steps(slots: int, beams: int, device: torch.device) -> Tensor:
+    """The step that filled each slot, (slots,): 0, then ``beams`` slots a step."""
+    return (torch.arange(slots, device=device) + (beams - 1)) // beams
+
+
 def of_sentences(rows: Tensor, sentences: Tensor, batch: int) -> Tensor:
     """The rows of some sentences of ``batch``, where each sentence has as many: (batch * n, …) to (kept * n, …)."""
     return rows.unflatten(0, (batch, -1)).index_select(0, sentences).flatten(0, 1)

@@ -31,6 +31,15 @@ class NormPlacement(StrEnum):
     PRE = "pre"
 
 
+class NormKind(StrEnum):
+    """What a norm does to a vector."""
+
+    LAYER = "layer"
+    """Takes the mean away and divides by the standard deviation (Ba et al., 2016)."""
+    RMS = "rms"
+    """Divides by the root of the mean square (Zhang and Sennrich, 2019)."""
+
+
 class PositionKind(StrEnum):
     """How a token's place in the sequence reaches the network."""
 
@@ -39,22 +48,44 @@ class PositionKind(StrEnum):
     SINUSOIDAL_OPEN = "sinusoidal_open"
     """Wavelengths spaced as in Vaswani et al. (2017), section 3.5: one more step would reach 10000."""
     LEARNED = "learned"
+    RELATIVE_BUCKETS = "relative_buckets"
+    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
+    ROTARY = "rotary"
+    """Queries and keys are turned by angles that grow with the position (Su et al., 2021, section 3.2)."""
     NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PositionConfig:
-    """Absolute positions added to the embeddings."""
+    """Absolute positions added to the embeddings, or relative ones that self-attention sees."""
 
     kind: PositionKind = PositionKind.SINUSOIDAL
     max_positions: int = 1024
-    """Longest sequence, in tokens, that the stack accepts."""
+    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative and
+    rotary positions have no table that ends, and compute longer sequences too."""
     offset: int = 2
     """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
     count_padding: bool = False
-    """Positions are columns of the batch, padding or not; otherwise only real tokens are counted."""
+    """Positions are columns of the batch, padding or not; otherwise only real tokens are counted. Between relative
+    and rotary positions it is distances that count: ``offset`` and this make no difference to them."""
+    buckets: int = 32
+    """Of relative distances: one for each of the near ones, wider and wider ones for the far."""
+    max_distance: int = 128
+    """From here on all distances share the last bucket."""
+    bidirectional: bool = True
+    """Half the buckets are for keys that stand behind the query; otherwise those count as distance 0."""
+    rotary_base: float = 10000.0
+    """Pairs of numbers turn at rates from one radian a position down to almost its inverse."""
 
     def __post_init__(self) -> None:
+        near = self.buckets // (4 if self.bidirectional else 2)
+        if self.kind is PositionKind.RELATIVE_BUCKETS and not 1 <= near < self.max_distance:
+            raise ConfigError(
+                f"positions.buckets is {self.buckets} and positions.max_distance is {self.max_distance}, but {near} "
+                f"distances have buckets of their own; expected 1 to {self.max_distance - 1}"
+            )
+        if self.rotary_base <= 0:
+            raise ConfigError(f"positions.rotary_base is {self.rotary_base}; expected a number above 0")
         if self.offset < 1 and not self.count_padding:
             raise ConfigError(
                 f"positions.offset is {self.offset} and positions.count_padding is false, but padding takes the "
@@ -72,24 +103,43 @@ class StackConfig:
     heads: int = 8
     ffn_dim: int = 2048
     activation: Activation = Activation.RELU
+    gated: bool = False
+    """The activation of one projection is multiplied by a second, linear one (Shazeer, 2020)."""
+    bias: bool = True
+    """Linear layers add a trained vector."""
+    head_dim: int | None = None
+    """Width of an attention head; ``dim / heads`` if None."""
+    key_value_heads: int | None = None
+    """Heads of self-attention's keys and values, each shared by equally many of queries (Ainslie et al., 2023);
+    ``heads`` if None."""
+    attention_scale: float | None = None
+    """Multiplies attention scores; ``head_dim ** -0.5`` if None."""
+    norm: NormKind = NormKind.LAYER
+    norm_epsilon: float = 1e-5
+    """Added to the variance, or the mean square."""
+    norm_bias: bool = True
+    """Layer norms add a trained vector; RMS norms never do."""
     norm_placement: NormPlacement = NormPlacement.POST
     positions: PositionConfig = PositionConfig()
     scale_embedding: bool = True
     """Multiply token embeddings by the square root of ``dim`` (Vaswani et al., 2017, section 3.4)."""
+    train_padding: bool = False
+    """The padding symbol's vector is trained like any other: targets begin with it in some models."""
     embedding_norm: bool = False
     """Layer norm on the sum of token and position embeddings."""
     final_norm: bool = False
     """Layer norm after the last layer; pre-norm stacks need one."""
     layer_drop: float = 0.0
     """Probability of skipping a whole layer in training (Fan et al., 2020)."""
-    norm_epsilon: float = 1e-5
-    """Added to the variance that a norm divides by."""
     token_types: int = 0
     """Kinds of tokens that have a vector of their own, as BERT's two segments (Devlin et al., 2019, section 3)."""
     embedding_dim: int | None = None
     """Width of the embeddings where it is another: they are projected to ``dim`` (Lan et al., 2020, section 3.1)."""
     distinct_layers: int | None = None
     """Layers that have weights of their own; neighbours share them (Lan et al., 2020, section 3.1). All if None."""
+    scale_features: bool = False
+    """Multiply what comes out by ``dim ** -0.5``: an embedding that is not scaled makes large logits where it is the
+    output projection too."""
 
     def __post_init__(self) -> None:
         distinct = self.distinct_layers
@@ -105,6 +155,16 @@ class StackConfig:
         """Width of the embeddings, projected or not."""
         return self.dim if self.embedding_dim is None else self.embedding_dim
 
+    @property
+    def head_width(self) -> int:
+        """Numbers a head reads of a query."""
+        return self.dim // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def kept_heads(self) -> int:
+        """Heads whose keys and values self-attention computes, and decoding remembers."""
+        return self.heads if self.key_value_heads is None else self.key_value_heads
+
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutConfig:
@@ -116,6 +176,8 @@ class DropoutConfig:
     """On attention probabilities."""
     activation: float = 0.0
     """After the feed-forward activation."""
+    features: float = 0.0
+    """On what comes out of a stack."""
 
 
 class Described:
@@ -170,8 +232,8 @@ class NetworkConfig(Described):
             )
         if self.tie_output:
             _check_tied(self.decoder)
-        _check_heads("encoder", self.encoder)
-        _check_heads("decoder", self.decoder)
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            _check_heads(name, stack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,13 +306,11 @@ class LanguageModelConfig(Described):
 
     def __post_init__(self) -> None:
         _check_heads("decoder", self.decoder)
+        kind = self.decoder.positions.kind
+        if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
+            raise ConfigError(f"decoder.positions.kind is {kind}, which a language model cannot have yet")
         if self.tie_output:
             _check_tied(self.decoder)
-
-
-def _check_heads(name: str, stack: StackConfig) -> None:
-    if stack.dim % stack.heads:
-        raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
 
 
 def _check_tied(decoder: StackConfig) -> None:
@@ -259,6 +319,23 @@ def _check_tied(decoder: StackConfig) -> None:
             f"tie_output needs equal widths, but decoder.embedding_dim is {decoder.embedding_dim} "
             f"and decoder.dim is {decoder.dim}"
         )
+
+
+def _check_heads(name: str, stack: StackConfig) -> None:
+    if stack.head_dim is None and stack.dim % stack.heads:
+        raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
+    if stack.kept_heads < 1 or stack.heads % stack.kept_heads:
+        raise ConfigError(
+            f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.kept_heads}) does not divide"
+        )
+    kind = stack.positions.kind
+    if kind is PositionKind.RELATIVE_BUCKETS and stack.kept_heads != stack.heads:
+        raise ConfigError(
+            f"{name}.positions.kind is {kind}, which has a number for each head, and {name}.key_value_heads is "
+            f"{stack.kept_heads}; expected {stack.heads}"
+        )
+    if kind is PositionKind.ROTARY and stack.head_width % 2:
+        raise ConfigError(f"{name}.positions.kind is {kind}, but a head is {stack.head_width} wide; expected pairs")
 
 
 def _build(kind: type, values: Any, where: str) -> Any:

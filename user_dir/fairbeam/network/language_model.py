@@ -60,7 +60,7 @@ class LanguageModel(DecodingNetwork):
                 f"prompts have {int(lengths.min())} to {int(lengths.max())} tokens; "
                 f"expected 1 to {self.max_target_positions}"
             )
-        heads, head_dim = self.config.decoder.heads, self.config.decoder.dim // self.config.decoder.heads
+        heads, head_dim = self.config.decoder.kept_heads, self.config.decoder.head_width
         like = self.embedding.weight.new_empty(0, dtype=self.attention_dtype)
         capacity = source.size(1) + 16 * beams
         caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]

@@ -71,7 +71,7 @@ class Network(DecodingNetwork):
         if bool(real.all()):
             return self.encoder(x, None), None
         closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
-        states = self.encoder(x, per_head(closed, self.config.encoder.heads))
+        states = self.encoder(x, per_head(closed, self.config.encoder.kept_heads))
         return states, per_head(closed, self.config.decoder.heads)
 
     def remember(self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False) -> Memory:
@@ -93,8 +93,8 @@ class Network(DecodingNetwork):
         """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence."""
         states, mask = self.encode(source)
         memory = self.remember(states, mask, may_fold=True)
-        heads, like = self.config.decoder.heads, memory.layers[0].keys
-        head_dim = self.config.decoder.dim // heads
+        heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
+        head_dim = self.config.decoder.head_width
         caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self._decoder_layers()]
         return DecoderState(memory, caches, len(source), beams, like)
 
@@ -125,11 +125,12 @@ class Network(DecodingNetwork):
             (batch, target, source), rows sum to one.
         """
         memory = self.remember(*self.encode(source))
-        x, mask = self._embed_forced(target)
+        x, causal = self._embed_forced(target)
+        mask, turns = self.decoder.place(x, causal, None)
         *below, last = self._decoder_layers()
         for layer, key_values in zip(below, memory.layers, strict=False):
-            x = layer(x, mask, None, key_values, memory.mask)
-        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask)
+            x = layer(x, mask, None, key_values, memory.mask, turns)
+        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, turns)
 
     @property
     def decoder_start(self) -> int:

@@ -1,6 +1,11 @@
-"""Absolute position schemes: each turns position numbers into vectors added to the token embeddings."""
+"""Position schemes.
+
+Absolute ones turn position numbers into vectors added to the token embeddings. Relative ones act inside
+self-attention, on the distance from query to key.
+"""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +68,64 @@ def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
             return SinusoidalPositions(config, dim)
         case PositionKind.LEARNED:
             return LearnedPositions(config, dim)
-        case PositionKind.NONE:
+        case PositionKind.RELATIVE_BUCKETS | PositionKind.ROTARY | PositionKind.NONE:
             return None
+
+
+class RelativeBuckets(nn.Module):
+    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
+
+    def __init__(self, config: PositionConfig, heads: int) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.buckets, heads))
+        nn.init.normal_(self.weight, std=heads**-0.5)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Position numbers (queries,) and (keys,) to what is added to the scores, (heads, queries, keys)."""
+        buckets = distance_buckets(keys - queries.unsqueeze(1), self.config)
+        return F.embedding(buckets, self.weight).permute(2, 0, 1)
+
+
+def distance_buckets(ahead: Tensor, config: PositionConfig) -> Tensor:
+    """The bucket of each distance: near ones have one each, far ones share them evenly on a logarithmic scale.
+
+    Args:
+        ahead: by how many positions the key stands behind the query in the sequence, long; negative before it.
+
+    Returns:
+        Numbers below ``config.buckets``, of the shape of ``ahead``.
+    """
+    if config.bidirectional:
+        buckets = config.buckets // 2
+        distance, first = ahead.abs(), ahead.gt(0) * buckets
+    else:
+        buckets = config.buckets
+        distance, first = ahead.neg().clamp(min=0), torch.zeros_like(ahead)
+    near = buckets // 2
+    span = math.log(config.max_distance / near)
+    wide = near + (torch.log(distance.clamp(min=1).float() / near) / span * (buckets - near)).long()
+    return first + torch.where(distance < near, distance, wide.clamp(max=buckets - 1))
+
+
+class Rotation(NamedTuple):
+    """By which angles queries and new keys are turned; each (length, head_dim)."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def turn(self, x: Tensor) -> Tensor:
+        """Turn the pairs ``(x[i], x[i + head_dim / 2])`` of (..., length, head_dim)."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
+
+
+def rotation(numbers: Tensor, head_dim: int, base: float) -> Rotation:
+    """The angles of positions (length,): pair ``i`` turns by ``base ** (-2 i / head_dim)`` a position (Su et al.,
+    2021, section 3.2.2)."""
+    rates = base ** (torch.arange(0, head_dim, 2, dtype=torch.float, device=numbers.device) / -head_dim)
+    angles = (numbers.unsqueeze(1) * rates).repeat(1, 2)
+    return Rotation(angles.cos(), angles.sin())
 
 
 def number_positions(mask: Tensor, config: PositionConfig) -> Tensor:

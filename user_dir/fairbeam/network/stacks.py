@@ -8,24 +8,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.attention import CrossAttention, SelfAttention
-from fairbeam.network.cache import Folded, KeyValues, Memory, Projected
-from fairbeam.network.config import DropoutConfig, NormPlacement, StackConfig
+from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
+from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import build_positions
+from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
 
 
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al., 2016), in float32 whatever the blocks compute in."""
 
-    def __init__(self, dim: int, epsilon: float) -> None:
+    def __init__(self, dim: int, epsilon: float, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class RMSNorm(nn.Module):
+    """Division by the root of the mean square (Zhang and Sennrich, 2019), in float32 like ``LayerNorm``."""
+
+    def __init__(self, dim: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+def build_norm(config: StackConfig, width: int | None = None) -> nn.Module:
+    """A norm of the stack's kind, and of its width if no other is given."""
+    width = width or config.dim
+    if config.norm is NormKind.RMS:
+        return RMSNorm(width, config.norm_epsilon)
+    return LayerNorm(width, config.norm_epsilon, bias=config.norm_bias)
 
 
 class Residual(nn.Module):
@@ -34,11 +54,11 @@ class Residual(nn.Module):
     The residual stream is float32 in every precision: bfloat16 has too few digits to sum many blocks in.
     """
 
-    def __init__(self, dim: int, placement: NormPlacement, epsilon: float, dropout: Dropout) -> None:
+    def __init__(self, config: StackConfig, dropout: Dropout) -> None:
         super().__init__()
-        self.norm = LayerNorm(dim, epsilon)
+        self.norm = build_norm(config)
         self.dropout = dropout
-        self.before = placement is NormPlacement.PRE
+        self.before = config.norm_placement is NormPlacement.PRE
 
     def enter(self, x: Tensor) -> Tensor:
         """What the block sees of the residual stream."""
@@ -58,15 +78,20 @@ class Layer(nn.Module):
         dim = config.dim
 
         def residual() -> Residual:
-            return Residual(dim, config.norm_placement, config.norm_epsilon, Dropout(dropouts.residual, masks))
+            return Residual(config, Dropout(dropouts.residual, masks))
 
-        self.self_attention = SelfAttention(dim, config.heads, Dropout(dropouts.attention, masks))
+        self.self_attention = SelfAttention(config, Dropout(dropouts.attention, masks))
         self.self_attention_residual = residual()
         if memory_dim is not None:
-            self.cross_attention = CrossAttention(dim, memory_dim, config.heads, Dropout(dropouts.attention, masks))
+            self.cross_attention = CrossAttention(config, memory_dim, Dropout(dropouts.attention, masks))
             self.cross_attention_residual = residual()
-        self.inner = Linear(dim, config.ffn_dim, activation=config.activation)
-        self.outer = Linear(config.ffn_dim, dim)
+        activated = Linear(dim, config.ffn_dim, bias=config.bias, activation=config.activation)
+        self.is_gated = config.gated
+        if config.gated:
+            self.gate, self.gated = activated, Linear(dim, config.ffn_dim, bias=config.bias)
+        else:
+            self.inner = activated
+        self.outer = Linear(config.ffn_dim, dim, bias=config.bias)
         self.activation_dropout = Dropout(dropouts.activation, masks)
         self.feed_forward_residual = residual()
 
@@ -77,19 +102,22 @@ class Layer(nn.Module):
         cache: KeyValues | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
-        x = self.attend_to_self(x, mask, cache)
+        x = self.attend_to_self(x, mask, cache, rotation)
         if memory is not None:
             around = self.cross_attention_residual
             x = around.leave(x, self.cross_attention(around.enter(x), memory, memory_mask))
         around = self.feed_forward_residual
-        return around.leave(x, self.outer(self.activation_dropout(self.inner(around.enter(x)))))
+        return around.leave(x, self.outer(self.activation_dropout(self._inner(around.enter(x)))))
 
-    def attend_to_self(self, x: Tensor, mask: Tensor | None, cache: KeyValues | None) -> Tensor:
+    def attend_to_self(
+        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, rotation: Rotation | None = None
+    ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
-        return around.leave(x, self.self_attention(around.enter(x), mask, cache))
+        return around.leave(x, self.self_attention(around.enter(x), mask, cache, rotation))
 
     def alignment(
         self,
@@ -98,10 +126,15 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
-        x = self.attend_to_self(x, mask, cache)
+        x = self.attend_to_self(x, mask, cache, rotation)
         return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
+        return inner
 
 
 class Embedding(nn.Module):
@@ -113,15 +146,15 @@ class Embedding(nn.Module):
         width = config.embedding_width
         self.weight = nn.Parameter(torch.empty(vocabulary, width))
         nn.init.normal_(self.weight, std=width**-0.5)
-        self.pad = pad if pad >= 0 else None
-        if self.pad is not None:
-            nn.init.zeros_(self.weight[self.pad])
+        if pad >= 0:
+            nn.init.zeros_(self.weight[pad])
+        self.pad = pad if pad >= 0 and not config.train_padding else None
         self.scale = math.sqrt(config.dim) if config.scale_embedding else 1.0
         self.positions = build_positions(config.positions, width)
         self.types = nn.Parameter(torch.empty(config.token_types, width)) if config.token_types else None
         if self.types is not None:
             nn.init.normal_(self.types, std=width**-0.5)
-        self.norm = LayerNorm(width, config.norm_epsilon) if config.embedding_norm else None
+        self.norm = build_norm(config, width) if config.embedding_norm else None
         self.dropout = dropout
         self.projection = None if config.embedding_dim is None else Linear(width, config.dim)
 
@@ -149,7 +182,11 @@ class Stack(nn.Module):
         self.config = config
         distinct = config.layers if config.distinct_layers is None else config.distinct_layers
         self.layers = nn.ModuleList(Layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
-        self.final_norm = LayerNorm(config.dim, config.norm_epsilon) if config.final_norm else None
+        self.final_norm = build_norm(config) if config.final_norm else None
+        self.dropout = Dropout(dropouts.features, masks)
+        self.scale = config.dim**-0.5 if config.scale_features else None
+        relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
+        self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
 
     def in_order(self) -> list[Layer]:
         """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
@@ -165,6 +202,7 @@ class Stack(nn.Module):
         memory: Memory | None = None,
     ) -> Tensor:
         """Run all layers on (batch, queries, dim)."""
+        mask, turns = self.place(x, mask, caches)
         for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
@@ -174,5 +212,34 @@ class Stack(nn.Module):
                 caches[number] if caches else None,
                 memory.layers[number] if memory else None,
                 memory.mask if memory else None,
+                turns,
             )
-        return x if self.final_norm is None else self.final_norm(x)
+        x = self.dropout(x if self.final_norm is None else self.final_norm(x))
+        return x if self.scale is None else x * self.scale
+
+    def place(
+        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None
+    ) -> tuple[Tensor | None, Rotation | None]:
+        """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
+        added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
+        positions = self.config.positions
+        if positions.kind not in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):
+            return mask, None
+        queries, keys = _numbers(x, caches)
+        if self.relative is None:
+            return mask, rotation(queries, self.config.head_width, positions.rotary_base)
+        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
+        bias = self.relative(queries, keys).to(first.attention_dtype)
+        if mask is None or mask.dim() == 2:
+            bias = bias if mask is None else bias + mask
+            return bias.repeat(len(x), 1, 1), None
+        return (mask.unflatten(0, (len(x), -1)) + bias).flatten(0, 1), None
+
+
+def _numbers(x: Tensor, caches: list[KeyValues] | None) -> tuple[Tensor, Tensor]:
+    """Position numbers of queries and keys, from 0: columns, or, with a cache, the step of the beams and slots."""
+    if caches is None:
+        columns = torch.arange(x.size(1), device=x.device)
+        return columns, columns
+    steps = slot_steps(caches[0].length + x.size(1), x.size(1), x.device)
+    return steps[-1:], steps
