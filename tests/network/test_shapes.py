@@ -1,5 +1,6 @@
 """Encoders alone and decoders alone: what no comparison with another implementation shows."""
 
+import dataclasses
 import re
 
 import pytest
@@ -90,6 +91,19 @@ def test_one_network_as_an_ensemble_of_two_continues_alike():
     one, two = (BeamSearch([network] * count, options, special)(tokens(), prefix=prefix) for count in (1, 2))
     for alone, together in zip(one, two, strict=True):
         assert alone[0].tokens[0] == 7
+        assert [h.tokens.tolist() for h in alone] == [h.tokens.tolist() for h in together]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pad", [1, -1])
+def test_what_is_sampled_depends_on_the_prompt_alone(pad):
+    torch.manual_seed(0)
+    network = LanguageModel(dataclasses.replace(DECODER, pad=pad)).eval()
+    search = BeamSearch([network], GenerationOptions(beam=2, max_len_b=8, sampling=True), Special(pad=pad, eos=2))
+    prompts = tokens()
+    prompts[1, 5:], prompts[2, :4] = pad, pad
+    for prompt, together in zip(prompts, search(prompts), strict=True):
+        (alone,) = search(prompt[prompt.ne(pad)][None])
         assert [h.tokens.tolist() for h in alone] == [h.tokens.tolist() for h in together]
 
 
