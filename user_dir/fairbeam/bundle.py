@@ -77,12 +77,33 @@ class Bundle:
                     f"the {side} dictionary has {len(tokenizer)} entries, "
                     f"but the model embeds {rows}; use the dictionaries the model was trained with"
                 )
-        if (self.source is None) is not (self.target is None):
-            raise CheckpointError("one side has a tokenizer and the other has none; expected both or neither")
+        if (self.source and self.source.kind) != (self.target and self.target.kind):
+            raise CheckpointError("the sides have tokenizers of two kinds, or one has none; expected the same kind")
         for name in ("start", "forced_first"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < config.target_vocabulary:
                 raise CheckpointError(f"{name} is {value}; expected an id from 0 to {config.target_vocabulary - 1}")
+
+    def beginning(self) -> tuple[int | None, int | None]:
+        """The symbol decoding begins with, if not the network's own, and the token every output begins with, if any.
+
+        A chosen target language takes the place of a start that is a language's token or left open (mBART-25), and is
+        forced behind any other (mBART-50, M2M-100, NLLB).
+
+        Raises:
+            ConfigError: the model translates into many languages, and none is chosen.
+        """
+        start = self.network.config.decoder_start if self.start is None else self.start
+        if self.target is None:
+            return self.start, self.forced_first
+        language, languages = self.target.language_id, self.target.language_ids
+        if language is None:
+            if self.target.language_needed and self.forced_first is None and start not in languages:
+                raise ConfigError("the model translates into several languages; choose one with --target-lang")
+            return self.start, self.forced_first
+        if start is None or start in languages:
+            return language, self.forced_first
+        return self.start, language
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -180,7 +201,11 @@ def _write(folder: Path, bundle: Bundle, name: str) -> None:
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
-    more = {"tokenizer": _kind(bundle), "start": bundle.start, "forced_first": bundle.forced_first}
+    more: dict[str, Any] = {
+        "tokenizer": bundle.source and bundle.source.kind,
+        "start": bundle.start,
+        "forced_first": bundle.forced_first,
+    }
     plain = more == {"tokenizer": "dictionary", "start": None, "forced_first": None}
     return {
         "format": 1 if plain else 2,
@@ -191,12 +216,6 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "network": bundle.network.config.to_dict(),
         "generation": dataclasses.asdict(bundle.generation),
     }
-
-
-def _kind(bundle: Bundle) -> str | None:
-    if bundle.source is None:
-        return None
-    return "dictionary" if isinstance(bundle.source, Tokenizer) else "pretrained"
 
 
 def _card(name: str, bundle: Bundle) -> str:

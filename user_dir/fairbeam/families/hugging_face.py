@@ -9,7 +9,6 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from fairbeam.families import bart, m2m_100, marian, mbart, pegasus
 from fairbeam.families.family import Family
 from fairbeam.families.weights import Row, read_weights, same, write_weights
 from fairbeam.network import Network, NetworkConfig
+from fairbeam.origin import Origin
 
 FAMILIES = {page.FAMILY.model_type: page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100)}
 """The page of each ``model_type``."""
@@ -38,18 +38,6 @@ _SHARED = same("source_embedding.weight", "model.shared.weight")
 _NOT_WEIGHTS = frozenset({"model.encoder.version", "model.decoder.version"})
 _OUTSIDE = frozenset({"lm_head.weight", "final_logits_bias"})
 """What a model with an output projection adds around the bare model, whose own names then begin with ``model.``."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What writing a model back takes and the network does not hold."""
-
-    config: dict[str, Any]
-    """``config.json``, with options that concern neither the network nor us."""
-    dtypes: dict[str, torch.dtype]
-    """Of each tensor that there was, under its own name."""
-    kept: dict[str, Tensor]
-    """Tensors that repeat what is known: computed tables, a bias of zeros."""
 
 
 class Checkpoint(NamedTuple):
@@ -73,9 +61,7 @@ def read(folder: str | Path) -> Checkpoint:
     config = _read_json(folder / CONFIG, _MAX_CONFIG_BYTES)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
-        )
+        raise CheckpointError(f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[model_type]
     tensors = _read_tensors(folder)
     own_names = _own_names(tensors)
@@ -123,9 +109,7 @@ def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Te
     own_names = _own_names(origin.dtypes)
     wanted = {own_names[name] for name in origin.dtypes.keys() - origin.kept.keys()}
     rows = [
-        row
-        for row in _rows(FAMILIES[family], network.config)
-        if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
+        row for row in _rows(FAMILIES[family], network.config) if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
     ]
     written = write_weights(rows, network.state_dict())
     return {
@@ -134,9 +118,7 @@ def to_state_dict(network: Network, family: str, origin: Origin) -> dict[str, Te
     }
 
 
-def _convert(
-    family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
-) -> tuple[Network, frozenset[str]]:
+def _convert(family: Family, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> tuple[Network, frozenset[str]]:
     """The network, and the names that tell it nothing."""
     _check_dtypes(theirs)
     biases = [theirs[row.theirs[0]] for row in family.rows if row.ours == "head.bias" and row.theirs[0] in theirs]

@@ -93,6 +93,11 @@ class PretrainedTokenizer:
         return dataclasses.replace(self, language=language)
 
     @property
+    def kind(self) -> str:
+        """What a bundle calls this way of making ids of text."""
+        return "pretrained"
+
+    @property
     def bos(self) -> int | None:
         """The id of the token a text begins with; None where the model has none, as for the next ones."""
         return self._index(self.config.special.bos)
@@ -121,6 +126,12 @@ class PretrainedTokenizer:
     def language_id(self) -> int | None:
         """The id of this tokenizer's language: what a decoder is forced to begin with."""
         return self._index(self.config.languages.get(self.language or ""))
+
+    @property
+    def language_ids(self) -> frozenset[int]:
+        """The ids of all languages' tokens."""
+        found = (self.pieces.index(token) for token in self.config.languages.values())
+        return frozenset(index for index in found if index is not None)
 
     @property
     def language_needed(self) -> bool:

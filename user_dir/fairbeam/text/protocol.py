@@ -9,6 +9,11 @@ class TextSide(Protocol):
     """Text in, ids out, and back, for one side of a model: a ``Tokenizer`` or a ``PretrainedTokenizer``."""
 
     @property
+    def kind(self) -> str:
+        """What a bundle calls this way of making ids of text."""
+        ...
+
+    @property
     def language(self) -> str | None:
         """The language, or the side of the corpus."""
         ...
@@ -36,6 +41,11 @@ class TextSide(Protocol):
     @property
     def language_id(self) -> int | None:
         """The id of the language's own token, where the vocabulary has one."""
+        ...
+
+    @property
+    def language_ids(self) -> frozenset[int]:
+        """The ids of all languages' tokens."""
         ...
 
     @property

@@ -54,6 +54,11 @@ class Tokenizer:
             self.subwords.save(folder / f"spm.{self.language}.model" if taken else shared)
 
     @property
+    def kind(self) -> str:
+        """What a bundle calls this way of making ids of text."""
+        return "dictionary"
+
+    @property
     def bos(self) -> int:
         """The id of ``<s>``."""
         return self.dictionary.bos
@@ -77,6 +82,11 @@ class Tokenizer:
     def language_id(self) -> None:
         """None: a dictionary is of one language."""
         return
+
+    @property
+    def language_ids(self) -> frozenset[int]:
+        """None, as ``language_id``."""
+        return frozenset()
 
     @property
     def language_needed(self) -> bool:
