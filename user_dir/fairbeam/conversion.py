@@ -280,8 +280,8 @@ def _fairseq_state(model: Bundle) -> dict[str, Any]:
         "args": None,
         "cfg": {"model": Namespace(**options), "task": task},
         "model": weights,
-        "optimizer_history": [],
-        "extra_state": {},
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
 
