@@ -53,7 +53,10 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
     for language in ("aa", "bb"):
         dictionary.save(folder / f"dict.{language}.txt")
     path = folder / "checkpoint_best.pt"
-    cfg = {"model": argparse.Namespace(**options), "task": {"_name": "translation", "left_pad_source": True}}
+    cfg = {
+        "model": argparse.Namespace(**options),
+        "task": {"_name": "translation", "data": "data-bin", "left_pad_source": True},
+    }
     checkpoint.write(path, {"args": None, "cfg": cfg, "model": weights})
     return path
 

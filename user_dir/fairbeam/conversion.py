@@ -273,6 +273,7 @@ def _fairseq_state(model: Bundle) -> dict[str, Any]:
         options, task = _original_options(origin, weights, model.network.config)
         weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
         weights = {name: tensor.to(origin.dtypes[name]) for name, tensor in weights.items()}
+    task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing
     name = str(task.get("_name") or "")
     task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
     task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
