@@ -120,7 +120,8 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
     ("changes", "message"),
     [
         ({"surprise": 1}, r"unknown fields \['surprise'\]"),
-        ({"format": 2}, "format 1"),
+        ({"format": 3}, "format 1 or 2"),
+        ({"format": 2}, r"missing fields .*tokenizer"),
         ({"network__surprise": 1}, "unknown field 'surprise'"),
         ({"network__encoder__heads": 0}, "no network can have these sizes"),
         ({"network__encoder__heads": 3}, "heads"),

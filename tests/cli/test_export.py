@@ -89,5 +89,6 @@ def test_the_real_model_survives_export(real_models, tmp_path):
     stock = fairbeam.load(path, precision="float32", workers=1, files=files)
     assert made.translate(sentences) == stock.translate(sentences)
     assert {f.name for f in (tmp_path / "en-de").iterdir()} == {
-        bundle.CONFIG, bundle.WEIGHTS, bundle.CARD, "dict.en.txt", "dict.de.txt", "spm.model",
+        bundle.CONFIG, bundle.WEIGHTS, bundle.CARD, "origin.json", "origin.safetensors",
+        "dict.en.txt", "dict.de.txt", "spm.model",
     }  # fmt: skip

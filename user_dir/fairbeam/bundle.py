@@ -1,13 +1,18 @@
 """A bundle: a folder that is a whole model.
 
 ``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the
-tokenizer's own files stand beside them, and ``README.md`` is the model card. Nothing in it is pickled.
+tokenizer's own files stand beside them, and ``README.md`` is the model card. What it takes to write the model back
+where it came from is in the files of ``fairbeam.origin``. Nothing in it is pickled.
+
+Format 1 has a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids with, and what decoding
+begins with; both are read, and what format 1 can say is written as format 1.
 """
 
 import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fairbeam import origin as origins
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.generation import GenerationOptions
 from fairbeam.network import Network, NetworkConfig
-from fairbeam.text import Tokenizer
+from fairbeam.origin import Origin
+from fairbeam.text import PretrainedTokenizer, Side, TextSide, Tokenizer
 
-FORMAT = 1
+FORMATS = (1, 2)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_SIZE = 1 << 24
@@ -30,6 +37,13 @@ _MAX_SIZE = 1 << 24
 _MAX_POSITIONS = 1 << 17
 """Sinusoids are computed, not stored: the size of the weights does not bound them."""
 _FIELDS = frozenset({"format", "family", "source", "target", "network", "generation"})
+_MORE_FIELDS = frozenset({"tokenizer", "start", "forced_first"})
+"""Of format 2."""
+_TOKENIZERS: dict[str, Callable[[Path, str | None, Side], TextSide]] = {
+    "dictionary": lambda folder, language, side: Tokenizer.load(folder, language or side.value),
+    "pretrained": lambda folder, language, side: PretrainedTokenizer.load(folder, language, side=side),
+}
+"""What ``tokenizer`` may name, and how each is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +51,19 @@ class Bundle:
     """A model with everything it takes to use it."""
 
     network: Network
-    source: Tokenizer
-    target: Tokenizer
+    source: TextSide | None
+    """None, as the target's, where the model came without one: ids in, ids out."""
+    target: TextSide | None
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     family: str = "fairseq_transformer"
     card: str = ""
     """Text of the model card behind its heading: scores with their signatures, training data, licence."""
+    start: int | None = None
+    """What decoding begins with, if not with the network's own symbol."""
+    forced_first: int | None = None
+    """The token every output begins with, if any; a target language's own comes first."""
+    origin: Origin | None = None
+    """What writing the model back where it came from takes."""
 
     def __post_init__(self) -> None:
         config = self.network.config
@@ -51,11 +72,38 @@ class Bundle:
             ("target", config.target_vocabulary, self.target),
         )
         for side, rows, tokenizer in sides:
-            if len(tokenizer.dictionary) != rows:
+            if tokenizer is not None and not tokenizer.fits(rows):
                 raise CheckpointError(
-                    f"the {side} dictionary has {len(tokenizer.dictionary)} entries, "
+                    f"the {side} dictionary has {len(tokenizer)} entries, "
                     f"but the model embeds {rows}; use the dictionaries the model was trained with"
                 )
+        if (self.source and self.source.kind) != (self.target and self.target.kind):
+            raise CheckpointError("the sides have tokenizers of two kinds, or one has none; expected the same kind")
+        for name in ("start", "forced_first"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < config.target_vocabulary:
+                raise CheckpointError(f"{name} is {value}; expected an id from 0 to {config.target_vocabulary - 1}")
+
+    def beginning(self) -> tuple[int | None, int | None]:
+        """The symbol decoding begins with, if not the network's own, and the token every output begins with, if any.
+
+        A chosen target language takes the place of a start that is a language's token or left open (mBART-25), and is
+        forced behind any other (mBART-50, M2M-100, NLLB).
+
+        Raises:
+            ConfigError: the model translates into many languages, and none is chosen.
+        """
+        start = self.network.config.decoder_start if self.start is None else self.start
+        if self.target is None:
+            return self.start, self.forced_first
+        language, languages = self.target.language_id, self.target.language_ids
+        if language is None:
+            if self.target.language_needed and self.forced_first is None and start not in languages:
+                raise ConfigError("the model translates into several languages; choose one with --target-lang")
+            return self.start, self.forced_first
+        if start is None or start in languages:
+            return language, self.forced_first
+        return self.start, language
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -114,13 +162,17 @@ def load(folder: str | Path) -> Bundle:
         for name, tensor in _unique_tensors(network).items():
             tensor.copy_(tensors[name])
     card = folder / CARD
+    read = _TOKENIZERS.get(config["tokenizer"], lambda *_: None)
     return Bundle(
         network=network.eval(),
-        source=Tokenizer.load(folder, config["source"]),
-        target=Tokenizer.load(folder, config["target"]),
+        source=read(folder, config["source"], Side.SOURCE),
+        target=read(folder, config["target"], Side.TARGET),
         generation=generation,
         family=config["family"],
         card=_behind_heading(_read_text(card)) if card.is_file() else "",
+        start=config["start"],
+        forced_first=config["forced_first"],
+        origin=origins.load(folder),
     )
 
 
@@ -141,16 +193,26 @@ def _write(folder: Path, bundle: Bundle, name: str) -> None:
     (folder / WEIGHTS).chmod(0o644)
     (folder / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(name, bundle), encoding="utf-8")
-    bundle.source.save(folder)
-    bundle.target.save(folder)
+    for side in (bundle.source, bundle.target):
+        if side is not None:
+            side.save(folder)
+    if bundle.origin is not None:
+        origins.save(folder, bundle.origin)
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
+    more: dict[str, Any] = {
+        "tokenizer": bundle.source and bundle.source.kind,
+        "start": bundle.start,
+        "forced_first": bundle.forced_first,
+    }
+    plain = more == {"tokenizer": "dictionary", "start": None, "forced_first": None}
     return {
-        "format": FORMAT,
+        "format": 1 if plain else 2,
         "family": bundle.family,
-        "source": bundle.source.language,
-        "target": bundle.target.language,
+        **({} if plain else more),
+        "source": bundle.source and bundle.source.language,
+        "target": bundle.target and bundle.target.language,
         "network": bundle.network.config.to_dict(),
         "generation": dataclasses.asdict(bundle.generation),
     }
@@ -158,8 +220,10 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
 
 def _card(name: str, bundle: Bundle) -> str:
     parameters = sum(tensor.numel() for tensor in _unique_tensors(bundle.network).values())
+    languages = [side.language for side in (bundle.source, bundle.target) if side is not None and side.language]
+    direction = f"{' to '.join(languages)}, " if len(languages) == 2 else ""
     heading = (
-        f"# {name}\n\n{bundle.source.language} to {bundle.target.language}, {parameters:,} parameters "
+        f"# {name}\n\n{direction}{parameters:,} parameters "
         f"({bundle.family}).\n\n```\nfairbeam translate {name} < input.txt\n```\n"
     )
     return heading + (f"\n{bundle.card.strip()}\n" if bundle.card else "")
@@ -180,7 +244,7 @@ def _refuse_links(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such bundle")
     root = folder.resolve()
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), *(folder / origins.FILES).glob("*")):
         if not Path(os.path.realpath(path)).is_relative_to(root):
             raise CheckpointError(f"{path}: leads out of the bundle's folder")
 
@@ -192,17 +256,28 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a bundle's configuration of format {FORMAT}")
-    if config.keys() != _FIELDS:
+    if not isinstance(config, dict) or type(config.get("format")) is not int or config["format"] not in FORMATS:
+        raise CheckpointError(f"{path}: not a bundle's configuration of format {' or '.join(map(str, FORMATS))}")
+    expected = _FIELDS if config["format"] == 1 else _FIELDS | _MORE_FIELDS
+    if config.keys() != expected:
         raise CheckpointError(
-            f"{path}: missing fields {sorted(_FIELDS - config.keys())}, "
-            f"unknown fields {sorted(config.keys() - _FIELDS)}"
+            f"{path}: missing fields {sorted(expected - config.keys())}, "
+            f"unknown fields {sorted(config.keys() - expected)}"
+        )
+    config = {"tokenizer": "dictionary", "start": None, "forced_first": None, **config}
+    if config["tokenizer"] is not None and config["tokenizer"] not in list(_TOKENIZERS):
+        raise CheckpointError(
+            f"{path}: tokenizer is {config['tokenizer']!r:.80}; expected {', '.join(_TOKENIZERS)} or null"
         )
     for name in ("family", "source", "target"):
         value = config[name]
+        if value is None and name != "family" and config["tokenizer"] != "dictionary":
+            continue
         if not isinstance(value, str) or not value or value != Path(value).name:
             raise CheckpointError(f"{path}: {name} is {value!r}, expected a plain name")
+    for name in ("start", "forced_first"):
+        if config[name] is not None and type(config[name]) is not int:
+            raise CheckpointError(f"{path}: {name} is {config[name]!r:.80}; expected an id or null")
     return config
 
 

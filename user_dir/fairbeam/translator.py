@@ -1,6 +1,7 @@
 """Text to text: a model, its tokenizers and beam search behind one call."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairbeam import bundle, checkpoint
+from fairbeam import bundle, checkpoint, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
 from fairbeam.network import Network, Precision, pad_batch, tune_memory
-from fairbeam.text import Tokenizer, find_model
+from fairbeam.origin import Origin
+from fairbeam.text import TextSide, Tokenizer, find_model
 
 logger = logging.getLogger(__name__)
 
@@ -83,18 +85,21 @@ class Translator:
             workers: decoding processes; by default one for each core.
 
         Raises:
-            ConfigError: an unknown precision or device, no workers, or dictionaries that differ.
+            ConfigError: an unknown precision or device, no workers, no tokenizer, a target language that has yet to be
+                chosen, or dictionaries that differ.
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"--workers {workers}: must be at least 1")
         tune_memory()
         first = models[0]
+        if first.source is None or first.target is None:
+            raise ConfigError(
+                "the model has no tokenizer, so it takes ids alone; add the tokenizer's files to its folder"
+            )
         for other in models[1:]:
-            if (other.source.dictionary, other.target.dictionary) != (
-                first.source.dictionary,
-                first.target.dictionary,
-            ):
+            if _vocabularies(other) != _vocabularies(first):
                 raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
+        self._start, self._first = first.beginning()
         try:
             self.device = torch.device(device)
             torch.empty(0, device=self.device)
@@ -104,7 +109,8 @@ class Translator:
         self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
         self.source, self.target = first.source, first.target
         self.generation = first.generation
-        self._decoder = Decoder(self.networks, self.device, workers=workers)
+        self.special = special_ids(first)
+        self._decoder = Decoder(self.networks, self.device, self.special, workers=workers)
 
     @property
     def max_source_tokens(self) -> int:
@@ -127,8 +133,8 @@ class Translator:
 
     def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
-        eos = self.target.dictionary.eos
-        return tuple(tuple(id for id in self.target.encode(phrase) if id != eos) for phrase in phrases if phrase)
+        marks = {self.target.bos, self.target.eos, self.target.language_id}
+        return tuple(tuple(id for id in self.target.encode(phrase) if id not in marks) for phrase in phrases if phrase)
 
     def stream(
         self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
@@ -169,12 +175,12 @@ class Translator:
         ):
             if len(row) > limit:
                 raise InputError(f"the {side} has {len(row)} tokens, but the model reads at most {limit}")
-        previous = [network.decoder_start, *rows[1][:-1]]
+        previous = [network.decoder_start if self._start is None else self._start, *rows[1][:-1]]
         weights = network.alignments(
             torch.tensor([rows[0]], device=self.device), torch.tensor([previous], device=self.device)
         )
         return (
-            self.source.dictionary.symbols(rows[0]), self.target.dictionary.symbols(rows[1]),
+            self.source.symbols(rows[0]), self.target.symbols(rows[1]),
             weights[0].float().tolist(),
         )  # fmt: skip
 
@@ -185,12 +191,15 @@ class Translator:
         rows = self.source.encode_batch(sentences)
         rows = [self._fit(row, number + place, limits.too_long) for place, row in enumerate(rows)]
         lengths = np.array([len(row) for row in rows])
-        filled = np.flatnonzero(lengths > 1)  # more than </s>
+        blank = np.array([not sentence.strip() for sentence in sentences], dtype=bool)
+        filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.source.dictionary.pad, options.nbest
+        pad, nbest = self.special.pad, options.nbest
         sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
-        decoded = self._decoder.decode(Batch(source, options) for source in sources)
+        decoded = self._decoder.decode(
+            Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
+        )
         empty = Translation("", 0.0, (), ())
         results = [[empty] * nbest for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):
@@ -204,6 +213,9 @@ class Translator:
                 results[row] = texts + [empty] * (nbest - len(texts))
         return results
 
+    def _prefix(self, sentences: int) -> np.ndarray | None:
+        return None if self._first is None else np.full((sentences, 1), self._first)
+
     def _fit(self, row: list[int], number: int, too_long: TooLong) -> list[int]:
         limit = self.max_source_tokens
         if len(row) <= limit:
@@ -213,23 +225,40 @@ class Translator:
             raise InputError(f"{what}; --too-long truncate shortens such sentences, --too-long skip leaves them empty")
         if too_long is TooLong.SKIP:
             logger.warning("%s; its translation is left empty", what)
-            return row[-1:]
+            return self.source.encode("")
         logger.warning("%s; it is shortened", what)
-        return [*row[: limit - 1], row[-1]]
+        end = len(row) - self.source.closing
+        return [*row[: limit - self.source.closing], *row[end:]]
 
     def _as_text(self, hypothesis: Hypothesis) -> Translation:
         ids = hypothesis.tokens.tolist()
         return Translation(
             text=self.target.decode(ids),
             score=hypothesis.score,
-            tokens=tuple(self.target.dictionary.symbols(ids[:-1])),
+            tokens=tuple(self.target.symbols(ids[:-1])),
             token_scores=tuple(hypothesis.positional_scores.tolist()),
         )
 
 
+def special_ids(model: Bundle) -> Special:
+    """The ids that the search must know, as the model has them."""
+    config = model.network.config
+    unknown = config.unk if model.target is None or model.target.unk is None else model.target.unk
+    # Some configurations leave it at a default that their vocabulary does not reach.
+    unknown = unknown if unknown < config.target_vocabulary else config.pad
+    return Special(bos=config.bos, pad=config.pad, eos=config.eos, unk=unknown)
+
+
+def _vocabularies(model: Bundle) -> list[list[str]]:
+    return [side.symbols(range(len(side))) for side in (model.source, model.target) if side is not None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Where the text side of a fairseq checkpoint is, where it is not beside the checkpoint or said in it."""
+    """Where the text side of a fairseq checkpoint is, where it is not beside the checkpoint or said in it.
+
+    The languages also choose among those of a multilingual model.
+    """
 
     data: Path | None = None
     """Folder of the dictionaries and the subword model."""
@@ -251,7 +280,8 @@ def load(
     >>> fairbeam.load("checkpoint_best.pt").translate(["A man sleeps."], beam=5)
 
     Args:
-        models: bundles, or fairseq checkpoints (``.pt``) of a ``transformer`` or ``fairbeam_transformer``.
+        models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
+            ``transformer`` or ``fairbeam_transformer``.
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
@@ -267,17 +297,48 @@ def load(
 
 
 def read_model(path: str | Path, files: ModelFiles | None = None) -> Bundle:
-    """A bundle, or a fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
+    """A bundle, a Hugging Face folder, or a fairseq checkpoint with its dictionaries; errors as for ``load``."""
     path, files = Path(path), files or ModelFiles()
+    if pretrained.is_folder(path):
+        return pretrained.read(path, source_lang=files.source_lang, target_lang=files.target_lang)
     if path.is_dir():
         if not bundle.is_bundle(path):
             raise CheckpointError(f"{path}: no {bundle.CONFIG} and {bundle.WEIGHTS} in it; expected a bundle")
-        return bundle.load(path)
+        return with_languages(bundle.load(path), files)
+    return read_fairseq(path, files)
+
+
+def with_languages(model: Bundle, files: ModelFiles) -> Bundle:
+    """The same model for the languages that are named, where it has several."""
+
+    def chosen(side: TextSide | None, language: str | None) -> TextSide | None:
+        return side if side is None or language is None else side.with_language(language)
+
+    source, target = chosen(model.source, files.source_lang), chosen(model.target, files.target_lang)
+    return dataclasses.replace(model, source=source, target=target)
+
+
+def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
+    """A fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
     read = checkpoint.read(path)
     network = _network_of(read)
     folder = _data_folder(read, path, files)
     source, target = (Tokenizer.load(folder, language) for language in _languages(read, folder, files))
-    return Bundle(network=network.eval(), source=source, target=target)
+    return Bundle(network=network.eval(), source=source, target=target, origin=_origin_of(read, network))
+
+
+def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
+    """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
+    written = fairseq_transformer.save_weights(network)
+    kept = {name: tensor for name, tensor in read.model.items() if name in fairseq_transformer.NOT_WEIGHTS}
+    if written.keys() != read.model.keys() - kept.keys():
+        return None
+    try:
+        config = {"model": read.config, "task": read.task}
+        config = json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError):
+        return None
+    return Origin(config, {name: tensor.dtype for name, tensor in read.model.items()}, kept)
 
 
 def _network_of(read: checkpoint.Checkpoint) -> Network:

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from fairbeam.errors import FairbeamError
 
-COMMANDS = ("prepare", "translate", "average", "score", "export", "doctor", "report", "demo_corpus")
+COMMANDS = ("prepare", "translate", "average", "score", "export", "convert", "doctor", "report", "demo_corpus")
 
 
 def main() -> None:

@@ -107,7 +107,8 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
 
 
 def _show_model(console: Console, path: Path, model: Bundle, max_tokens: int) -> None:
-    languages = f"{model.source.language} to {model.target.language}"
+    sides = (model.source, model.target)
+    languages = " to ".join((side and side.language) or "any language" for side in sides)
     console.print(f"{escape(str(path))}: [green]sound[/], {escape(languages)}", soft_wrap=True)
     network = model.network
     console.print(_module_table(inspection.describe_network(network)))

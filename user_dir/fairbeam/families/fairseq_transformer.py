@@ -104,7 +104,7 @@ ROWS = (
     same("head.weight", "decoder.output_projection.weight"),
 )
 
-_NOT_WEIGHTS = frozenset(
+NOT_WEIGHTS = frozenset(
     f"{stack}.{name}"
     for stack in ("encoder", "decoder")
     for name in ("version", "embed_positions._float_tensor", "embed_positions.weights")
@@ -200,7 +200,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
             config, encoder=as_trained("encoder", config.encoder), decoder=as_trained("decoder", config.decoder)
         )
     )
-    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), _NOT_WEIGHTS)
+    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), NOT_WEIGHTS)
     network.load_state_dict(state)
     return network
 
@@ -225,3 +225,48 @@ def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tenso
 def save_weights(network: Network) -> dict[str, Tensor]:
     """fairseq's state dictionary of a network: the inverse of ``load_network``."""
     return write_weights(ROWS, network.state_dict())
+
+
+def options_from_config(config: NetworkConfig) -> dict[str, Any]:
+    """fairseq's model options of a network: the inverse of ``config_from_options``.
+
+    Raises:
+        UnsupportedArchitecture: fairseq's ``transformer`` cannot be told to be such a network; names what differs.
+    """
+    options: dict[str, Any] = {
+        "_name": "transformer",
+        "arch": "transformer",
+        "share_all_embeddings": config.share_embeddings,
+        "share_decoder_input_output_embed": config.tie_output,
+        "dropout": config.dropout.residual,
+        "attention_dropout": config.dropout.attention,
+        "activation_dropout": config.dropout.activation,
+        "activation_fn": next((name for name, kind in _ACTIVATIONS.items() if kind is config.encoder.activation), None),
+        "no_scale_embedding": not config.encoder.scale_embedding,
+        "layernorm_embedding": config.encoder.embedding_norm,
+        "no_token_positional_embeddings": config.encoder.positions.kind is PositionKind.NONE,
+        "max_source_positions": config.encoder.positions.max_positions,
+        "max_target_positions": config.decoder.positions.max_positions,
+    }
+    for stack, part in (("encoder", config.encoder), ("decoder", config.decoder)):
+        pre_norm = part.norm_placement is NormPlacement.PRE
+        options |= {
+            f"{stack}_embed_dim": part.dim,
+            f"{stack}_ffn_embed_dim": part.ffn_dim,
+            f"{stack}_layers": part.layers,
+            f"{stack}_attention_heads": part.heads,
+            f"{stack}_normalize_before": pre_norm,
+            f"{stack}_learned_pos": part.positions.kind is PositionKind.LEARNED,
+            f"{stack}_layerdrop": part.layer_drop,
+        }
+        if stack == "decoder":
+            options["no_decoder_final_norm"] = pre_norm and not part.final_norm
+    again = config_from_options(options, config.source_vocabulary, config.target_vocabulary)
+    differing = [
+        part.name for part in dataclasses.fields(config) if getattr(again, part.name) != getattr(config, part.name)
+    ]
+    if differing:
+        raise UnsupportedArchitecture(
+            f"fairseq's transformer cannot be such a network: {', '.join(differing)} would differ"
+        )
+    return options

@@ -10,7 +10,6 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +40,7 @@ from fairbeam.families import (
 from fairbeam.families.family import Page
 from fairbeam.families.weights import Row, read_weights, write_weights
 from fairbeam.network import AnyConfig, AnyNetwork, NetworkConfig, StackConfig, build
+from fairbeam.origin import Origin
 
 _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
@@ -59,18 +59,6 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _TABLE_TOLERANCE = 1e-5
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """As the first converted files name a norm's parameters."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What writing a model back takes and the network does not hold."""
-
-    config: dict[str, Any]
-    """``config.json``, with options that concern neither the network nor us."""
-    dtypes: dict[str, torch.dtype]
-    """Of each tensor that there was, under its own name."""
-    kept: dict[str, Tensor]
-    """Tensors that repeat what is known: computed tables, a bias of zeros."""
 
 
 class Checkpoint(NamedTuple):
@@ -153,6 +141,16 @@ def to_state_dict(network: AnyNetwork, family: str, origin: Origin) -> dict[str,
         name: origin.kept[name].clone() if name in origin.kept else written[own_names[name]].to(dtype)
         for name, dtype in origin.dtypes.items()
     }
+
+
+def described_network(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnyConfig:
+    """The network that a ``config.json`` and the tensors of a folder are of.
+
+    Raises:
+        ConfigError: an option is malformed or has no conversion.
+    """
+    own_names = _own_names(tensors, FAMILIES[family])
+    return FAMILIES[family].plan(config, {own_names[name]: tensor for name, tensor in tensors.items()})[0]
 
 
 def _convert(

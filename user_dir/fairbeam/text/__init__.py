@@ -5,6 +5,7 @@ from fairbeam.text.hub import from_hf
 from fairbeam.text.pieces import Side
 from fairbeam.text.pretrained import PretrainedTokenizer, TypedIds
 from fairbeam.text.pretrained_config import AddedToken, PretrainedConfig, SpecialTokens, Template
+from fairbeam.text.protocol import TextSide
 from fairbeam.text.subwords import (
     ModelType,
     SentencePiece,
@@ -30,6 +31,7 @@ __all__ = [
     "SubwordNMT",
     "Subwords",
     "Template",
+    "TextSide",
     "Tokenizer",
     "TypedIds",
     "Whitespace",

@@ -35,7 +35,8 @@ class PretrainedTokenizer:
         side: which of the model's two texts it is for.
 
     Raises:
-        ConfigError: the template needs a language, and ``language`` is none that the model knows.
+        ConfigError: the template needs a language, and ``language`` is none that the model knows; on the target side
+            it may be left open until a text is encoded.
         InputError: a token with a role, of the template or of a language is not in the vocabulary.
     """
 
@@ -49,7 +50,8 @@ class PretrainedTokenizer:
         for token in (*config.special.tokens(), *config.template.tokens(), *config.languages.values()):
             if self.pieces.index(token) is None:
                 raise InputError(f"the tokenizer's vocabulary lacks {token!r}, which its configuration names")
-        if config.template.names_language and self.language not in config.languages:
+        chosen = self.language in config.languages or (self.side is Side.TARGET and self.language is None)
+        if config.template.names_language and not chosen:
             known = ", ".join(list(config.languages)[:200])
             raise ConfigError(f"language is {self.language!r}; this tokenizer needs one of {known}")
 
@@ -84,8 +86,16 @@ class PretrainedTokenizer:
             stream.write(json.dumps(self.config.to_dict(), ensure_ascii=False, indent=2) + "\n")
 
     def with_language(self, language: str) -> Self:
-        """The same tokenizer for another language; errors as the class."""
+        """The same tokenizer for another language; errors as the class, also where it has languages for no template."""
+        languages = self.config.languages
+        if languages and language not in languages:
+            raise ConfigError(f"language is {language!r}; expected one of {', '.join(list(languages)[:200])}")
         return dataclasses.replace(self, language=language)
+
+    @property
+    def kind(self) -> str:
+        """What a bundle calls this way of making ids of text."""
+        return "pretrained"
 
     @property
     def bos(self) -> int | None:
@@ -116,6 +126,31 @@ class PretrainedTokenizer:
     def language_id(self) -> int | None:
         """The id of this tokenizer's language: what a decoder is forced to begin with."""
         return self._index(self.config.languages.get(self.language or ""))
+
+    @property
+    def language_ids(self) -> frozenset[int]:
+        """The ids of all languages' tokens."""
+        found = (self.pieces.index(token) for token in self.config.languages.values())
+        return frozenset(index for index in found if index is not None)
+
+    @property
+    def language_needed(self) -> bool:
+        """Whether the model must be told a language, and no language is chosen."""
+        return self.config.template.names_language and self.language is None
+
+    @property
+    def closing(self) -> int:
+        """How many ids the template puts behind a text."""
+        single = self.config.template.single
+        return len(single) - single.index(FIRST) - 1
+
+    def fits(self, rows: int) -> bool:
+        """Whether there is a row for each id; many models pad their embeddings."""
+        return len(self) <= rows
+
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        """The tokens of ids; the number, in angle brackets, of an id that has none."""
+        return [self.pieces.token(i) or f"<{i}>" for i in ids]
 
     def __len__(self) -> int:
         """Rows an embedding needs: the highest id, plus one."""
@@ -173,6 +208,8 @@ class PretrainedTokenizer:
     def _resolve(self, entries: Sequence[str]) -> list[int | str]:
         """The entries of a template with tokens turned to ids, slots of text left as they are."""
         language = self.config.languages.get(self.language or "")
+        if language is None and LANGUAGE in entries:
+            raise ConfigError("language is None, but the template around a text names one; choose it first")
         named = [language if entry == LANGUAGE else entry for entry in entries]
         return [entry if entry in (FIRST, SECOND) else self._index(entry) for entry in named]  # type: ignore[misc]
 

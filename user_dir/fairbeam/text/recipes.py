@@ -58,6 +58,7 @@ class Recipe:
 
 _FAIRSEQ = SpecialTokens(bos="<s>", eos="</s>", unk="<unk>", pad="<pad>", cls="<s>", sep="</s>", mask="<mask>")
 _FAIRSEQ_HEAD = ("<s>", "<pad>", "</s>", "<unk>")
+_PEGASUS_HEAD = ("<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103)))
 _PREFIXED = Template(single=("$LANG", "$A", "</s>"), pair=("$LANG", "$A", "$B", "</s>"))
 _SUFFIXED = Template(single=("$A", "</s>", "$LANG"), pair=("$A", "$B", "</s>", "$LANG"))
 
@@ -89,6 +90,11 @@ RECIPES = {
     "bart": _ROBERTA,
     "gpt2": Recipe(
         special=SpecialTokens(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>"),
+    ),
+    "pegasus": Recipe(
+        special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>", mask="<mask_2>"),
+        template=Template(single=("$A", "</s>"), pair=("$A", "$B", "</s>")),
+        layout=Layout(head=_PEGASUS_HEAD, skip=2),
     ),
     "t5": Recipe(
         special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>"),
@@ -131,5 +137,6 @@ TOKENIZER_CLASSES = {
     "NllbTokenizer": "nllb",
     "M2M100Tokenizer": "m2m_100",
     "MarianTokenizer": "marian",
+    "PegasusTokenizer": "pegasus",
 }
 """The family of what ``tokenizer_config.json`` names, without its suffix ``Fast``."""

@@ -53,6 +53,67 @@ class Tokenizer:
             taken = shared.is_file() and shared.read_bytes() != self.subwords.model
             self.subwords.save(folder / f"spm.{self.language}.model" if taken else shared)
 
+    @property
+    def kind(self) -> str:
+        """What a bundle calls this way of making ids of text."""
+        return "dictionary"
+
+    @property
+    def bos(self) -> int:
+        """The id of ``<s>``."""
+        return self.dictionary.bos
+
+    @property
+    def pad(self) -> int:
+        """The id of ``<pad>``."""
+        return self.dictionary.pad
+
+    @property
+    def eos(self) -> int:
+        """The id of ``</s>``."""
+        return self.dictionary.eos
+
+    @property
+    def unk(self) -> int:
+        """The id of ``<unk>``."""
+        return self.dictionary.unk
+
+    @property
+    def language_id(self) -> None:
+        """None: a dictionary is of one language."""
+        return
+
+    @property
+    def language_ids(self) -> frozenset[int]:
+        """None, as ``language_id``."""
+        return frozenset()
+
+    @property
+    def language_needed(self) -> bool:
+        """False, as ``language_id`` is None."""
+        return False
+
+    @property
+    def closing(self) -> int:
+        """1: ``</s>`` alone stands behind a text."""
+        return 1
+
+    def __len__(self) -> int:
+        """Entries of the dictionary."""
+        return len(self.dictionary)
+
+    def fits(self, rows: int) -> bool:
+        """Whether an embedding has exactly a row for each entry, as fairseq makes them."""
+        return len(self) == rows
+
+    def with_language(self, language: str) -> Self:
+        """Itself: the language is a mere name here."""
+        return self
+
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        """The tokens of ``ids``."""
+        return self.dictionary.symbols(ids)
+
     def encode(self, text: str) -> list[int]:
         """The ids of a line, ended by ``</s>``; of a blank line, ``</s>`` alone."""
         return self.dictionary.encode(self.subwords.encode(text))

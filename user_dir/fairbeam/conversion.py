@@ -1,0 +1,331 @@
+"""From one form of a model to another, and the proof that nothing changed on the way.
+
+A form is a bundle, a Hugging Face folder, or a fairseq checkpoint with its dictionaries beside it. ``convert`` reads
+what it has written from the disk again and compares the two models.
+"""
+
+import random
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairbeam import bundle, checkpoint, pretrained
+from fairbeam.bundle import Bundle
+from fairbeam.data.grammar import corpus
+from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.families import fairseq_transformer, hugging_face
+from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.network import NetworkConfig, pad_batch
+from fairbeam.origin import Origin
+from fairbeam.text import Dictionary, TextSide, Tokenizer
+from fairbeam.translator import ModelFiles, read_fairseq, special_ids, with_languages
+
+_SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
+_TOLERANCE = 1e-4
+"""Of logits, where a dtype was not kept; equal weights give equal logits."""
+_STACK_VERSION = 3.0
+"""Of fairseq 0.12's layout of a stack; a count below 2 takes the final norm away."""
+
+
+class Form(StrEnum):
+    """What a path holds; its prefix on the command line."""
+
+    BUNDLE = "bundle"
+    HUGGING_FACE = "hf"
+    FAIRSEQ = "fairseq"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model's path and its form there."""
+
+    form: Form
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.form}:{self.path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What a model and its conversion have in common."""
+
+    source: Place
+    result: Place
+    parameters: int
+    """Numbers in the weights, all of them mapped; an error says otherwise."""
+    tensors: int
+    differing: tuple[str, ...]
+    """Names of tensors that are not the same to the bit."""
+    random_difference: float
+    """The largest of logits, on random ids."""
+    text_difference: float | None
+    """The same on sentences; None without a tokenizer."""
+    greedy_agrees: bool
+    beam_agrees: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two are one model."""
+        differences = (self.random_difference, self.text_difference or 0.0)
+        return all(value <= _TOLERANCE for value in differences) and self.greedy_agrees and self.beam_agrees
+
+
+def place(text: str, *, new: bool) -> Place:
+    """The place that ``hf:PATH``, ``bundle:PATH``, ``fairseq:PATH`` or a bare path names.
+
+    A bare path's form is what is there; of a ``new`` one, a checkpoint if it ends in ``.pt``, else a bundle.
+
+    Raises:
+        ConfigError: the path is empty, or what is there is none of the three.
+    """
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in list(Form):
+        if not rest:
+            raise ConfigError(f"{text!r}: no path behind the prefix")
+        return Place(Form(prefix), Path(rest))
+    path = Path(text)
+    if not text:
+        raise ConfigError("'' is no path; expected a model's")
+    if pretrained.is_folder(path):
+        return Place(Form.HUGGING_FACE, path)
+    if bundle.is_bundle(path):
+        return Place(Form.BUNDLE, path)
+    if path.is_file() or (new and path.suffix == ".pt"):
+        return Place(Form.FAIRSEQ, path)
+    if new:
+        return Place(Form.BUNDLE, path)
+    forms = ", ".join(f"{form}:" for form in Form)
+    raise ConfigError(f"{path}: neither a bundle, a Hugging Face folder nor a checkpoint; expected one, or {forms}PATH")
+
+
+def pairs(places: Sequence[str]) -> list[tuple[Place, Place]]:
+    """Sources and results, which take turns.
+
+    Raises:
+        ConfigError: their number is odd, or a result is named twice or is a source too.
+    """
+    if not places or len(places) % 2:
+        raise ConfigError(f"{len(places)} paths; expected pairs: SRC DST [SRC DST ...]")
+    # A later source may be an earlier result, so what a bare one holds is seen when its turn comes.
+    results = [place(text, new=True) for text in places[1::2]]
+    resolved = [result.path.resolve() for result in results]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
+            raise ConfigError(f"{results[number].path}: named as a result twice")
+    sources = []
+    for number, text in enumerate(places[::2]):
+        earlier = {path: result.form for path, result in zip(resolved[:number], results, strict=False)}
+        known = earlier.get(Path(text).resolve())
+        source = Place(known, Path(text)) if known else place(text, new=False)
+        if source.path.resolve() == resolved[number]:
+            raise ConfigError(f"{source.path}: is the source and the result")
+        sources.append(source)
+    return list(zip(sources, results, strict=True))
+
+
+def convert(source: Place, result: Place, *, files: ModelFiles | None = None, overwrite: bool = False) -> Parity:
+    """Write the model at ``source`` to ``result``, read it again and compare.
+
+    Raises:
+        CheckpointError: the source cannot be read, or its weights do not fit (all names are listed).
+        ConfigError: the result exists, or its form cannot hold the model.
+        InputError: a tokenizer or a dictionary is malformed or missing.
+    """
+    files = files or ModelFiles()
+    model = _READERS[source.form](source.path, files)
+    _WRITERS[result.form](result.path, model, overwrite)
+    again = _READERS[result.form](result.path, _files_beside(result, model))
+    return compare(source, model, result, again)
+
+
+def compare(source: Place, model: Bundle, result: Place, again: Bundle) -> Parity:
+    """How far two models are one: weights, logits and outputs, in float32 on the CPU."""
+    ours, theirs = dict(model.network.named_parameters()), dict(again.network.named_parameters())
+    differing = [
+        name
+        for name in {**ours, **theirs}
+        if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
+    ]
+    previous = _random_ids(model, model.network.config.target_vocabulary, model.network.max_target_positions, seed=2)
+    ids = _random_ids(model, model.network.config.source_vocabulary, model.network.max_source_positions, seed=_SEED)
+    text = _text_ids(model)
+    sources = ids if text is None else text
+    return Parity(
+        source=source,
+        result=result,
+        parameters=sum(parameter.numel() for parameter in ours.values()),
+        tensors=len(ours),
+        differing=tuple(differing),
+        random_difference=_difference(model, again, ids, ids, previous),
+        text_difference=None if text is None else _difference(model, again, text, _text_ids(again), previous),
+        greedy_agrees=_outputs(model, sources, 1) == _outputs(again, sources, 1),
+        beam_agrees=_outputs(model, sources, 5) == _outputs(again, sources, 5),
+    )
+
+
+# --- comparing ---
+
+
+def _random_ids(model: Bundle, vocabulary: int, longest: int, *, seed: int) -> list[list[int]]:
+    """Rows of several lengths, each ended by ``</s>``, without padding's id."""
+    draw = random.Random(seed)
+    config = model.network.config
+    choices = [i for i in range(vocabulary) if i not in (config.pad, config.eos)] or [config.eos]
+    lengths = [min(2 + 3 * row, _LONGEST, longest) for row in range(_SENTENCES)]
+    return [[*draw.choices(choices, k=length - 1), config.eos] for length in lengths]
+
+
+def _text_ids(model: Bundle) -> list[list[int]] | None:
+    if model.source is None:
+        return None
+    rows = model.source.encode_batch([source for source, _ in corpus(_SENTENCES, seed=_SEED)])
+    longest = model.network.max_source_positions
+    return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
+
+
+@torch.no_grad()
+def _difference(
+    model: Bundle, again: Bundle, ours: list[list[int]], theirs: list[list[int]] | None, previous: list[list[int]]
+) -> float:
+    """The largest of logits; infinity where ids differ, a shape differs or a number is not finite."""
+    if ours != theirs:
+        return float("inf")
+    pad = model.network.config.pad
+    expected, found = (
+        network(pad_batch(ours, pad), pad_batch(previous, pad)) for network in (model.network, again.network)
+    )
+    if expected.shape != found.shape or not (expected.isfinite().all() and found.isfinite().all()):
+        return float("inf")
+    return (expected - found).abs().max().item()
+
+
+def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
+    """Tokens of the best hypotheses, as the model itself begins; a language left open is no difference."""
+    try:
+        start, first = model.beginning()
+    except ConfigError:
+        start, first = model.start, model.forced_first
+    options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)
+    search = BeamSearch([model.network], options, special_ids(model))
+    prefix = None if first is None else torch.full((len(sources), 1), first)
+    found = search(pad_batch(sources, model.network.config.pad), prefix=prefix, start=start)
+    return [hypotheses[0].tokens.tolist() if hypotheses else None for hypotheses in found]
+
+
+# --- reading and writing ---
+
+
+def _read_bundle(path: Path, files: ModelFiles) -> Bundle:
+    return with_languages(bundle.load(path), files)
+
+
+def _read_hugging_face(path: Path, files: ModelFiles) -> Bundle:
+    return pretrained.read(path, source_lang=files.source_lang, target_lang=files.target_lang)
+
+
+def _write_bundle(path: Path, model: Bundle, overwrite: bool) -> None:
+    bundle.save(path, model, overwrite=overwrite)
+
+
+def _write_hugging_face(path: Path, model: Bundle, overwrite: bool) -> None:
+    pretrained.write(path, model, overwrite=overwrite)
+
+
+def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
+    """A checkpoint as fairseq 0.12 writes it, and the dictionaries and subwords beside it."""
+    sides = [side for side in (model.source, model.target) if isinstance(side, Tokenizer)]  # a format of its own
+    if len(sides) != 2 or model.family in hugging_face.FAMILIES:
+        raise ConfigError(
+            f"{path}: a model of family {model.family!r} does not fit into a fairseq checkpoint; "
+            "expected a fairseq transformer with its dictionaries"
+        )
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
+    _check_dictionaries(path.parent, sides, overwrite)
+    checkpoint.write(path, _fairseq_state(model))
+    for side in sides:
+        side.save(path.parent)
+
+
+def _check_dictionaries(folder: Path, sides: Sequence[Tokenizer], overwrite: bool) -> None:
+    for side in sides:
+        path = folder / f"dict.{side.language}.txt"
+        if path.exists() and not overwrite and Dictionary.load(path) != side.dictionary:
+            raise ConfigError(f"{path}: exists already and is another model's; --overwrite replaces it")
+
+
+def _fairseq_state(model: Bundle) -> dict[str, Any]:
+    """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
+    origin = model.origin
+    weights = fairseq_transformer.save_weights(model.network)
+    task: dict[str, Any] = {}
+    if origin is None:
+        options = fairseq_transformer.options_from_config(model.network.config)
+        weights |= {f"{stack}.version": torch.tensor([_STACK_VERSION]) for stack in ("encoder", "decoder")}
+    else:
+        options, task = _original_options(origin, weights, model.network.config)
+        weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
+        weights = {name: tensor.to(origin.dtypes[name]) for name, tensor in weights.items()}
+    task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing
+    name = str(task.get("_name") or "")
+    task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
+    task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
+    return {
+        "args": None,
+        "cfg": {"model": Namespace(**options), "task": task},
+        "model": weights,
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def _original_options(
+    origin: Origin, weights: Mapping[str, Tensor], config: NetworkConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's and the task's options; they must describe the weights that there are."""
+    options, task = origin.config.get("model"), origin.config.get("task")
+    if not isinstance(options, dict) or not isinstance(task, dict):
+        raise CheckpointError("origin.json: expected the objects model and task in its config")
+    if differing := sorted(weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())):
+        raise CheckpointError(f"origin.json: describes other tensors than the bundle's: {', '.join(differing)[:500]}")
+    try:
+        described = fairseq_transformer.config_from_options(options, config.source_vocabulary, config.target_vocabulary)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"origin.json: its options make no network ({error})") from None
+    for name in ("encoder", "decoder"):
+        stack, found = getattr(config, name), getattr(described, name)
+        # Weights of old releases may lack the final norm that their options ask for.
+        if replace(found, final_norm=stack.final_norm) != stack:
+            raise CheckpointError(f"origin.json: its options describe another {name} than the bundle's")
+    return dict(options), dict(task)
+
+
+def _language(side: TextSide | None) -> str | None:
+    return None if side is None else side.language
+
+
+def _files_beside(result: Place, model: Bundle) -> ModelFiles:
+    """How what was written is read: a bundle says its languages itself, a checkpoint's dictionaries are beside it."""
+    if result.form is Form.BUNDLE:
+        return ModelFiles()
+    return ModelFiles(source_lang=_language(model.source), target_lang=_language(model.target))
+
+
+_READERS: dict[Form, Callable[[Path, ModelFiles], Bundle]] = {
+    Form.BUNDLE: _read_bundle,
+    Form.HUGGING_FACE: _read_hugging_face,
+    Form.FAIRSEQ: read_fairseq,
+}
+_WRITERS: dict[Form, Callable[[Path, Bundle, bool], None]] = {
+    Form.BUNDLE: _write_bundle,
+    Form.HUGGING_FACE: _write_hugging_face,
+    Form.FAIRSEQ: _write_fairseq,
+}
