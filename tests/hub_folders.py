@@ -1,4 +1,4 @@
-"""Tiny Hugging Face folders: random models of five families, and tokenizers learned from the demo corpus."""
+"""Tiny Hugging Face folders: random models of six families, and tokenizers learned from the demo corpus."""
 
 import json
 import warnings
@@ -35,6 +35,12 @@ MODELS = {
     "m2m_100": (
         "M2M100Config", "M2M100ForConditionalGeneration", "NllbTokenizer", {"decoder_start_token_id": 2},
         "eng_Latn $A </s>", ("eng_Latn", "deu_Latn"),
+    ),
+    "t5": (
+        "T5Config", "T5ForConditionalGeneration", "T5Tokenizer",
+        {"num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 40, "n_positions": 40, "decoder_start_token_id": 1,
+         "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        "$A </s>", (),
     ),
 }  # fmt: skip
 
