@@ -133,7 +133,9 @@ def test_without_tokenizer_there_is_a_warning_and_no_text(tmp_path, caplog):
          {"beam": 6, "lenpen": 2.0, "max_len_b": 140, "min_len": 55, "no_repeat_ngram_size": 3}, ""),
         ({"max_new_tokens": 10, "max_length": 20, "min_new_tokens": 2}, {"max_len_b": 9, "min_len": 2}, ""),
         ({"bad_words_ids": [[7]], "pad_token_id": 7, "do_sample": False, "temperature": 0.3}, {"min_len": 0}, ""),
-        ({"do_sample": True, "repetition_penalty": 1.3}, {"min_len": 0}, "do_sample, repetition_penalty"),
+        ({"do_sample": True, "penalty_alpha": 0.6}, {"min_len": 0}, "do_sample, penalty_alpha"),
+        ({"repetition_penalty": 1.3, "bad_words_ids": [[7], [3, 4]], "pad_token_id": 7},
+         {"repetition_penalty": 1.3, "banned_phrases": ((3, 4),)}, ""),
     ],
 )  # fmt: skip
 def test_generation_defaults(values, expected, notice, caplog):

@@ -34,7 +34,6 @@ _NEUTRAL: dict[str, Any] = {
     "do_sample": False,
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
-    "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
     "penalty_alpha": None,
@@ -144,12 +143,23 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
         chosen["beam"] = values["num_beams"]
     chosen["lenpen"] = float(_number(values, "length_penalty", float, 1.0))
     chosen["no_repeat_ngram_size"] = _number(values, "no_repeat_ngram_size", int, 0)
+    chosen["repetition_penalty"] = float(_number(values, "repetition_penalty", float, 1.0))
+    chosen["banned_phrases"] = _phrases(values, "bad_words_ids")
     unknown = [name for name, neutral in _NEUTRAL.items() if values.get(name) not in (None, [], neutral)]
-    if values.get("bad_words_ids") not in (None, [], [[values.get("pad_token_id")]]):  # padding is forbidden anyway
-        unknown.append("bad_words_ids")
     if unknown:
         logger.warning("generation defaults that change the output and are not applied: %s", ", ".join(unknown))
     return GenerationOptions(**chosen)
+
+
+def _phrases(values: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], ...]:
+    phrases = values.get(name) or []
+    if not isinstance(phrases, list) or not all(
+        isinstance(phrase, list) and phrase and all(type(token) is int and token >= 0 for token in phrase)
+        for phrase in phrases
+    ):
+        raise ConfigError(f"{name} is {phrases!r:.80}; expected lists of ids")
+    padding = [values.get("pad_token_id")]
+    return tuple(tuple(phrase) for phrase in phrases if phrase != padding)  # padding is forbidden anyway
 
 
 _STARTS = ("decoder_start_token_id", "forced_bos_token_id")
