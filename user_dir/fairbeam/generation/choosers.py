@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.generation.beam import Beams, Candidates, Correction, best_continuations
+from fairbeam.generation.filters import FORBIDDEN
 from fairbeam.generation.options import GenerationOptions
-
-FORBIDDEN = float("-inf")
 
 
 class Chooser(Protocol):
