@@ -19,7 +19,7 @@ from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
-from fairbeam.network import Network, Precision, pad_batch, tune_memory
+from fairbeam.network import EncoderNetwork, Generator, Network, Precision, pad_batch, tune_memory
 from fairbeam.origin import Origin
 from fairbeam.text import TextSide, Tokenizer, find_model
 
@@ -92,6 +92,7 @@ class Translator:
             raise ConfigError(f"--workers {workers}: must be at least 1")
         tune_memory()
         first = models[0]
+        networks = [generator(model) for model in models]
         if first.source is None or first.target is None:
             raise ConfigError(
                 "the model has no tokenizer, so it takes ids alone; add the tokenizer's files to its folder"
@@ -106,7 +107,7 @@ class Translator:
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
         dtype = Precision.parse(precision).resolve(self.device)
-        self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
+        self.networks: list[Generator] = [network.to(self.device).for_inference(dtype) for network in networks]
         self.source, self.target = first.source, first.target
         self.generation = first.generation
         self.special = special_ids(first)
@@ -169,6 +170,8 @@ class Translator:
         """
         rows = self.source.encode(source), self.target.encode(target)
         network = self.networks[0]
+        if not isinstance(network, Network):
+            raise ConfigError("a decoder without an encoder has no cross-attention to show")
         for side, row, limit in (
             ("source", rows[0], network.max_source_positions),
             ("target", rows[1], network.max_target_positions),
@@ -195,7 +198,7 @@ class Translator:
         filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.special.pad, options.nbest
+        pad, nbest = self.special.padding_of_sources, options.nbest
         sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
         decoded = self._decoder.decode(
             Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
@@ -240,13 +243,31 @@ class Translator:
         )
 
 
+def generator(model: Bundle) -> Generator:
+    """The bundle's network, if it writes text.
+
+    Raises:
+        ConfigError: it is an encoder.
+    """
+    if isinstance(model.network, EncoderNetwork):
+        raise ConfigError("the model is an encoder, which writes no text; fairbeam compose gives it a decoder")
+    return model.network
+
+
 def special_ids(model: Bundle) -> Special:
-    """The ids that the search must know, as the model has them."""
-    config = model.network.config
-    unknown = config.unk if model.target is None or model.target.unk is None else model.target.unk
+    """The ids that the search must know, as the model has them.
+
+    Raises:
+        ConfigError: no symbol ends the model's texts.
+    """
+    config = generator(model).config
+    if config.eos is None:
+        raise ConfigError("the model has no symbol that ends a text; expected eos_token_id in its configuration")
+    known = getattr(config, "unk", None) if model.target is None or model.target.unk is None else model.target.unk
     # Some configurations leave it at a default that their vocabulary does not reach.
-    unknown = unknown if unknown < config.target_vocabulary else config.pad
-    return Special(bos=config.bos, pad=config.pad, eos=config.eos, unk=unknown)
+    unknown = known if known is not None and known < config.target_vocabulary else config.pad
+    bos = config.eos if config.bos is None else config.bos
+    return Special(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)
 
 
 def _vocabularies(model: Bundle) -> list[list[str]]:

@@ -10,6 +10,8 @@ from rich.table import Table
 from fairbeam.conversion import Parity, convert, pairs
 from fairbeam.translator import ModelFiles
 
+_OUTPUTS = {True: "agrees", False: "DIFFERS", None: "none: the model writes no text"}
+
 
 def command(
     places: Annotated[
@@ -44,8 +46,8 @@ def _table(parity: Parity) -> Table:
         "weights, to the bit": differing,
         "logits, random ids: largest difference": f"{parity.random_difference:.3g}",
         "logits, real text: largest difference": text,
-        "greedy output": "agrees" if parity.greedy_agrees else "DIFFERS",
-        "beam-5 output": "agrees" if parity.beam_agrees else "DIFFERS",
+        "greedy output": _OUTPUTS[parity.greedy_agrees],
+        "beam-5 output": _OUTPUTS[parity.beam_agrees],
         "result": "passed" if parity.passed else "FAILED",
     }
     for name, value in rows.items():

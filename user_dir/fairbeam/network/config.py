@@ -140,6 +140,9 @@ class StackConfig:
     scale_features: bool = False
     """Multiply what comes out by ``dim ** -0.5``: an embedding that is not scaled makes large logits where it is the
     output projection too."""
+    transform: Activation | None = None
+    """What comes out passes a linear layer to the embeddings' width, this activation and a norm, as before the output
+    projection of masked language models (Devlin et al., 2019); None for none of it."""
 
     def __post_init__(self) -> None:
         distinct = self.distinct_layers
@@ -154,6 +157,11 @@ class StackConfig:
     def embedding_width(self) -> int:
         """Width of the embeddings, projected or not."""
         return self.dim if self.embedding_dim is None else self.embedding_dim
+
+    @property
+    def features_width(self) -> int:
+        """Width of what comes out."""
+        return self.dim if self.transform is None else self.embedding_width
 
     @property
     def head_width(self) -> int:
@@ -207,6 +215,8 @@ class NetworkConfig(Described):
     decoder: StackConfig = StackConfig()
     share_embeddings: bool = False
     """One matrix embeds source and target tokens."""
+    share_layers: bool = False
+    """The encoder's layers are the decoder's, which adds cross-attention (Rothe et al., 2020, section 3)."""
     tie_output: bool = False
     """The output projection is the target embedding."""
     output_bias: bool = False
@@ -214,12 +224,17 @@ class NetworkConfig(Described):
     dropout: DropoutConfig = DropoutConfig()
     bos: int = 0
     pad: int = 1
+    """Fills batches; below 0 where the vocabulary has no symbol for it."""
     eos: int = 2
     unk: int = 3
     decoder_start: int | None = None
     """The symbol a target begins with on the decoder's input; ``eos`` if None."""
+    source_pad: int | None = None
+    """Fills batches of sources, where the vocabularies differ in it; ``pad`` if None."""
 
     def __post_init__(self) -> None:
+        if self.share_layers and _alike(self.encoder) != _alike(self.decoder):
+            raise ConfigError("share_layers needs layers of one kind, but the encoder's differ from the decoder's")
         if self.share_embeddings and self.source_vocabulary != self.target_vocabulary:
             raise ConfigError(
                 f"share_embeddings needs equal vocabularies, but source_vocabulary is "
@@ -234,6 +249,11 @@ class NetworkConfig(Described):
             _check_tied(self.decoder)
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             _check_heads(name, stack)
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches of sources."""
+        return self.pad if self.source_pad is None else self.source_pad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +307,21 @@ class EncoderConfig(Described):
                 f"ends with {head.outputs} x {inputs}"
             )
 
+    @property
+    def source_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches."""
+        return self.pad
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig(Described):
@@ -303,8 +338,14 @@ class LanguageModelConfig(Described):
     pad: int = -1
     """Fills batches; below 0 where the vocabulary has no symbol for it."""
     eos: int | None = None
+    separator: int | None = None
+    """The symbol between a source and the target that is made of it; None where texts are continued as they are."""
+    prefix_attention: bool = False
+    """The tokens of a source see one another, not only those before (Dong et al., 2019, section 2.4)."""
 
     def __post_init__(self) -> None:
+        if self.prefix_attention and self.separator is None:
+            raise ConfigError("prefix_attention is true, but separator is None: nothing says where a source ends")
         _check_heads("decoder", self.decoder)
         kind = self.decoder.positions.kind
         if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
@@ -312,13 +353,39 @@ class LanguageModelConfig(Described):
         if self.tie_output:
             _check_tied(self.decoder)
 
+    @property
+    def source_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches."""
+        return self.pad
+
 
 def _check_tied(decoder: StackConfig) -> None:
-    if decoder.embedding_width != decoder.dim:
+    if decoder.embedding_width != decoder.features_width:
         raise ConfigError(
             f"tie_output needs equal widths, but decoder.embedding_dim is {decoder.embedding_dim} "
             f"and decoder.dim is {decoder.dim}"
         )
+
+
+_OF_LAYERS = (
+    "layers", "dim", "heads", "ffn_dim", "activation", "gated", "bias", "head_dim", "key_value_heads",
+    "attention_scale", "norm", "norm_epsilon", "norm_bias", "norm_placement", "distinct_layers",
+)  # fmt: skip
+
+
+def _alike(stack: StackConfig) -> list[Any]:
+    """What two stacks that share layers have in common."""
+    return [getattr(stack, name) for name in _OF_LAYERS]
 
 
 def _check_heads(name: str, stack: StackConfig) -> None:

@@ -25,34 +25,44 @@ class LanguageModel(DecodingNetwork):
         stack, masks = config.decoder, MaskSource()
         self.embedding = Embedding(stack, config.vocabulary, config.pad, Dropout(config.dropout.residual, masks))
         self.decoder = Stack(stack, None, config.dropout, masks)
-        self.head = Linear(stack.dim, config.vocabulary, bias=config.output_bias)
-        nn.init.normal_(self.head.weight, std=stack.dim**-0.5)
+        self.head = Linear(stack.features_width, config.vocabulary, bias=config.output_bias)
+        nn.init.normal_(self.head.weight, std=stack.features_width**-0.5)
         if config.tie_output:
             self.head.weight = self.embedding.weight
         self._masks = masks
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
-    def forward(self, tokens: Tensor, *, features_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, target: Tensor | None = None, *, features_only: bool = False) -> Tensor:
         """Predict each next token from those before it.
 
         Args:
             tokens: (batch, length) ids, padded on either side.
+            target: (batch, target) previous tokens of what is made of ``tokens``, padded on the right; begins with
+                the separator. Only these are predicted.
             features_only: return what the output projection would read.
 
         Returns:
-            Logits (batch, length, vocabulary) in ``compute_dtype``, or float32 features (batch, length, dim).
+            Logits (batch, length or target, vocabulary) in ``compute_dtype``, or float32 features of the same length.
         """
         if self.training:
             self._masks.restart()
-        features = self._read(tokens, tokens.ne(self.config.pad), None)
+        source = 0 if target is None else tokens.size(1)
+        if target is not None:
+            tokens = torch.cat([tokens, target], dim=1)
+        features = self._read(tokens, tokens.ne(self.config.pad), None, source)[:, source:]
         return features if features_only else self.head(features)
 
     def prefill(self, source: Tensor, beams: int) -> PromptState:
         """Read a batch of prompts, (batch, length) ids padded on either side, for ``beams`` continuations of each.
 
+        Where a separator tells targets from sources, it ends every prompt.
+
         Raises:
             ConfigError: a prompt is empty, or has more tokens than there are positions.
         """
+        columns = source.size(1)
+        if self.config.separator is not None:
+            source = torch.cat([source, source.new_full((len(source), 1), self.config.separator)], dim=1)
         real = source.ne(self.config.pad)
         lengths = real.sum(1)
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_target_positions:
@@ -64,7 +74,7 @@ class LanguageModel(DecodingNetwork):
         like = self.embedding.weight.new_empty(0, dtype=self.attention_dtype)
         capacity = source.size(1) + 16 * beams
         caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]
-        features = self._read(source, real, caches)
+        features = self._read(source, real, caches, columns)
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
         closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         rows = torch.arange(len(source), device=source.device)
@@ -89,9 +99,14 @@ class LanguageModel(DecodingNetwork):
         return self._scores(state, features)
 
     @property
-    def first_token(self) -> None:
-        """None: a prompt's continuation begins with no symbol."""
-        return None
+    def first_token(self) -> int | None:
+        """The separator; None where a prompt's continuation begins with no symbol."""
+        return self.config.separator
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest prompt in tokens that leaves room for a separator and a first token."""
+        return self.max_target_positions - 2
 
     @property
     def max_target_positions(self) -> int:
@@ -100,14 +115,17 @@ class LanguageModel(DecodingNetwork):
 
     def longest_target(self, source_length: int) -> int:
         """Longest continuation of a prompt, the symbol that ends it included, which itself takes no position."""
-        return self.max_target_positions - source_length + 1
+        return self.max_target_positions - source_length + (1 if self.config.separator is None else 0)
 
-    def _read(self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | None) -> Tensor:
-        """Features (batch, length, dim) of whole sequences, which look back only."""
+    def _read(self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | None, source: int) -> Tensor:
+        """Features (batch, length, dim) of whole sequences, which look back only, but for the first ``source`` columns
+        where the network sees sources as a whole."""
         length = tokens.size(1)
         numbers = number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
-        x = self.embedding(tokens if self.config.pad >= 0 else tokens.clamp_min(0), numbers)
+        x = self.embedding(tokens, numbers)
         causal = x.new_full((length, length), float("-inf"), dtype=self.attention_dtype).triu(1)
+        if self.config.prefix_attention:
+            causal[:source, :source] = 0.0
         if bool(real.all()):
             return self.decoder(x, causal, caches)
         # Padding sees itself, since a row without any key has no softmax; nothing else sees padding.

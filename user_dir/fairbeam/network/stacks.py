@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
-from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
+from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
@@ -149,6 +149,7 @@ class Embedding(nn.Module):
         if pad >= 0:
             nn.init.zeros_(self.weight[pad])
         self.pad = pad if pad >= 0 and not config.train_padding else None
+        self.has_padding = pad >= 0
         self.scale = math.sqrt(config.dim) if config.scale_embedding else 1.0
         self.positions = build_positions(config.positions, width)
         self.types = nn.Parameter(torch.empty(config.token_types, width)) if config.token_types else None
@@ -163,6 +164,8 @@ class Embedding(nn.Module):
 
         ``types`` are (batch, queries) kinds of tokens; all are of the first kind if None.
         """
+        if not self.has_padding:  # what fills the batch then has no vector, and nothing sees which it gets
+            tokens = tokens.clamp_min(0)
         x = F.embedding(tokens, self.weight, self.pad) * self.scale
         if self.types is not None:
             x = x + (self.types[0] if types is None else F.embedding(types, self.types))
@@ -172,6 +175,21 @@ class Embedding(nn.Module):
             x = self.norm(x)
         x = self.dropout(x)
         return x if self.projection is None else self.projection(x).float()
+
+
+class Transform(nn.Module):
+    """A linear layer to the embeddings' width, an activation and a norm: what masked language models put between the
+    last layer and the output projection (Devlin et al., 2019)."""
+
+    def __init__(self, config: StackConfig, activation: Activation) -> None:
+        super().__init__()
+        self.linear = Linear(config.dim, config.embedding_width, activation=activation)
+        self.norm = build_norm(config, config.embedding_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) to (..., embedding_width), float32."""
+        transformed: Tensor = self.norm(self.linear(x).float())
+        return transformed
 
 
 class Stack(nn.Module):
@@ -185,8 +203,15 @@ class Stack(nn.Module):
         self.final_norm = build_norm(config) if config.final_norm else None
         self.dropout = Dropout(dropouts.features, masks)
         self.scale = config.dim**-0.5 if config.scale_features else None
+        self.transform = None if config.transform is None else Transform(config, config.transform)
         relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
         self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
+
+    def share_(self, other: "Stack") -> None:
+        """Take the layers of ``other`` for one's own, except for cross-attention."""
+        for own, theirs in zip(self.layers, other.layers, strict=True):
+            for name, module in theirs.named_children():
+                setattr(own, name, module)
 
     def in_order(self) -> list[Layer]:
         """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
@@ -215,7 +240,8 @@ class Stack(nn.Module):
                 turns,
             )
         x = self.dropout(x if self.final_norm is None else self.final_norm(x))
-        return x if self.scale is None else x * self.scale
+        x = x if self.scale is None else x * self.scale
+        return x if self.transform is None else self.transform(x)
 
     def place(
         self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None
