@@ -1,5 +1,7 @@
 """The configurable Transformer: tensors only, knows nothing of files, text or search."""
 
+import torch
+
 from fairbeam.network.config import (
     Activation,
     DropoutConfig,
@@ -24,15 +26,15 @@ AnyNetwork = Network | EncoderNetwork | LanguageModel
 AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig
 
 
-def build(config: AnyConfig) -> AnyNetwork:
+def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
     """The network that ``config`` describes, of whichever shape."""
     match config:
         case NetworkConfig():
-            return Network(config)
+            return Network(config, compute_dtype)
         case EncoderConfig():
-            return EncoderNetwork(config)
+            return EncoderNetwork(config, compute_dtype)
         case LanguageModelConfig():
-            return LanguageModel(config)
+            return LanguageModel(config, compute_dtype)
 
 
 __all__ = [
