@@ -2,6 +2,7 @@
 
 from fairbeam.network.config import (
     Activation,
+    AdaptiveConfig,
     DropoutConfig,
     EncoderConfig,
     HeadConfig,
@@ -16,6 +17,7 @@ from fairbeam.network.config import (
 from fairbeam.network.encoder import Encoded, EncoderNetwork
 from fairbeam.network.language_model import LanguageModel
 from fairbeam.network.network import Network, pad_batch
+from fairbeam.network.recurrence import SegmentMemory
 from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
 Generator = Network | LanguageModel
@@ -37,6 +39,7 @@ def build(config: AnyConfig) -> AnyNetwork:
 
 __all__ = [
     "Activation",
+    "AdaptiveConfig",
     "AnyConfig",
     "AnyNetwork",
     "DropoutConfig",
@@ -54,6 +57,7 @@ __all__ = [
     "PositionConfig",
     "PositionKind",
     "Precision",
+    "SegmentMemory",
     "StackConfig",
     "build",
     "has_fast_bfloat16",

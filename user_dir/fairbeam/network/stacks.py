@@ -13,6 +13,7 @@ from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, Posi
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
+from fairbeam.network.recurrence import PastStates, Recurrence, RecurrentAttention, Segment, SegmentMemory, Sight
 
 
 class LayerNorm(nn.Module):
@@ -80,7 +81,9 @@ class Layer(nn.Module):
         def residual() -> Residual:
             return Residual(config, Dropout(dropouts.residual, masks))
 
-        self.self_attention = SelfAttention(config, Dropout(dropouts.attention, masks))
+        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
+        attention = RecurrentAttention if recurrent else SelfAttention
+        self.self_attention = attention(config, Dropout(dropouts.attention, masks))
         self.self_attention_residual = residual()
         if memory_dim is not None:
             self.cross_attention = CrossAttention(config, memory_dim, Dropout(dropouts.attention, masks))
@@ -99,10 +102,10 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None,
-        cache: KeyValues | None = None,
+        cache: KeyValues | PastStates | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
-        rotation: Rotation | None = None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
         x = self.attend_to_self(x, mask, cache, rotation)
@@ -113,11 +116,16 @@ class Layer(nn.Module):
         return around.leave(x, self.outer(self.activation_dropout(self._inner(around.enter(x)))))
 
     def attend_to_self(
-        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, rotation: Rotation | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KeyValues | PastStates | None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
-        return around.leave(x, self.self_attention(around.enter(x), mask, cache, rotation))
+        seen = cache.extend(x) if isinstance(cache, PastStates) else x
+        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, rotation))
 
     def alignment(
         self,
@@ -126,7 +134,7 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
-        rotation: Rotation | None = None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
         x = self.attend_to_self(x, mask, cache, rotation)
@@ -187,6 +195,12 @@ class Stack(nn.Module):
         self.scale = config.dim**-0.5 if config.scale_features else None
         relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
         self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
+        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
+        self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
+        if recurrent and config.positions.share_biases:
+            first, *others = (layer.self_attention for layer in self.in_order())
+            for attention in others:
+                attention.content_bias, attention.position_bias = first.content_bias, first.position_bias
 
     def in_order(self) -> list[Layer]:
         """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
@@ -198,7 +212,7 @@ class Stack(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None,
-        caches: list[KeyValues] | None = None,
+        caches: list[KeyValues] | Segment | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Run all layers on (batch, queries, dim)."""
@@ -217,18 +231,32 @@ class Stack(nn.Module):
         x = self.dropout(x if self.final_norm is None else self.final_norm(x))
         return x if self.scale is None else x * self.scale
 
+    def recall(self, memory: SegmentMemory, spare: int) -> list[KeyValues]:
+        """Each layer's keys and values of what segments left, with room for ``spare`` more."""
+        assert self.recurrence is not None
+        vectors = self.recurrence.vectors(self.config.positions.memory_length, memory.layers[0].device)
+        caches = []
+        for layer, states in zip(self.in_order(), memory.layers, strict=True):
+            attention: RecurrentAttention = layer.self_attention  # type: ignore[assignment]
+            caches.append(attention.recall(layer.self_attention_residual.enter(states), vectors, spare))
+        return caches
+
     def place(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None
-    ) -> tuple[Tensor | None, Rotation | None]:
+        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None
+    ) -> tuple[Tensor | None, Rotation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
+        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
+        if self.recurrence is not None:
+            seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches, first.attention_dtype)
+            return seen
         positions = self.config.positions
         if positions.kind not in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):
             return mask, None
+        assert not isinstance(caches, Segment)
         queries, keys = _numbers(x, caches)
         if self.relative is None:
             return mask, rotation(queries, self.config.head_width, positions.rotary_base)
-        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
         bias = self.relative(queries, keys).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
             bias = bias if mask is None else bias + mask
