@@ -132,6 +132,15 @@ def test_padding_is_neither_seen_nor_remembered(name, tmp_path):
             close(ours[0], all_of_them[row])
 
 
+@torch.no_grad()
+def test_segments_make_no_difference_where_all_see_as_many(tmp_path):
+    """With ``same_length`` a token sees the same whether what is before it is in its segment or in memory."""
+    network = read(folder(tmp_path / "theirs", "one width")[0]).network
+    tokens = torch.randint(0, VOCABULARY, (2, 19), generator=torch.Generator().manual_seed(5))
+    memory = network.start_memory(2)
+    close(torch.cat([network(part, memory=memory) for part in tokens.split([1, 9, 2, 7], 1)], 1), network(tokens))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("names", ["all", "shared ones once", "one layer's biases"])
 @pytest.mark.parametrize("name", MODELS)

@@ -108,8 +108,9 @@ def test_clusters_are_the_plain_definition(config, seed):
 def test_ties_are_what_they_are_said_to_be(tied):
     adaptive = AdaptiveConfig(cutoffs=(4,), factor=2, tied_projections=(False, tied))
     config = LanguageModelConfig(
-        vocabulary=9, decoder=StackConfig(layers=1, dim=8, heads=2, ffn_dim=8), adaptive=adaptive, tie_output=tied
-    )
+        vocabulary=9, decoder=StackConfig(layers=1, dim=8, heads=2, ffn_dim=8, positions=RECURRENT),
+        adaptive=adaptive, tie_output=tied,
+    )  # fmt: skip
     network = LanguageModel(config).for_inference(torch.bfloat16)
     assert network.head.projections[0] is not network.embedding.projections[0]
     assert (network.head.projections[1] is network.embedding.projections[1]) is tied

@@ -241,10 +241,7 @@ class LanguageModelFamily(_Page):
             None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
             for name in ("bos", "eos", "pad")
         )
-        biases = (
-            name for row in self.rows if row.ours in ("head.bias", "head.biases.{i}") for name in row.at(0).theirs
-        )
-        biased = any(name in theirs for name in biases)
+        biased = any(row.ours.startswith("head.bias") and row.at(0).theirs[0] in theirs for row in self.rows)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),

@@ -122,7 +122,7 @@ class RecurrentAttention(SelfAttention):
         )
         by_distance = (query + position_bias) @ distances.mT  # (batch, heads, queries, distances)
         index = sight.pairs.unsqueeze(1).expand(*by_distance.shape[:3], -1)
-        mask = torch.add(mask, by_distance.gather(3, index).flatten(0, 1), alpha=self.scale)
+        mask = by_distance.gather(3, index).flatten(0, 1).mul(self.scale).add(mask.to(by_distance.dtype))
         asking = (query + content_bias).flatten(0, 1)
         context = attend(asking, keys, values, mask, scale=self.scale, dropout=self.dropout)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
@@ -149,12 +149,10 @@ class Recurrence(nn.Module):
         self.heads, self.dim, self.positions = config.heads, config.dim, config.positions
         self.dropout = dropout
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None, dtype: torch.dtype
-    ) -> tuple[Tensor, Sight]:
-        """What (batch, queries, dim) see: the mask, made or narrowed, in ``dtype``, and their distances."""
+    def forward(self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None) -> tuple[Tensor, Sight]:
+        """What (batch, queries, dim) see: the mask, made or narrowed, and their distances."""
         if isinstance(caches, Segment):
-            return self._of_segment(caches, x.device, dtype)
+            return self._of_segment(caches, x.device)
         assert caches is not None
         assert mask is not None
         return self._of_step(mask, caches[0].length, x.size(1))
@@ -167,7 +165,7 @@ class Recurrence(nn.Module):
         angles = numbers.unsqueeze(1) * rates
         return self.dropout(torch.cat([angles.sin(), angles.cos()], dim=1))
 
-    def _of_segment(self, segment: Segment, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Sight]:
+    def _of_segment(self, segment: Segment, device: torch.device) -> tuple[Tensor, Sight]:
         past, real = self.positions.memory_length, segment.real
         columns = torch.arange(past + segment.length, device=device)
         numbers = columns.unsqueeze(0)  # (batch or 1, keys)
@@ -181,7 +179,7 @@ class Recurrence(nn.Module):
         if real is not None:  # padding sees itself, since a row without any key has no softmax
             padding = torch.cat([real.new_zeros(len(real), past), ~real], dim=1).unsqueeze(1)
             closed = closed | (padding & columns.ne(columns[past:, None]))
-        mask = torch.zeros(closed.shape, dtype=dtype, device=device).masked_fill_(closed, float("-inf"))
+        mask = torch.zeros(closed.shape, device=device).masked_fill_(closed, float("-inf"))
         most = self._clamped(len(columns) - 1)
         sight = Sight(segment.length, distances.clamp(0, most), self.vectors(most, device))
         return mask if real is None else per_head(mask, self.heads), sight

@@ -2,6 +2,7 @@
 in training the query dimension is the sequence, at a decoding step it is the beams."""
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
 from fairbeam.network.recurrence import PastStates, Recurrence, RecurrentAttention, Segment, SegmentMemory, Sight
+
+_SEEN_BY_ATTENTION = (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY, PositionKind.RELATIVE_SINUSOIDAL)
 
 
 class LayerNorm(nn.Module):
@@ -74,6 +77,8 @@ class Residual(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, and a feed-forward block."""
 
+    attention: ClassVar[type[SelfAttention]] = SelfAttention
+
     def __init__(self, config: StackConfig, memory_dim: int | None, dropouts: DropoutConfig, masks: MaskSource) -> None:
         super().__init__()
         dim = config.dim
@@ -81,9 +86,7 @@ class Layer(nn.Module):
         def residual() -> Residual:
             return Residual(config, Dropout(dropouts.residual, masks))
 
-        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
-        attention = RecurrentAttention if recurrent else SelfAttention
-        self.self_attention = attention(config, Dropout(dropouts.attention, masks))
+        self.self_attention = self.attention(config, Dropout(dropouts.attention, masks))
         self.self_attention_residual = residual()
         if memory_dim is not None:
             self.cross_attention = CrossAttention(config, memory_dim, Dropout(dropouts.attention, masks))
@@ -124,8 +127,7 @@ class Layer(nn.Module):
     ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
-        seen = cache.extend(x) if isinstance(cache, PastStates) else x
-        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, rotation))
+        return around.leave(x, self.self_attention(around.enter(x), mask, cache, rotation))
 
     def alignment(
         self,
@@ -143,6 +145,23 @@ class Layer(nn.Module):
     def _inner(self, x: Tensor) -> Tensor:
         inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
         return inner
+
+
+class RecurrentLayer(Layer):
+    """A layer whose self-attention sees what the layer read before, too."""
+
+    attention = RecurrentAttention
+
+    def attend_to_self(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KeyValues | PastStates | None,
+        rotation: Rotation | Sight | None = None,
+    ) -> Tensor:
+        around = self.self_attention_residual
+        seen = cache.extend(x) if isinstance(cache, PastStates) else x
+        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, rotation))
 
 
 class Embedding(nn.Module):
@@ -189,13 +208,14 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         distinct = config.layers if config.distinct_layers is None else config.distinct_layers
-        self.layers = nn.ModuleList(Layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
+        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
+        build_layer = RecurrentLayer if recurrent else Layer
+        self.layers = nn.ModuleList(build_layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
         self.final_norm = build_norm(config) if config.final_norm else None
         self.dropout = Dropout(dropouts.features, masks)
         self.scale = config.dim**-0.5 if config.scale_features else None
         relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
         self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
-        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
         self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
@@ -246,17 +266,17 @@ class Stack(nn.Module):
     ) -> tuple[Tensor | None, Rotation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
-        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
-        if self.recurrence is not None:
-            seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches, first.attention_dtype)
-            return seen
         positions = self.config.positions
-        if positions.kind not in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):
+        if positions.kind not in _SEEN_BY_ATTENTION:
             return mask, None
+        if self.recurrence is not None:
+            seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches)
+            return seen
         assert not isinstance(caches, Segment)
         queries, keys = _numbers(x, caches)
         if self.relative is None:
             return mask, rotation(queries, self.config.head_width, positions.rotary_base)
+        first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
         bias = self.relative(queries, keys).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
             bias = bias if mask is None else bias + mask
