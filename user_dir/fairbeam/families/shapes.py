@@ -11,6 +11,7 @@ from fairbeam.families.family import MAX_POSITIONS, MAX_SIZE, Options, Plan
 from fairbeam.families.weights import Row
 from fairbeam.network import (
     Activation,
+    AdaptiveConfig,
     AnyConfig,
     DropoutConfig,
     EncoderConfig,
@@ -262,10 +263,11 @@ class LanguageModelFamily(_Page):
             None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
             for name in ("bos", "eos", "pad")
         )
-        biased = any(name in theirs for row in self.rows if row.ours == "head.bias" for name in row.theirs)
+        biased = any(row.ours.startswith("head.bias") and row.at(0).theirs[0] in theirs for row in self.rows)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),
+            adaptive=self.adaptive_config(options),
             tie_output=options.flag("tie_word_embeddings"),
             output_bias=biased,
             dropout=self.dropout_config(options),
@@ -274,7 +276,11 @@ class LanguageModelFamily(_Page):
             pad=-1 if pad is None or pad in (bos, eos) else pad,
             eos=eos,
         )
-        return Plan(network, self.rows, frozenset())
+        return Plan(network, self.rows_for(network), frozenset())
+
+    def adaptive_config(self, options: Options) -> AdaptiveConfig | None:
+        """The clusters of symbols that a ``config.json`` describes; None for a family without."""
+        return None
 
     def untrained(self, config: Mapping[str, Any]) -> LanguageModelConfig:
         """The network before training; see ``Page``."""

@@ -4,6 +4,7 @@ import torch
 
 from fairbeam.network.config import (
     Activation,
+    AdaptiveConfig,
     DropoutConfig,
     EncoderConfig,
     HeadConfig,
@@ -18,6 +19,7 @@ from fairbeam.network.config import (
 from fairbeam.network.encoder import Encoded, EncoderNetwork
 from fairbeam.network.language_model import LanguageModel
 from fairbeam.network.network import Network, pad_batch
+from fairbeam.network.recurrence import SegmentMemory
 from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
 Generator = Network | LanguageModel
@@ -39,6 +41,7 @@ def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyN
 
 __all__ = [
     "Activation",
+    "AdaptiveConfig",
     "AnyConfig",
     "AnyNetwork",
     "DropoutConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "PositionConfig",
     "PositionKind",
     "Precision",
+    "SegmentMemory",
     "StackConfig",
     "build",
     "has_fast_bfloat16",
