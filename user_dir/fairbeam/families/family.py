@@ -115,6 +115,10 @@ class Page(Protocol):
         """Our tensors and theirs."""
 
     @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Options that ``config.json`` may leave out."""
+
+    @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         """Options of the sizes that were published, by their names."""
 

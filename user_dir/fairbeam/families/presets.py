@@ -40,7 +40,11 @@ def untrained(family: str, size: str, overrides: Mapping[str, Any], vocabularies
     """
     page = FAMILIES[family]
     options = {**page.presets[size], **overrides}
+    cutoffs = options.get("cutoffs", page.defaults.get("cutoffs"))
+    if cutoffs is not None:  # without the clusters of symbols that the vocabulary does not have
+        options["cutoffs"] = [cutoff for cutoff in cutoffs if cutoff < vocabularies.source]
     special = {f"{role}_token_id": getattr(vocabularies, role) for role in ("bos", "pad", "eos", "unk")}
+    special["decoder_start_token_id"] = vocabularies.eos
     network = page.untrained({**options, **special, "vocab_size": max(vocabularies.source, vocabularies.target)})
     match network:
         case EncoderConfig():

@@ -147,6 +147,22 @@ FAMILY = _TransformerXL(
         "bos_token_id": None,
         "pad_token_id": None,
     },
+    presets={
+        # Dai et al. (2019), section 4.1: the two models of WikiText-103.
+        "standard": {
+            "d_model": 410,
+            "d_embed": 410,
+            "n_head": 10,
+            "d_head": 41,
+            "d_inner": 2100,
+            "div_val": 1,
+            "n_layer": 16,
+            "mem_len": 150,
+            "clamp_len": -1,
+            "same_length": False,
+        },
+        "large": {},
+    },
     must_be={"attn_type": 0, "adaptive": True},
     not_weights=r"transformer\.pos_emb\.inv_freq",  # rates of the sinusoids
 )
