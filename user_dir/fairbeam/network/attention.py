@@ -87,7 +87,8 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None, rotation: Rotation | None = None
     ) -> Tensor:
-        """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values."""
+        """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values
+        and written out for their groups (``for_group``)."""
         if self.group == 1 and rotation is None:
             apart = heads_apart(self.qkv(x), self.heads, parts=3)
             if cache is None:
@@ -103,7 +104,6 @@ class SelfAttention(nn.Module):
             context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
         else:  # the queries of a group's heads stand one behind the other
             grouped = query.view(len(keys), -1, query.size(2))
-            mask = None if mask is None else for_group(mask, self.group)
             context = attend(grouped, keys, values, mask, scale=self.scale, dropout=self.dropout).view_as(query)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 

@@ -306,9 +306,6 @@ class LanguageModelConfig(Described):
 
     def __post_init__(self) -> None:
         _check_heads("decoder", self.decoder)
-        kind = self.decoder.positions.kind
-        if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
-            raise ConfigError(f"decoder.positions.kind is {kind}, which a language model cannot have yet")
         if self.tie_output:
             _check_tied(self.decoder)
 

@@ -9,7 +9,7 @@ from fairbeam.network.cache import KeyValues, PromptState, per_head
 from fairbeam.network.config import LanguageModelConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_tokens
+from fairbeam.network.positions import Places, number_tokens
 from fairbeam.network.stacks import Embedding, Stack
 
 
@@ -44,7 +44,8 @@ class LanguageModel(DecodingNetwork):
         """
         if self.training:
             self._masks.restart()
-        features = self._read(tokens, tokens.ne(self.config.pad), None)
+        real = tokens.ne(self.config.pad)
+        features = self._read(tokens, real, self._numbers(real), None)
         return features if features_only else self.head(features)
 
     def prefill(self, source: Tensor, beams: int) -> PromptState:
@@ -64,11 +65,12 @@ class LanguageModel(DecodingNetwork):
         like = self.embedding.weight.new_empty(0, dtype=self.attention_dtype)
         capacity = source.size(1) + 16 * beams
         caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]
-        features = self._read(source, real, caches)
+        numbers = self._numbers(real)
+        features = self._read(source, real, numbers, caches)
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
         closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         rows = torch.arange(len(source), device=source.device)
-        return PromptState(caches, closed, lengths, beams, features[rows, last].unsqueeze(1))
+        return PromptState(caches, closed, numbers, beams, features[rows, last].unsqueeze(1))
 
     def step(self, state: PromptState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.
@@ -83,9 +85,9 @@ class LanguageModel(DecodingNetwork):
         """
         features = state.take_features()
         if features is None:
-            numbers = (state.lengths + (state.steps - 1 + self.config.decoder.positions.offset)).unsqueeze(1)
-            x = self.embedding(tokens, numbers)
-            features = self.decoder(x, state.advance(), state.layers)
+            numbers = state.next_numbers
+            x, mask = self.embedding(tokens, numbers), state.advance()
+            features = self.decoder(x, mask, state.layers, places=Places(numbers, state.numbers))
         return self._scores(state, features)
 
     @property
@@ -102,18 +104,23 @@ class LanguageModel(DecodingNetwork):
         """Longest continuation of a prompt, the symbol that ends it included, which itself takes no position."""
         return self.max_target_positions - source_length + 1
 
-    def _read(self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | None) -> Tensor:
+    def _numbers(self, real: Tensor) -> Tensor:
+        """Position numbers, (batch, length) like ``real``."""
+        return number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
+
+    def _read(self, tokens: Tensor, real: Tensor, numbers: Tensor, caches: list[KeyValues] | None) -> Tensor:
         """Features (batch, length, dim) of whole sequences, which look back only."""
         length = tokens.size(1)
-        numbers = number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
         x = self.embedding(tokens if self.config.pad >= 0 else tokens.clamp_min(0), numbers)
         causal = x.new_full((length, length), float("-inf"), dtype=self.attention_dtype).triu(1)
         if bool(real.all()):
-            return self.decoder(x, causal, caches)
+            alike = numbers[0]
+            return self.decoder(x, causal, caches, places=Places(alike, alike))
         # Padding sees itself, since a row without any key has no softmax; nothing else sees padding.
         itself = torch.eye(length, dtype=torch.bool, device=real.device)
         mask = causal.masked_fill(~(real[:, None] | itself), float("-inf"))
-        return self.decoder(x, per_head(mask, self.config.decoder.heads), caches)
+        places = Places(numbers, numbers)
+        return self.decoder(x, per_head(mask, self.config.decoder.kept_heads), caches, places=places)
 
     def _output_embedding(self) -> Tensor:
         return self.embedding.weight

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.attention import CrossAttention, SelfAttention
+from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
 from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
+from fairbeam.network.positions import Places, RelativeBuckets, Rotary, Rotation, build_positions
 
 
 class LayerNorm(nn.Module):
@@ -185,8 +185,11 @@ class Stack(nn.Module):
         self.final_norm = build_norm(config) if config.final_norm else None
         self.dropout = Dropout(dropouts.features, masks)
         self.scale = config.dim**-0.5 if config.scale_features else None
-        relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
-        self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
+        kind = config.positions.kind
+        self.relative = (
+            RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
+        )
+        self.rotary = Rotary(config.positions, config.head_width) if kind is PositionKind.ROTARY else None
 
     def in_order(self) -> list[Layer]:
         """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
@@ -200,9 +203,14 @@ class Stack(nn.Module):
         mask: Tensor | None,
         caches: list[KeyValues] | None = None,
         memory: Memory | None = None,
+        places: Places | None = None,
     ) -> Tensor:
-        """Run all layers on (batch, queries, dim)."""
-        mask, turns = self.place(x, mask, caches)
+        """Run all layers on (batch, queries, dim).
+
+        ``places`` say where queries and keys stand if position numbers differ between sentences; they are columns if
+        None, or, with caches, the step of the beams and of the slots.
+        """
+        mask, turns = self.place(x, mask, caches, places)
         for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
@@ -218,28 +226,31 @@ class Stack(nn.Module):
         return x if self.scale is None else x * self.scale
 
     def place(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None
+        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None, places: Places | None = None
     ) -> tuple[Tensor | None, Rotation | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
-        positions = self.config.positions
-        if positions.kind not in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):
+        group = self.config.heads // self.config.kept_heads
+        if group > 1 and mask is not None:
+            mask = for_group(mask, group)
+        if self.relative is None and self.rotary is None:
             return mask, None
-        queries, keys = _numbers(x, caches)
-        if self.relative is None:
-            return mask, rotation(queries, self.config.head_width, positions.rotary_base)
+        places = places or _columns(x, caches)
+        if self.rotary is not None:
+            return mask, self.rotary(places.queries)
+        assert self.relative is not None
         first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
-        bias = self.relative(queries, keys).to(first.attention_dtype)
+        bias = self.relative(places.ahead()).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
             bias = bias if mask is None else bias + mask
             return bias.repeat(len(x), 1, 1), None
         return (mask.unflatten(0, (len(x), -1)) + bias).flatten(0, 1), None
 
 
-def _numbers(x: Tensor, caches: list[KeyValues] | None) -> tuple[Tensor, Tensor]:
+def _columns(x: Tensor, caches: list[KeyValues] | None) -> Places:
     """Position numbers of queries and keys, from 0: columns, or, with a cache, the step of the beams and slots."""
     if caches is None:
         columns = torch.arange(x.size(1), device=x.device)
-        return columns, columns
+        return Places(columns, columns)
     steps = slot_steps(caches[0].length + x.size(1), x.size(1), x.device)
-    return steps[-1:], steps
+    return Places(steps[-1:], steps)
