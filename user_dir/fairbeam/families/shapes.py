@@ -16,6 +16,9 @@ from fairbeam.network import (
     EncoderConfig,
     HeadConfig,
     LanguageModelConfig,
+    PositionConfig,
+    PositionKind,
+    RotaryScaling,
     StackConfig,
 )
 
@@ -53,6 +56,9 @@ GPT_NAMES: Mapping[str, str] = {
     "eos": "eos_token_id",
 }
 """Our options, as GPT's configuration and those that descend from it call them."""
+
+_FLAGS = ("bias", "qkv_bias", "attention_output_bias")
+"""Fields of ``StackConfig`` that options of theirs may be."""
 
 _MUST_BE: Mapping[str, Any] = {
     "is_encoder_decoder": False,
@@ -118,7 +124,8 @@ class _Page:
     rows: tuple[Row, ...]
     """Our tensors and theirs. Of two names for one tensor either may be missing."""
     names: Mapping[str, str]
-    """Our options and theirs; those that are not there stay as ``stack`` has them."""
+    """Our options and theirs; those that are not there stay as ``stack`` has them. ``window`` is how far back theirs
+    attends: within it, sequences are computed alike, and longer ones are not taken."""
     defaults: Mapping[str, Any]
     """Options that ``config.json`` may leave out."""
     must_be: Mapping[str, Any] = field(default_factory=dict)
@@ -147,37 +154,51 @@ class _Page:
 
     def stack_config(self, options: Options, pad: int) -> StackConfig:
         """The layers that a ``config.json`` describes."""
-        sizes = {
-            name: options.size(self.names[name], MAX_LAYERS if name.endswith("layers") else MAX_SIZE)
-            for name in ("layers", "dim", "heads", "distinct_layers", "embedding_dim", "token_types")
-            if name in self.names and not (name == "token_types" and options.values[self.names[name]] == 0)
-        }
-        ffn = self.names.get("ffn_dim")
-        if ffn is None or options.values[ffn] is None:
-            sizes["ffn_dim"] = 4 * sizes["dim"]
-        else:
-            sizes["ffn_dim"] = options.size(ffn, MAX_SIZE)
-        positions = self.stack.positions
-        offset = positions.offset if positions.count_padding else pad + 1
-        rows = options.size(self.names["max_positions"], MAX_POSITIONS)
-        if rows <= offset:
-            raise ConfigError(f"{self.names['max_positions']} is {rows}; expected more than {offset}")
         epsilon = self.names.get("norm_epsilon")
+        flags = {name: options.flag(self.names[name]) for name in _FLAGS if name in self.names}
         return replace(
             self.stack,
-            **sizes,  # type: ignore[arg-type]
+            **self._sizes(options),  # type: ignore[arg-type]
+            **flags,  # type: ignore[arg-type]
             activation=self._activation(options),
             norm_epsilon=self.stack.norm_epsilon if epsilon is None else options.probability(epsilon),
-            positions=replace(positions, max_positions=rows - offset, offset=offset),
+            positions=self._positions(options, pad),
         )
 
     def dropout_config(self, options: Options) -> DropoutConfig:
         """Dropout in training; where embeddings have a probability of their own, the blocks' stands for both."""
-        attention = self.names.get("attention_dropout")
+        residual, attention = (self.names.get(f"{place}_dropout") for place in ("residual", "attention"))
         return DropoutConfig(
-            residual=options.probability(self.names["residual_dropout"]),
+            residual=0.0 if residual is None else options.probability(residual),
             attention=0.0 if attention is None else options.probability(attention),
         )
+
+    def _sizes(self, options: Options) -> dict[str, int | None]:
+        sizes: dict[str, int | None] = {
+            name: options.size(self.names[name], MAX_LAYERS if name.endswith("layers") else MAX_SIZE)
+            for name in ("layers", "dim", "heads", "distinct_layers", "embedding_dim", "token_types")
+            if name in self.names and not (name == "token_types" and options.values[self.names[name]] == 0)
+        }
+        dim, heads = options.size(self.names["dim"], MAX_SIZE), options.size(self.names["heads"], MAX_SIZE)
+        # Files may spell out what None stands for, or leave it out: either way it is the same network.
+        for name, implied in (("head_dim", dim // heads), ("key_value_heads", heads)):
+            theirs = self.names.get(name)
+            if theirs is not None and options.values[theirs] not in (None, implied):
+                sizes[name] = options.size(theirs, MAX_SIZE)
+        ffn = self.names.get("ffn_dim")
+        sizes["ffn_dim"] = 4 * dim if ffn is None or options.values[ffn] is None else options.size(ffn, MAX_SIZE)
+        return sizes
+
+    def _positions(self, options: Options, pad: int) -> PositionConfig:
+        positions, most = self.stack.positions, self.names["max_positions"]
+        offset = positions.offset if positions.count_padding else pad + 1
+        rows, window = options.size(most, MAX_POSITIONS), self.names.get("window")
+        if rows <= offset:
+            raise ConfigError(f"{most} is {rows}; expected more than {offset}")
+        if window is not None and options.values[window] is not None:
+            rows = min(rows, offset + options.size(window, MAX_SIZE))
+        rotary = rotary_options(options, rows) if positions.kind is PositionKind.ROTARY else {}
+        return replace(positions, max_positions=rows - offset, offset=offset, **rotary)
 
     def _activation(self, options: Options) -> Activation:
         name = self.names.get("activation")
@@ -232,6 +253,15 @@ class EncoderFamily(_Page):
 class LanguageModelFamily(_Page):
     """A page of a decoder without an encoder."""
 
+    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+        """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
+        stack = config.decoder if isinstance(config, LanguageModelConfig) else self.stack
+        shares = (stack.heads, stack.kept_heads, stack.kept_heads)
+        return tuple(
+            replace(row, shares=shares) if ".self_attention.qkv." in row.ours and len(row.theirs) == 3 else row
+            for row in self.rows
+        )
+
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a folder; see ``Page``."""
         options = self.options(config)
@@ -252,7 +282,41 @@ class LanguageModelFamily(_Page):
             pad=-1 if pad is None or pad in (bos, eos) else pad,
             eos=eos,
         )
-        return Plan(network, self.rows, frozenset())
+        return Plan(network, self.rows_for(network), frozenset())
+
+
+def rotary_options(options: Options, max_positions: int) -> dict[str, Any]:
+    """Fields of ``PositionConfig`` that say how fast pairs turn.
+
+    ``rope_parameters`` is one object; older files have ``rope_theta`` beside ``rope_scaling``, which wins where both
+    are, and say ``type`` for ``rope_type``.
+
+    Raises:
+        ConfigError: pairs turn in a way that has no conversion.
+    """
+    given = options.get("rope_scaling") or options.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"rope_parameters is {given!r}; expected an object")
+    length = "original_max_position_embeddings"
+    outer = {name: options.get(name) for name in ("rope_theta", "partial_rotary_factor") if name in options.values}
+    rope = Options({"rope_theta": 10000.0, length: max_positions, **outer, **given})
+    rope.require("partial_rotary_factor", 1)
+    base, kind = rope.positive("rope_theta"), given.get("rope_type", given.get("type", "default"))
+    match kind:
+        case "default":
+            scaling = None
+        case "linear":
+            scaling = RotaryScaling(factor=rope.positive("factor"))
+        case "llama3":
+            scaling = RotaryScaling(
+                factor=rope.positive("factor"),
+                trained_positions=rope.size(length, MAX_POSITIONS),
+                slowed_turns=rope.positive("low_freq_factor"),
+                kept_turns=rope.positive("high_freq_factor"),
+            )
+        case _:
+            raise ConfigError(f"rope_type is {kind!r}, which has no conversion; expected default, linear or llama3")
+    return {"rotary_base": base, "rotary_scaling": scaling}
 
 
 def _first_axis(name: str, theirs: Mapping[str, Tensor]) -> int:

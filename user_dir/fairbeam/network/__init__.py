@@ -11,6 +11,7 @@ from fairbeam.network.config import (
     NormPlacement,
     PositionConfig,
     PositionKind,
+    RotaryScaling,
     StackConfig,
 )
 from fairbeam.network.encoder import Encoded, EncoderNetwork
@@ -54,6 +55,7 @@ __all__ = [
     "PositionConfig",
     "PositionKind",
     "Precision",
+    "RotaryScaling",
     "StackConfig",
     "build",
     "has_fast_bfloat16",

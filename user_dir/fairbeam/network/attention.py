@@ -78,8 +78,8 @@ class SelfAttention(nn.Module):
         self.group = config.heads // config.kept_heads
         self.scale = scale_of(config)
         width = config.head_width
-        self.qkv = Linear(config.dim, (self.heads + 2 * self.kept_heads) * width, bias=config.bias)
-        self.output = Linear(self.heads * width, config.dim, bias=config.bias)
+        self.qkv = Linear(config.dim, (self.heads + 2 * self.kept_heads) * width, bias=config.projects_with_bias)
+        self.output = Linear(self.heads * width, config.dim, bias=config.gathers_with_bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
         nn.init.xavier_uniform_(self.qkv.weight, gain=1.0)
@@ -124,9 +124,9 @@ class CrossAttention(nn.Module):
         self.heads = config.heads
         self.scale = scale_of(config)
         inner = config.heads * config.head_width
-        self.query = Linear(config.dim, inner, bias=config.bias)
-        self.key_value = Linear(memory_dim, 2 * inner, bias=config.bias)
-        self.output = Linear(inner, config.dim, bias=config.bias)
+        self.query = Linear(config.dim, inner, bias=config.projects_with_bias)
+        self.key_value = Linear(memory_dim, 2 * inner, bias=config.projects_with_bias)
+        self.output = Linear(inner, config.dim, bias=config.gathers_with_bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
         self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None

@@ -4,6 +4,7 @@ A value says *what* differs (where the norms stand, how positions are told apart
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
@@ -56,6 +57,30 @@ class PositionKind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotaryScaling:
+    """Pairs of numbers that turn more slowly, for sequences longer than those a network was first trained on."""
+
+    factor: float
+    """By so much more slowly (Chen et al., 2023)."""
+    trained_positions: int | None = None
+    """Length of those first sequences: pairs that made several turns within it keep their rates (Dubey et al., 2024,
+    as Llama 3.1's configuration states it). All are slowed if None."""
+    slowed_turns: float = 1.0
+    """Pairs that made no more turns than this are slowed by all of ``factor``."""
+    kept_turns: float = 4.0
+    """Those that made no fewer than this are not slowed; between the two, the rate is interpolated."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ConfigError(f"rotary_scaling.factor is {self.factor}; expected a number above 0")
+        if not 0 <= self.slowed_turns < self.kept_turns < math.inf:
+            raise ConfigError(
+                f"rotary_scaling.slowed_turns is {self.slowed_turns} and rotary_scaling.kept_turns is "
+                f"{self.kept_turns}; expected the first to be smaller"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PositionConfig:
     """Absolute positions added to the embeddings, or relative ones that self-attention sees."""
 
@@ -76,6 +101,7 @@ class PositionConfig:
     """Half the buckets are for keys that stand behind the query; otherwise those count as distance 0."""
     rotary_base: float = 10000.0
     """Pairs of numbers turn at rates from one radian a position down to almost its inverse."""
+    rotary_scaling: RotaryScaling | None = None
 
     def __post_init__(self) -> None:
         near = self.buckets // (4 if self.bidirectional else 2)
@@ -107,6 +133,10 @@ class StackConfig:
     """The activation of one projection is multiplied by a second, linear one (Shazeer, 2020)."""
     bias: bool = True
     """Linear layers add a trained vector."""
+    qkv_bias: bool | None = None
+    """The projections of queries, keys and values do; as ``bias`` says if None."""
+    attention_output_bias: bool | None = None
+    """The projection of what attention has gathered does; as ``bias`` says if None."""
     head_dim: int | None = None
     """Width of an attention head; ``dim / heads`` if None."""
     key_value_heads: int | None = None
@@ -159,6 +189,16 @@ class StackConfig:
     def head_width(self) -> int:
         """Numbers a head reads of a query."""
         return self.dim // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def projects_with_bias(self) -> bool:
+        """Whether the projections of queries, keys and values add a trained vector."""
+        return self.bias if self.qkv_bias is None else self.qkv_bias
+
+    @property
+    def gathers_with_bias(self) -> bool:
+        """Whether the projection of what attention has gathered adds a trained vector."""
+        return self.bias if self.attention_output_bias is None else self.attention_output_bias
 
     @property
     def kept_heads(self) -> int:

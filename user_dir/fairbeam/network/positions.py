@@ -139,9 +139,18 @@ class Rotary(nn.Module):
 
 
 def rotary_rates(config: PositionConfig, head_dim: int) -> Tensor:
-    """By how many radians a position each pair turns, (head_dim / 2,): pair ``i`` by ``base ** (-2 i / head_dim)``."""
+    """By how many radians a position each pair turns, (head_dim / 2,): pair ``i`` by ``base ** (-2 i / head_dim)``,
+    or as much of it as ``config.rotary_scaling`` leaves."""
     # A quotient, as the reference has it: late positions multiply the last bit of a rate by thousands.
-    return 1.0 / config.rotary_base ** (torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim)
+    rates = 1.0 / config.rotary_base ** (torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim)
+    scaling = config.rotary_scaling
+    if scaling is None:
+        return rates
+    if scaling.trained_positions is None:
+        return rates / scaling.factor
+    turns = scaling.trained_positions * rates / (2 * math.pi)
+    kept = ((turns - scaling.slowed_turns) / (scaling.kept_turns - scaling.slowed_turns)).clamp(0.0, 1.0)
+    return (1.0 - kept) * rates / scaling.factor + kept * rates
 
 
 class Places(NamedTuple):
