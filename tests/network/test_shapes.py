@@ -112,12 +112,17 @@ def test_what_is_sampled_depends_on_the_prompt_alone(pad):
 @torch.no_grad()
 @pytest.mark.parametrize("pad", [1, -1])
 @pytest.mark.parametrize(
-    ("kind", "kept"), [("rotary", 4), ("rotary", 2), ("relative_buckets", 4), ("sinusoidal", 1), ("none", 2)]
-)
+    ("kind", "kept"),
+    [("rotary", 4), ("rotary", 2), ("relative_buckets", 4), ("relative_key", 4), ("relative_key_query", 4),
+     ("sinusoidal", 1), ("none", 2)],
+)  # fmt: skip
 def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
     """A sentence alone, without padding, is the reference for what it is beside others."""
     torch.manual_seed(0)
-    positions = PositionConfig(kind=PositionKind(kind), buckets=8, max_distance=9, bidirectional=False)
+    # Fewer positions than slots: beams share them.
+    positions = PositionConfig(
+        kind=PositionKind(kind), buckets=8, max_distance=9, bidirectional=False, max_positions=24
+    )
     stack = dataclasses.replace(STACK, positions=positions, key_value_heads=kept)
     network = LanguageModel(dataclasses.replace(DECODER, decoder=stack, pad=pad)).eval()
     for parameter in network.parameters():

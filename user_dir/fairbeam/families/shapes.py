@@ -64,7 +64,6 @@ _MUST_BE: Mapping[str, Any] = {
     "is_encoder_decoder": False,
     "is_decoder": False,
     "add_cross_attention": False,
-    "position_embedding_type": "absolute",
     "quantization_config": None,
     "pruned_heads": {},
 }
@@ -132,6 +131,8 @@ class _Page:
     """Options that the network cannot follow, with the value that leaves it alone."""
     activations: Mapping[str, str] = field(default_factory=dict)
     """Names of activations that mean another one here."""
+    position_kinds: Mapping[str, PositionKind] = field(default_factory=dict)
+    """Values of ``position_embedding_type`` other than ``absolute``, which is the kind that ``stack`` has."""
     tables: tuple[Row, ...] = ()
     outside: frozenset[str] = frozenset()
     not_weights: str = ""
@@ -191,6 +192,9 @@ class _Page:
 
     def _positions(self, options: Options, pad: int) -> PositionConfig:
         positions, most = self.stack.positions, self.names["max_positions"]
+        kind = self._position_kind(options)
+        if kind.has_distance_vectors:  # distances between columns: theirs counts padding here, and reserves no row
+            positions = replace(positions, kind=kind, offset=0, count_padding=True)
         offset = positions.offset if positions.count_padding else pad + 1
         rows, window = options.size(most, MAX_POSITIONS), self.names.get("window")
         if rows <= offset:
@@ -199,6 +203,15 @@ class _Page:
             rows = min(rows, offset + options.size(window, MAX_SIZE))
         rotary = rotary_options(options, rows) if positions.kind is PositionKind.ROTARY else {}
         return replace(positions, max_positions=rows - offset, offset=offset, **rotary)
+
+    def _position_kind(self, options: Options) -> PositionKind:
+        value = options.get("position_embedding_type")
+        if value in (None, "absolute"):
+            return self.stack.positions.kind
+        if not isinstance(value, str) or value not in self.position_kinds:
+            expected = ", ".join(("absolute", *self.position_kinds))
+            raise ConfigError(f"position_embedding_type is {value!r}, which has no conversion; expected {expected}")
+        return self.position_kinds[value]
 
     def _activation(self, options: Options) -> Activation:
         name = self.names.get("activation")
@@ -246,7 +259,9 @@ class EncoderFamily(_Page):
             token_head=heads.get("token_head"),
             sequence_head=heads.get("sequence_head"),
         )
-        return Plan(network, self.rows, frozenset())
+        # Where layers tell distances apart, theirs stores a table of positions that nothing looks anything up in.
+        table = {name for row in self.rows if row.ours == "embedding.positions.weight" for name in row.theirs}
+        return Plan(network, self.rows, frozenset(table if stack.positions.kind.has_distance_vectors else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

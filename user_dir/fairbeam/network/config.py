@@ -53,7 +53,22 @@ class PositionKind(StrEnum):
     """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
     ROTARY = "rotary"
     """Queries and keys are turned by angles that grow with the position (Su et al., 2021, section 3.2)."""
+    RELATIVE_KEY = "relative_key"
+    """A layer's trained vector of the distance is added to the key that a query looks at (Shaw et al., 2018, 3.2)."""
+    RELATIVE_KEY_QUERY = "relative_key_query"
+    """It is added to the query that looks at the key as well (Huang et al., 2020, method 4), where the two vectors'
+    own product counts for nothing."""
     NONE = "none"
+
+    @property
+    def has_distance_vectors(self) -> bool:
+        """Whether each layer has a vector for each distance."""
+        return self in (PositionKind.RELATIVE_KEY, PositionKind.RELATIVE_KEY_QUERY)
+
+    @property
+    def acts_in_attention(self) -> bool:
+        """Whether self-attention has to be told where queries and keys stand."""
+        return self.has_distance_vectors or self in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +101,8 @@ class PositionConfig:
 
     kind: PositionKind = PositionKind.SINUSOIDAL
     max_positions: int = 1024
-    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative and
-    rotary positions have no table that ends, and compute longer sequences too."""
+    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative buckets
+    and rotary positions have no table that ends, and compute longer sequences too."""
     offset: int = 2
     """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
     count_padding: bool = False
@@ -366,9 +381,10 @@ def _check_heads(name: str, stack: StackConfig) -> None:
             f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.kept_heads}) does not divide"
         )
     kind = stack.positions.kind
-    if kind is PositionKind.RELATIVE_BUCKETS and stack.kept_heads != stack.heads:
+    biased = kind is PositionKind.RELATIVE_BUCKETS or kind.has_distance_vectors
+    if biased and stack.kept_heads != stack.heads:
         raise ConfigError(
-            f"{name}.positions.kind is {kind}, which has a number for each head, and {name}.key_value_heads is "
+            f"{name}.positions.kind is {kind}, which scores distances for each head, and {name}.key_value_heads is "
             f"{stack.kept_heads}; expected {stack.heads}"
         )
     if kind is PositionKind.ROTARY and stack.head_width % 2:

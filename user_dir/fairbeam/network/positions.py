@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.config import PositionConfig, PositionKind
+from fairbeam.network.config import PositionConfig, PositionKind, StackConfig
 
 
 def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSOIDAL) -> Tensor:
@@ -68,7 +68,7 @@ def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
             return SinusoidalPositions(config, dim)
         case PositionKind.LEARNED:
             return LearnedPositions(config, dim)
-        case PositionKind.RELATIVE_BUCKETS | PositionKind.ROTARY | PositionKind.NONE:
+        case _:
             return None
 
 
@@ -151,6 +151,52 @@ def rotary_rates(config: PositionConfig, head_dim: int) -> Tensor:
     turns = scaling.trained_positions * rates / (2 * math.pi)
     kept = ((turns - scaling.slowed_turns) / (scaling.kept_turns - scaling.slowed_turns)).clamp(0.0, 1.0)
     return (1.0 - kept) * rates / scaling.factor + kept * rates
+
+
+class Distances(NamedTuple):
+    """Which vector of a table stands for the distance from each query to each key."""
+
+    rows: Tensor
+    """(batch * heads, queries, keys) rows of the part of the table that is used."""
+    reach: int
+    """The part has distances from ``-reach`` to ``reach``."""
+
+
+def distances(ahead: Tensor, batch: int, queries: int, config: StackConfig) -> Distances:
+    """The distances of ``Places.ahead`` for every head, which all layers share.
+
+    The table's row of a query that stands by ``d`` positions behind a key is ``max_positions - 1 + d``.
+    """
+    keys = ahead.size(-1)  # no two stand further apart than there are keys
+    reach = min(keys, config.positions.max_positions) - 1
+    rows = (reach - ahead).expand(batch, queries, keys)
+    return Distances(rows.unsqueeze(1).expand(-1, config.heads, -1, -1).flatten(0, 1), reach)
+
+
+class DistanceVectors(nn.Module):
+    """A trained vector a distance, which stands beside the key in products with queries (Shaw et al., 2018), or beside
+    the query in products with keys as well (Huang et al., 2020)."""
+
+    def __init__(self, config: PositionConfig, head_dim: int) -> None:
+        super().__init__()
+        self.max_positions = config.max_positions
+        self.with_keys = config.kind is PositionKind.RELATIVE_KEY_QUERY
+        self.weight = nn.Parameter(torch.empty(2 * config.max_positions - 1, head_dim))
+        nn.init.normal_(self.weight, std=head_dim**-0.5)
+
+    def forward(self, query: Tensor, keys: Tensor, between: Distances, scale: float) -> Tensor:
+        """What is added to the scaled scores of (rows, queries, head_dim) and (rows, keys, head_dim)."""
+        nearest, reach = self.max_positions - 1, between.reach
+        vectors = (self.weight[nearest - reach : nearest + reach + 1] * scale).to(query.dtype).T
+        # Products with every distance, of which each pair picks its own: one vector a pair would be far more to read.
+        scores = torch.matmul(query, vectors).gather(2, between.rows)
+        if not self.with_keys:
+            return scores
+        return scores + torch.matmul(keys, vectors).gather(2, between.rows.mT).mT
+
+
+Relation = Rotation | Distances
+"""What a scheme tells self-attention, the same for all layers."""
 
 
 class Places(NamedTuple):

@@ -12,7 +12,7 @@ from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_st
 from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import Places, RelativeBuckets, Rotary, Rotation, build_positions
+from fairbeam.network.positions import Places, Relation, RelativeBuckets, Rotary, build_positions, distances
 
 
 class LayerNorm(nn.Module):
@@ -102,10 +102,10 @@ class Layer(nn.Module):
         cache: KeyValues | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
-        rotation: Rotation | None = None,
+        relation: Relation | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
-        x = self.attend_to_self(x, mask, cache, rotation)
+        x = self.attend_to_self(x, mask, cache, relation)
         if memory is not None:
             around = self.cross_attention_residual
             x = around.leave(x, self.cross_attention(around.enter(x), memory, memory_mask))
@@ -113,11 +113,11 @@ class Layer(nn.Module):
         return around.leave(x, self.outer(self.activation_dropout(self._inner(around.enter(x)))))
 
     def attend_to_self(
-        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, rotation: Rotation | None = None
+        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, relation: Relation | None = None
     ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
-        return around.leave(x, self.self_attention(around.enter(x), mask, cache, rotation))
+        return around.leave(x, self.self_attention(around.enter(x), mask, cache, relation))
 
     def alignment(
         self,
@@ -126,10 +126,10 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
-        rotation: Rotation | None = None,
+        relation: Relation | None = None,
     ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
-        x = self.attend_to_self(x, mask, cache, rotation)
+        x = self.attend_to_self(x, mask, cache, relation)
         return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)
 
     def _inner(self, x: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class Stack(nn.Module):
         ``places`` say where queries and keys stand if position numbers differ between sentences; they are columns if
         None, or, with caches, the step of the beams and of the slots.
         """
-        mask, turns = self.place(x, mask, caches, places)
+        mask, relation = self.place(x, mask, caches, places)
         for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
@@ -220,25 +220,26 @@ class Stack(nn.Module):
                 caches[number] if caches else None,
                 memory.layers[number] if memory else None,
                 memory.mask if memory else None,
-                turns,
+                relation,
             )
         x = self.dropout(x if self.final_norm is None else self.final_norm(x))
         return x if self.scale is None else x * self.scale
 
     def place(
         self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None, places: Places | None = None
-    ) -> tuple[Tensor | None, Rotation | None]:
+    ) -> tuple[Tensor | None, Relation | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
-        added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
+        added, (batch * heads, queries, keys), and the rotation of queries and new keys, or the distances between."""
         group = self.config.heads // self.config.kept_heads
         if group > 1 and mask is not None:
             mask = for_group(mask, group)
-        if self.relative is None and self.rotary is None:
+        if not self.config.positions.kind.acts_in_attention:
             return mask, None
         places = places or _columns(x, caches)
         if self.rotary is not None:
             return mask, self.rotary(places.queries)
-        assert self.relative is not None
+        if self.relative is None:
+            return mask, distances(places.ahead(), len(x), x.size(1), self.config)
         first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
         bias = self.relative(places.ahead()).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
