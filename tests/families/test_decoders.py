@@ -347,6 +347,12 @@ def test_sequences_stay_within_the_window():
     assert [longest(sliding_window=window) for window in (None, 7, 41)] == [40, 7, 40]
 
 
+@pytest.mark.parametrize(("eos", "expected"), [([2], (2, PAD)), ([2, PAD], (None, -1)), ([], (None, PAD))])
+def test_several_symbols_may_end_a_text(eos, expected):
+    config = FAMILIES["llama"].plan({**LLAMA, "eos_token_id": eos}, {}).network
+    assert (config.eos, config.pad) == expected
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -357,7 +363,8 @@ def test_sequences_stay_within_the_window():
         ({"rope_theta": float("nan")}, "rope_theta is nan"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"num_key_value_heads": 3}, "decoder.key_value_heads .3."),
-        ({"eos_token_id": [2, 3]}, "eos_token_id is .2, 3."),
+        ({"original_max_position_embeddings": 9}, "original_max_position_embeddings is 9"),
+        ({"eos_token_id": [2, 41]}, "eos_token_id is 41"),
         ({"mlp_bias": None}, "mlp_bias is None; expected true or false"),
     ],
 )

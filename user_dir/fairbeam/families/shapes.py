@@ -281,10 +281,11 @@ class LanguageModelFamily(_Page):
         """The network of a folder; see ``Page``."""
         options = self.options(config)
         vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
-        bos, eos, pad = (
+        bos, pad = (
             None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
-            for name in ("bos", "eos", "pad")
+            for name in ("bos", "pad")
         )
+        ends = self._ends(options, vocabulary)
         biased = any(name in theirs for row in self.rows if row.ours == "head.bias" for name in row.theirs)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
@@ -294,10 +295,18 @@ class LanguageModelFamily(_Page):
             dropout=self.dropout_config(options),
             bos=bos,
             # A symbol that prompts have as well cannot tell padding apart.
-            pad=-1 if pad is None or pad in (bos, eos) else pad,
-            eos=eos,
+            pad=-1 if pad is None or pad in (bos, *ends) else pad,
+            # Several symbols may end a text; which of them does is then for whoever decodes to say.
+            eos=ends[0] if len(ends) == 1 else None,
         )
         return Plan(network, self.rows_for(network), frozenset())
+
+    def _ends(self, options: Options, vocabulary: int) -> list[int]:
+        """The symbols that end a text: none, one, or a list of them."""
+        name = self.names["eos"]
+        value = options.values[name]
+        several = value if isinstance(value, list) else [] if value is None else [value]
+        return [Options({name: one}).symbol(name, vocabulary) for one in several]
 
 
 def rotary_options(options: Options, max_positions: int) -> dict[str, Any]:
@@ -313,6 +322,7 @@ def rotary_options(options: Options, max_positions: int) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigError(f"rope_parameters is {given!r}; expected an object")
     length = "original_max_position_embeddings"
+    options.require(length, None)  # beside the object, it would win
     outer = {name: options.get(name) for name in ("rope_theta", "partial_rotary_factor") if name in options.values}
     rope = Options({"rope_theta": 10000.0, length: max_positions, **outer, **given})
     rope.require("partial_rotary_factor", 1)
