@@ -32,6 +32,7 @@ LLAMA = {
     "num_key_value_heads": 2, "intermediate_size": 28, "max_position_embeddings": 40, "tie_word_embeddings": True,
     "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": EOS, "initializer_range": 0.2,
 }  # fmt: skip
+UNTIED = "llama, untied, biases, wide heads"
 # name: (beginning of the classes' names, options)
 MODELS = {
     "gpt2": ("GPT2", SIZES),
@@ -42,7 +43,7 @@ MODELS = {
     "openai-gpt, swish": ("OpenAIGPT", {**SIZES, "afn": "swish"}),
     "ctrl": ("CTRL", {**SIZES, "dff": 28}),
     "llama": ("Llama", {**LLAMA, "rope_parameters": ROPE}),
-    "llama, untied, biases, wide heads": (
+    UNTIED: (
         "Llama", {**LLAMA, "num_key_value_heads": 4, "head_dim": 10, "attention_bias": True, "mlp_bias": True,
                   "tie_word_embeddings": False, "rope_theta": 99.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
     ),
@@ -268,7 +269,7 @@ def test_a_bfloat16_copy_stays_close(name, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    ("name", "end"), [*((name, "ForCausalLM") for name in MODELS), *((name, "Model") for name in EACH)]
+    ("name", "end"), [*((name, "ForCausalLM") for name in MODELS), *((name, "Model") for name in [*EACH, UNTIED])]
 )
 def test_a_folder_comes_back_as_it_was(name, end, dtype, tmp_path):
     their_model(name, end).to(dtype).save_pretrained(tmp_path / "theirs")
@@ -278,6 +279,21 @@ def test_a_folder_comes_back_as_it_was(name, end, dtype, tmp_path):
     assert (tmp_path / "ours/config.json").read_text() == (tmp_path / "theirs/config.json").read_text()
     config = checkpoint.network.config
     assert LanguageModelConfig.from_dict(config.to_dict()) == config
+
+
+@torch.no_grad()
+def test_a_model_without_an_output_gives_features(tmp_path):
+    theirs = their_model(UNTIED, "Model")
+    theirs.save_pretrained(tmp_path)
+    network, tokens = read(tmp_path).network, batch(PAD, left_pad=False)
+    real = tokens.ne(PAD)
+    expected = theirs(input_ids=tokens, attention_mask=real.long()).last_hidden_state[real]
+    for ours, tolerance in ((network, 1e-5), (network.for_inference(torch.bfloat16), 0.2)):
+        features = ours(tokens, features_only=True)[real]
+        torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+        for use in (ours, lambda prompts, ours=ours: ours.prefill(prompts, 2)):
+            with pytest.raises(ConfigError, match="output is false"):
+                use(tokens)
 
 
 def same_tensors(theirs, ours):

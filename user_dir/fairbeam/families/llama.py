@@ -44,6 +44,7 @@ NAMES = {
 
 FAMILY = LanguageModelFamily(
     model_type="llama",
+    bare="LlamaModel",
     prefix="model.",
     stack=STACK,
     rows=ROWS,

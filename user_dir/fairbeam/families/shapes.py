@@ -268,6 +268,9 @@ class EncoderFamily(_Page):
 class LanguageModelFamily(_Page):
     """A page of a decoder without an encoder."""
 
+    bare: str = ""
+    """Name of the class that has no output projection, where its weights do not imply one."""
+
     def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
         """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
         stack = config.decoder if isinstance(config, LanguageModelConfig) else self.stack
@@ -286,11 +289,13 @@ class LanguageModelFamily(_Page):
             for name in ("bos", "pad")
         )
         ends = self._ends(options, vocabulary)
+        tied = options.flag("tie_word_embeddings")
         biased = any(name in theirs for row in self.rows if row.ours == "head.bias" for name in row.theirs)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),
-            tie_output=options.flag("tie_word_embeddings"),
+            output=tied or not self.bare or _architecture(config) != self.bare,
+            tie_output=tied,
             output_bias=biased,
             dropout=self.dropout_config(options),
             bos=bos,

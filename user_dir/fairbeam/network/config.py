@@ -349,6 +349,8 @@ class LanguageModelConfig(Described):
 
     vocabulary: int
     decoder: StackConfig = StackConfig()
+    output: bool = True
+    """There is an output projection; without one, features are all that the network gives."""
     tie_output: bool = True
     """The output projection is the embedding."""
     output_bias: bool = False
@@ -361,6 +363,11 @@ class LanguageModelConfig(Described):
 
     def __post_init__(self) -> None:
         _check_heads("decoder", self.decoder)
+        if not self.output and (self.tie_output or self.output_bias):
+            raise ConfigError(
+                f"output is false, but tie_output is {self.tie_output} and output_bias is {self.output_bias}; "
+                "expected both to be false"
+            )
         if self.tie_output:
             _check_tied(self.decoder)
 

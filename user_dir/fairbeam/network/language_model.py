@@ -25,8 +25,10 @@ class LanguageModel(DecodingNetwork):
         stack, masks = config.decoder, MaskSource()
         self.embedding = Embedding(stack, config.vocabulary, config.pad, Dropout(config.dropout.residual, masks))
         self.decoder = Stack(stack, None, config.dropout, masks)
-        self.head = Linear(stack.dim, config.vocabulary, bias=config.output_bias)
-        nn.init.normal_(self.head.weight, std=stack.dim**-0.5)
+        self.has_head = config.output
+        if self.has_head:
+            self.head = Linear(stack.dim, config.vocabulary, bias=config.output_bias)
+            nn.init.normal_(self.head.weight, std=stack.dim**-0.5)
         if config.tie_output:
             self.head.weight = self.embedding.weight
         self._masks = masks
@@ -41,7 +43,12 @@ class LanguageModel(DecodingNetwork):
 
         Returns:
             Logits (batch, length, vocabulary) in ``compute_dtype``, or float32 features (batch, length, dim).
+
+        Raises:
+            ConfigError: there is no output projection for logits.
         """
+        if not features_only:
+            self._require_head()
         if self.training:
             self._masks.restart()
         real = tokens.ne(self.config.pad)
@@ -52,8 +59,10 @@ class LanguageModel(DecodingNetwork):
         """Read a batch of prompts, (batch, length) ids padded on either side, for ``beams`` continuations of each.
 
         Raises:
-            ConfigError: a prompt is empty, or has more tokens than there are positions.
+            ConfigError: a prompt is empty, or has more tokens than there are positions, or there is no output
+                projection.
         """
+        self._require_head()
         real = source.ne(self.config.pad)
         lengths = real.sum(1)
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_target_positions:
@@ -103,6 +112,10 @@ class LanguageModel(DecodingNetwork):
     def longest_target(self, source_length: int) -> int:
         """Longest continuation of a prompt, the symbol that ends it included, which itself takes no position."""
         return self.max_target_positions - source_length + 1
+
+    def _require_head(self) -> None:
+        if not self.has_head:
+            raise ConfigError("output is false: the network has no output projection, only features")
 
     def _numbers(self, real: Tensor) -> Tensor:
         """Position numbers, (batch, length) like ``real``."""
