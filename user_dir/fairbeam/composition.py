@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairbeam.bundle import Bundle
 from fairbeam.errors import ConfigError
+from fairbeam.families.parts import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed
 from fairbeam.network import (
     AnyNetwork,
     EncoderNetwork,
@@ -66,20 +67,6 @@ class _Part:
     vocabulary: int
     weights: dict[str, Tensor]
     """By the names they have in an encoder-decoder."""
-
-
-_ENCODER_NAMES = {"source_embedding.": "source_embedding.", "embedding.": "source_embedding.", "encoder.": "encoder."}
-_DECODER_NAMES: Mapping[type[AnyNetwork], Mapping[str, str]] = {
-    Network: {"target_embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    LanguageModel: {"embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    EncoderNetwork: {
-        "embedding.": "target_embedding.",
-        "encoder.": "decoder.",
-        "symbol_head.hidden.": "decoder.transform.linear.",
-        "symbol_head.norm.": "decoder.transform.norm.",
-        "symbol_head.output.": "head.",
-    },
-}
 
 
 def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None = None) -> Bundle:
@@ -142,33 +129,25 @@ def _encoder_part(model: Bundle) -> _Part:
     network = model.network
     if isinstance(network, LanguageModel):
         raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
-    weights = _renamed(network, _ENCODER_NAMES)
+    weights = _renamed(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 
 
 def _decoder_part(model: Bundle) -> _Part:
     network = model.network
-    weights = _renamed(network, _DECODER_NAMES[type(network)])
-    if not isinstance(network, EncoderNetwork):
-        return _Part(network.config.decoder, network.config.target_vocabulary, weights)
-    head = network.config.symbol_head
-    hidden = None if head is None or head.hidden is None else head.activation
-    if hidden is None and network.config.encoder.embedding_width != network.config.encoder.dim:
+    weights = _renamed(network, DECODER_NAMES[type(network.config)])
+    stack = decoder_stack(network.config)
+    if isinstance(network, EncoderNetwork) and stack.features_width != stack.embedding_width:
         raise ConfigError(
             f"--decoder: a model of family {model.family!r} without a masked language model's head has nothing that "
             "leads from its states to its embeddings"
         )
-    return _Part(replace(network.config.encoder, transform=hidden), network.config.vocabulary, weights)
+    return _Part(stack, network.config.target_vocabulary, weights)
 
 
 def _renamed(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The weights under ``names``' prefixes, by their new names."""
-    return {
-        new + name.removeprefix(old): tensor
-        for name, tensor in network.state_dict().items()
-        for old, new in names.items()
-        if name.startswith(old)
-    }
+    """The weights of a part, by the names they have in an encoder-decoder."""
+    return {new: tensor for name, tensor in network.state_dict().items() if (new := renamed(name, names)) is not None}
 
 
 def _joined(

@@ -111,8 +111,8 @@ class Page(Protocol):
     def not_weights(self) -> str:
         """Regular expression of names that carry no weights."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
-        """Our tensors and theirs."""
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
+        """Our tensors and theirs, for the network of a ``config.json``."""
 
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a ``config.json`` and the weights beside it.
@@ -155,7 +155,7 @@ class Family:
     tied_by_weights: bool = False
     """The output projection is the embedding unless the weights hold another, whatever ``config.json`` says."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
         shared = isinstance(config, NetworkConfig) and config.share_embeddings
         return (*self.rows, self._shared()) if shared else self.rows
@@ -170,7 +170,7 @@ class Family:
         unread = set(self.unused) if used_bias else {*self.unused, *names}
         if not network.share_embeddings:
             unread |= set(self._shared().theirs)  # there, but nothing looks anything up in it
-        return Plan(network, self.rows_for(network), frozenset(unread))
+        return Plan(network, self.rows_for(network, config), frozenset(unread))
 
     def _shared(self) -> Row:
         return same("source_embedding.weight", f"{self.prefix}shared.weight")

@@ -130,7 +130,7 @@ class _Page:
     not_weights: str = ""
     """Regular expression of names that carry no weights."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
         return self.rows
 
