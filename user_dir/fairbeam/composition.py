@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.errors import ConfigError
 from fairbeam.families.parts import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed
 from fairbeam.network import (
+    AnyConfig,
     AnyNetwork,
     EncoderNetwork,
     LanguageModel,
@@ -96,7 +98,14 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
     if options.cross_attention is CrossAttentionStart.COPIED:
         _copy_self_attention(network)
     return Bundle(
-        network=network.eval(), source=source, target=target, family=FAMILY, generation=decoder.generation, apart=True
+        network=network.eval(),
+        source=source,
+        target=target,
+        family=FAMILY,
+        generation=decoder.generation,
+        start=decoder.start,
+        forced_first=decoder.forced_first,
+        apart=True,
     )
 
 
@@ -154,7 +163,6 @@ def _joined(
     encoder: Bundle, decoder: Bundle, reading: _Part, writing: _Part, target: TextSide, *, share: bool
 ) -> NetworkConfig:
     config = decoder.network.config
-    beginning, ending = _marks(target)
     # A bare encoder has no output projection: its embedding then serves, as it would in a masked language model.
     tied = getattr(config, "tie_output", False) or "head.weight" not in writing.weights
     if share and reading.vocabulary != writing.vocabulary:
@@ -172,13 +180,19 @@ def _joined(
         tie_output=tied,
         output_bias="head.bias" in writing.weights,
         dropout=config.dropout,
-        bos=beginning,
         pad=config.pad,
-        eos=ending,
-        unk=ending if target.unk is None else target.unk,
-        decoder_start=beginning,
         source_pad=encoder.network.config.padding_of_sources,
+        **_symbols(config, target),
     )
+
+
+def _symbols(config: AnyConfig, target: TextSide) -> dict[str, Any]:
+    """What targets begin and end with: as an encoder-decoder's always did, or as the tokenizer frames texts."""
+    if isinstance(config, NetworkConfig):
+        return {name: getattr(config, name) for name in ("bos", "eos", "unk", "decoder_start")}
+    beginning, ending = _marks(target)
+    unknown = ending if target.unk is None else target.unk
+    return {"bos": beginning, "eos": ending, "unk": unknown, "decoder_start": beginning}
 
 
 def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
@@ -221,11 +235,14 @@ def _reader(model: Bundle) -> TextSide:
 
 
 def _writer(model: Bundle) -> TextSide:
-    """The tokenizer of what the decoder writes: the text and the token that ends it; what begins it is fed first."""
+    """The tokenizer of what the decoder writes: its own, where it wrote targets before.
+
+    Of others the text and the token that ends it; what begins it is fed first.
+    """
     side = model.target or model.source
     if side is None:
         raise ConfigError(f"--decoder: a model of family {model.family!r} without a tokenizer; expected one with it")
-    if not isinstance(side, PretrainedTokenizer):
+    if isinstance(model.network, Network) or not isinstance(side, PretrainedTokenizer):
         return side
     _, ending = _marks(side)
     return _with_template(side, Side.TARGET, (str(side.token(ending)),))
