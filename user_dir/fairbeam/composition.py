@@ -93,6 +93,10 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
     fresh = network.state_dict()
     # The encoder's last: what is shared is the encoder's.
     for part in (writing, reading):
+        if homeless := [name for name in part.weights if name not in fresh]:
+            raise ConfigError(
+                f"{homeless[0]} has no place in an encoder-decoder; expected parts with one embedding each"
+            )
         fitting = {name: tensor for name, tensor in part.weights.items() if _fits(name, tensor, fresh)}
         network.load_state_dict(fitting, strict=False)
     if options.cross_attention is CrossAttentionStart.COPIED:
@@ -146,6 +150,11 @@ def _decoder_part(model: Bundle) -> _Part:
     network = model.network
     weights = _renamed(network, DECODER_NAMES[type(network.config)])
     stack = decoder_stack(network.config)
+    if stack.positions.memory_length:
+        raise ConfigError(
+            f"--decoder: a model of family {model.family!r} remembers the segments before, which an encoder-decoder "
+            "cannot; expected one without a memory"
+        )
     if isinstance(network, EncoderNetwork) and stack.features_width != stack.embedding_width:
         raise ConfigError(
             f"--decoder: a model of family {model.family!r} without a masked language model's head has nothing that "
@@ -197,8 +206,6 @@ def _symbols(config: AnyConfig, target: TextSide) -> dict[str, Any]:
 
 def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
     """Whether the weight has a place: an encoder of another width wants fresh cross-attention."""
-    if name not in fresh:
-        return False
     if fresh[name].shape == tensor.shape:
         return True
     if ".cross_attention." in name:

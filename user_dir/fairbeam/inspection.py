@@ -32,7 +32,8 @@ from fairbeam.network import (
     has_fast_bfloat16,
     tune_memory,
 )
-from fairbeam.network.losses import label_smoothed_cross_entropy
+from fairbeam.network.adaptive import AdaptiveSoftmax
+from fairbeam.network.losses import LossSums, label_smoothed_cross_entropy
 
 PACKAGES = (
     "fairbeam", "torch", "numpy", "sentencepiece", "sacrebleu", "safetensors",
@@ -291,11 +292,15 @@ def saved_for_backward(network: Generator, sentences: int, length: int) -> int:
         inputs = (tokens, tokens) if isinstance(network, Network) else (tokens,)
         features = network(*inputs, features_only=True).flatten(0, 1)
         # The graph is bound to a name, so that no address is freed and counted for two tensors.
-        _graph = label_smoothed_cross_entropy(
-            features, network.head.weight, tokens.flatten(),
-            smoothing=0.1, pad=network.config.pad, dtype=network.compute_dtype,
-        )  # fmt: skip
+        _graph = _loss(network, features, tokens.flatten())
     return sum(kept.values())
+
+
+def _loss(network: Generator, features: Tensor, target: Tensor) -> Tensor | LossSums:
+    if isinstance(network.head, AdaptiveSoftmax):
+        return network.head.negative_log_likelihood(features, target)
+    weight, pad = network.head.weight, network.config.pad
+    return label_smoothed_cross_entropy(features, weight, target, smoothing=0.1, pad=pad, dtype=network.compute_dtype)
 
 
 @torch.inference_mode()

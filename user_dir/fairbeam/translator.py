@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -18,12 +18,17 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
+from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
-from fairbeam.network import EncoderNetwork, Generator, Network, Precision, pad_batch, tune_memory
+from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
+from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
 from fairbeam.text import TextSide, Tokenizer, find_model
 
 logger = logging.getLogger(__name__)
+
+_TUNED = "fairbeam_from_bundle"
+"""The architecture of checkpoints that hold another model's weights, trained further."""
 
 
 class TooLong(StrEnum):
@@ -342,10 +347,41 @@ def with_languages(model: Bundle, files: ModelFiles) -> Bundle:
 def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     """A fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
     read = checkpoint.read(path)
+    if read.architecture == _TUNED:
+        return _read_tuned(read, path, files)
     network = _network_of(read)
     folder = _data_folder(read, path, files)
     source, target = (Tokenizer.load(folder, language) for language in _languages(read, folder, files))
     return Bundle(network=network.eval(), source=source, target=target, origin=_origin_of(read, network))
+
+
+def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
+    """A pretrained model that was trained further: its files, and the checkpoint's weights with low-rank changes merged
+    in."""
+    trained_from = read.task.get("bundle")
+    if files.data is None and (not isinstance(trained_from, str) or not trained_from):
+        raise CheckpointError(f"{path}: does not say which bundle it was trained from; name its folder with --data")
+    folder = Path(str(trained_from)) if files.data is None else files.data
+    if not folder.is_dir():
+        raise InputError(f"{path}: was trained from {folder}, which is not there; name the bundle's folder with --data")
+    languages = [files.source_lang or read.task.get("source_lang"), files.target_lang or read.task.get("target_lang")]
+    source, target = (language if isinstance(language, str) else None for language in languages)
+    base = read_model(folder, ModelFiles(source_lang=source, target_lang=target))
+    network = build(base.network.config)
+    add_low_rank_(network, _low_rank_options(read.config, path))
+    own = {name.removeprefix(fairseq_transformer.OWN_PREFIX): tensor for name, tensor in read.model.items()}
+    rows = [same(name, name) for name in network.state_dict()]
+    network.load_state_dict(read_weights(rows, own, network.state_dict(), frozenset()))
+    merge_low_rank_(network)
+    return dataclasses.replace(base, network=network.eval())
+
+
+def _low_rank_options(options: Mapping[str, Any], path: Path) -> TuningOptions:
+    rank, alpha, targets = (options.get(f"lora_{name}") for name in ("rank", "alpha", "targets"))
+    if type(rank) is not int or not isinstance(alpha, int | float) or not isinstance(targets, str):
+        raise CheckpointError(f"{path}: lora_rank, lora_alpha and lora_targets are {(rank, alpha, targets)!r:.200}")
+    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    return TuningOptions(lora_rank=rank, lora_alpha=alpha, lora_targets=names)
 
 
 def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:

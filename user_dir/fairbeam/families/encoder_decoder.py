@@ -5,7 +5,7 @@ The rows are those of the two families under other names, and cross-attention's 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ class EncoderDecoderPage:
     tables: tuple[Row, ...] = ()
     prefix: str = ""
     outside: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     not_weights: str = (
         r"(encoder|decoder\.\w+)\.(embeddings\.position_ids|h\.\d+\.(attn|crossattention)\.(bias|masked_bias))"
     )
@@ -100,6 +102,10 @@ class EncoderDecoderPage:
             for row in written
         ]
         return Plan(network, (*read, *rows, *under(f"decoder.{decoder.prefix}", cross)), useless | useless_too)
+
+    def untrained(self, config: Mapping[str, Any]) -> AnyConfig:
+        """Refused: there are no published sizes of pairs."""
+        raise ConfigError("a pair of two families is made of trained ones; fairbeam compose joins them")
 
 
 FAMILY = EncoderDecoderPage()

@@ -36,6 +36,7 @@ from fairbeam.families import (
     pegasus,
     roberta,
     t5,
+    transfo_xl,
     xlm_roberta,
 )
 from fairbeam.families.family import Page
@@ -46,7 +47,7 @@ from fairbeam.origin import Origin
 _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl)),
+    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl)),
     encoder_decoder.FAMILY,
 )
 FAMILIES = {page.model_type: page for page in _PAGES}

@@ -21,6 +21,8 @@ class Network(DecodingNetwork):
     the weights are float32 (the weights until ``for_inference``).
     """
 
+    head: Linear
+
     def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config

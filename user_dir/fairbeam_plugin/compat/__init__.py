@@ -12,6 +12,7 @@ from fairbeam_plugin.compat import (
     configuration,
     distributed,
     errors,
+    learning_rates,
     numpy_names,
     precision,
     quiet,
@@ -24,6 +25,7 @@ _PARTS = (
     quiet,
     repeats,
     errors,
+    learning_rates,
     numpy_names,
     configuration,
     checkpoints,
@@ -33,6 +35,7 @@ _PARTS = (
     distributed,
     scoring,
     adam,
+    learning_rates,
 )
 
 
