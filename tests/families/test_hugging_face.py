@@ -557,6 +557,20 @@ def test_pairs_that_have_no_conversion_are_named(name, options, problem, tmp_pat
     assert problem in str(caught.value)
 
 
+def test_masks_and_numbers_that_old_pairs_store_come_back(tmp_path):
+    their_model("bert + gpt2").save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs/model.safetensors"
+    old = {"encoder.embeddings.position_ids": torch.arange(32)[None]}
+    for part in ("attn", "crossattention"):
+        old[f"decoder.transformer.h.1.{part}.bias"] = torch.ones(1, 1, 32, 32, dtype=torch.uint8).tril()
+        old[f"decoder.transformer.h.1.{part}.masked_bias"] = torch.tensor(-1e4)
+    save_file({**load_file(path), **old}, path)
+    write(tmp_path / "ours", *read(tmp_path / "theirs"))
+    back = load_file(tmp_path / "ours/model.safetensors")
+    assert back.keys() == load_file(path).keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in load_file(path).items())
+
+
 def test_what_generation_defaults_alone_say_is_heard(tmp_path):
     model = their_model("bert + bert")
     model.config.eos_token_id = None
