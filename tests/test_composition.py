@@ -17,7 +17,17 @@ from fairbeam.data.grammar import corpus
 from fairbeam.errors import ConfigError, FairbeamError
 from fairbeam.families import hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import (
+    AdaptiveConfig,
+    LanguageModel,
+    LanguageModelConfig,
+    Network,
+    NetworkConfig,
+    PositionConfig,
+    PositionKind,
+    StackConfig,
+    pad_batch,
+)
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import Translator, special_ids
 
@@ -282,6 +292,8 @@ def without_tokenizer(model: Bundle) -> Bundle:
         ("bert", "gpt2", {"share": True}, "share_layers needs layers of one kind"),
         ("bert", "plain", {"share": True}, "--share: the encoder has 320 symbols and the decoder 24; expected one"),
         ("bert", "narrow", {"cross_attention": COPIED}, "--cross-attention copied: needs states of the decoder's wi"),
+        ("bert", "memory", {}, "--decoder: a model of family 'fairseq_transformer' remembers the segments before"),
+        ("bert", "clusters", {}, "target_embedding.weights.0 has no place in an encoder-decoder"),
         (None, "bert", {}, "a model of family 'bert' is no decoder alone; expected one such as gpt2"),
         (None, "-gpt2", {}, "--decoder: a model of family 'gpt2' without a tokenizer"),
         (None, "gpt2", {"separator": "[b]"}, r"--separator [b]: no token of the model's vocabulary"),
@@ -291,6 +303,12 @@ def test_what_cannot_be_is_one_clear_line(encoder, decoder, options, message, re
     def model(name: str) -> Bundle:
         if name in ("plain", "narrow"):
             return plain_bundle(dim=24 if name == "plain" else 16)
+        if name in ("memory", "clusters"):
+            memory = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=4)
+            stack = StackConfig(layers=1, dim=8, heads=2, positions=memory if name == "memory" else PositionConfig())
+            clusters = AdaptiveConfig(cutoffs=(8,)) if name == "clusters" else None
+            config = LanguageModelConfig(vocabulary=24, decoder=stack, adaptive=clusters)
+            return dataclasses.replace(plain_bundle(), network=LanguageModel(config))
         return without_tokenizer(read(name[1:])) if name.startswith("-") else read(name)
 
     def made() -> Bundle:

@@ -407,6 +407,10 @@ class LanguageModelConfig(Described):
             raise ConfigError("prefix_attention is true, but separator is None: nothing says where a source ends")
         _check_heads("decoder", self.decoder)
         kind = self.decoder.positions.kind
+        if self.prefix_attention and self.decoder.positions.memory_length:
+            raise ConfigError(
+                f"prefix_attention is true, but decoder.positions.kind is {kind}, whose queries see what is before them"
+            )
         if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
             raise ConfigError(f"decoder.positions.kind is {kind}, which a language model cannot have yet")
         if self.adaptive is not None:
