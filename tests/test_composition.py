@@ -295,6 +295,7 @@ def without_tokenizer(model: Bundle) -> Bundle:
         ("bert", "memory", {}, "--decoder: a model of family 'fairseq_transformer' remembers the segments before"),
         ("bert", "clusters", {}, "target_embedding.weights.0 has no place in an encoder-decoder"),
         (None, "bert", {}, "a model of family 'bert' is no decoder alone; expected one such as gpt2"),
+        (None, "bare", {}, "a model of family 'fairseq_transformer' has no output projection; expected one with it"),
         (None, "-gpt2", {}, "--decoder: a model of family 'gpt2' without a tokenizer"),
         (None, "gpt2", {"separator": "[b]"}, r"--separator [b]: no token of the model's vocabulary"),
     ],
@@ -303,11 +304,12 @@ def test_what_cannot_be_is_one_clear_line(encoder, decoder, options, message, re
     def model(name: str) -> Bundle:
         if name in ("plain", "narrow"):
             return plain_bundle(dim=24 if name == "plain" else 16)
-        if name in ("memory", "clusters"):
+        if name in ("memory", "clusters", "bare"):
             memory = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=4)
             stack = StackConfig(layers=1, dim=8, heads=2, positions=memory if name == "memory" else PositionConfig())
             clusters = AdaptiveConfig(cutoffs=(8,)) if name == "clusters" else None
             config = LanguageModelConfig(vocabulary=24, decoder=stack, adaptive=clusters)
+            config = dataclasses.replace(config, output=name != "bare", tie_output=name != "bare")
             return dataclasses.replace(plain_bundle(), network=LanguageModel(config))
         return without_tokenizer(read(name[1:])) if name.startswith("-") else read(name)
 

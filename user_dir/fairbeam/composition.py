@@ -123,6 +123,8 @@ def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None
     network = decoder.network
     if not isinstance(network, LanguageModel):
         raise ConfigError(f"a model of family {decoder.family!r} is no decoder alone; expected one such as gpt2")
+    if not network.config.output:
+        raise ConfigError(f"a model of family {decoder.family!r} has no output projection; expected one with it")
     target = _writer(decoder)
     _, ending = _marks(target)
     separator = _separator(target, options.separator)

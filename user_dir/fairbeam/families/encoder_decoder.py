@@ -164,6 +164,7 @@ def _plans(
             if name.startswith(f"{side}.")
         }
         try:
+            Options(options).require("position_embedding_type", "absolute")
             planned.append(page.plan(options, own).network)
         except ConfigError as error:
             raise ConfigError(f"{side}: {error}") from None

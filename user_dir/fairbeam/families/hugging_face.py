@@ -28,12 +28,15 @@ from fairbeam.families import (
     electra,
     encoder_decoder,
     gpt2,
+    llama,
     m2m_100,
     marian,
     mbart,
+    mistral,
     mt5,
     openai_gpt,
     pegasus,
+    qwen2,
     roberta,
     t5,
     transfo_xl,
@@ -47,7 +50,7 @@ from fairbeam.origin import Origin
 _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl)),
+    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
     encoder_decoder.FAMILY,
 )
 FAMILIES = {page.model_type: page for page in _PAGES}

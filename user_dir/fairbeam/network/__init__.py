@@ -14,6 +14,7 @@ from fairbeam.network.config import (
     NormPlacement,
     PositionConfig,
     PositionKind,
+    RotaryScaling,
     StackConfig,
 )
 from fairbeam.network.encoder import Encoded, EncoderNetwork
@@ -59,6 +60,7 @@ __all__ = [
     "PositionConfig",
     "PositionKind",
     "Precision",
+    "RotaryScaling",
     "SegmentMemory",
     "StackConfig",
     "build",
