@@ -77,8 +77,9 @@ class EncoderDecoderPage:
         reading, writing = _plans(config, encoder, decoder, there)
 
         def one(parameters: str) -> bool:
-            names = [name for row in written if row.ours.startswith(parameters) for name in _of_layers(row, writing)]
-            return bool(twins) and all(_equal(name, twins[name], there) for name in names)
+            rows = [row for row in written if row.ours.startswith(parameters)]
+            names = [name for row in rows for name in _of_layers(row, writing) if name in twins]
+            return bool(names) and all(_equal(name, twins[name], there) for name in names)
 
         network = NetworkConfig(
             source_vocabulary=reading.vocabulary,
