@@ -539,7 +539,7 @@ def test_shared_weights_are_one_whichever_of_their_names_a_file_has(names, tmp_p
             "word_embeddings.weight has shape (41, 24), expected (40, 24)",
         ),
         ("bert + bert", {"decoder": {"hidden_size": 12}}, "enc_to_dec_proj, a projection of the encoder's states"),
-        ("bert + bert", {"decoder": {"position_embedding_type": "relative_key"}}, "decoder: position_embedding_type is"),
+        ("bert + bert", {"decoder": {"position_embedding_type": "relative_key"}}, "decoder: position_embedding_type"),
         ("bert + bert", {"eos_token_id": None}, "eos_token_id is None; expected an integer from 0 to 40"),
         ("bert + bert", {"decoder_start_token_id": None}, "decoder_start_token_id is None; expected an integer"),
         ("xlm-roberta + roberta", {"decoder_start_token_id": 1}, "decoder_start_token_id is 1, which is padding"),
