@@ -17,6 +17,10 @@ SIZES = {
     "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 28,
     "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "unk_token_id": 3,
 }  # fmt: skip
+ENCODER = {
+    "vocab_size": ROWS, "num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40,
+    "max_position_embeddings": 40, "pad_token_id": 1,
+}  # fmt: skip
 # name: (configuration, model, tokenizer's class, options, what stands around a text, languages' tokens)
 MODELS = {
     "bart": (
@@ -42,9 +46,13 @@ MODELS = {
          "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
         "$A </s>", (),
     ),
-}  # fmt: skip
-ENCODER = {
-    "num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40,
+    "encoder-decoder": (
+        "EncoderDecoderConfig", "EncoderDecoderModel", "BertTokenizer",
+        {"encoder": {"model_type": "roberta", **ENCODER},
+         "decoder": {"model_type": "bert", **ENCODER, "is_decoder": True, "add_cross_attention": True},
+         "decoder_start_token_id": 0},
+        "<s> $A </s>", (),
+    ),
 }  # fmt: skip
 ALONE = {
     "bert": ("BertConfig", "BertForMaskedLM", "BertTokenizer", ENCODER, "<s> $A </s>", ()),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,17 @@ from fairbeam import bundle
 from fairbeam.bundle import CARD, CONFIG, WEIGHTS, Bundle
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig, NormKind, NormPlacement, PositionConfig, PositionKind, StackConfig
+from fairbeam.network import (
+    LanguageModel,
+    LanguageModelConfig,
+    Network,
+    NetworkConfig,
+    NormKind,
+    NormPlacement,
+    PositionConfig,
+    PositionKind,
+    StackConfig,
+)
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 
 
@@ -145,6 +156,88 @@ def test_configurations_that_make_no_sense_are_refused(saved, changes, message):
     rewrite_config(saved, **changes)
     with pytest.raises(CheckpointError, match=message):
         bundle.load(saved)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Format 3: a folder for the tokenizer of each side."""
+    return bundle.save(tmp_path / "apart", dataclasses.replace(small_bundle(), apart=True, family="composed"))
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    """Format 3: a decoder alone."""
+    stack = StackConfig(layers=2, dim=16, heads=2, ffn_dim=24)
+    network = LanguageModel(LanguageModelConfig(vocabulary=24, decoder=stack, separator=0, eos=2)).eval()
+    return bundle.save(tmp_path / "decoder", dataclasses.replace(small_bundle(), network=network))
+
+
+@pytest.mark.parametrize("kind", ["apart", "decoder"])
+def test_other_shapes_come_back_to_the_bit(kind, request):
+    saved = request.getfixturevalue(kind)
+    assert json.loads((saved / CONFIG).read_text())["format"] == 3
+    found = bundle.load(saved)
+    again = bundle.save(saved.parent / "again" / saved.name, found)
+    names = {path.relative_to(saved) for path in saved.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
+    assert all((saved / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("apart", {"shape": "pair"}, "shape is 'pair'; expected one of encoder-decoder, encoder, decoder"),
+        ("apart", {"shape": []}, r"shape is \[\]"),
+        ("apart", {"shape": "encoder"}, r"network: unknown field"),
+        ("apart", {"surprise": 1}, r"unknown fields \['surprise'\]"),
+        ("apart", {"format": 2}, r"unknown fields \['shape'\]"),
+        ("apart", {"format": 4}, "format 1 or 2 or 3"),
+        ("apart", {"format": 3.0}, "format 1 or 2 or 3"),
+        ("apart", {"tokenizer": {"source": "dictionary", "up": "dictionary"}}, r"tokenizer is \{.*expected dictionary"),
+        ("apart", {"tokenizer": {"source": "dictionary"}}, r"tokenizer is \{"),
+        ("apart", {"tokenizer__target": ["dictionary"]}, r"tokenizer is \{"),
+        ("apart", {"tokenizer__target": "pretrained"}, r"target/tokenizer\.fairbeam\.json: no such file"),
+        ("apart", {"tokenizer": "dictionary"}, r"apart/dict\.x\.txt: no such"),
+        ("apart", {"source": "../x"}, "source is '../x', expected a plain name"),
+        ("apart", {"network__source_pad": 24}, r"network\.source_pad is 24; expected -1 to 23"),
+        ("apart", {"network__pad": 10**9}, r"network\.pad is 1000000000; expected -1 to 23"),
+        ("apart", {"network__share_layers": "yes"}, r"network\.share_layers: expected bool"),
+        ("apart", {"network__decoder__transform": "sine"}, r"network\.decoder\.transform: 'sine' is not one of"),
+        ("apart", {"network__decoder__transform": "gelu"}, r"missing decoder\.transform\.linear\.weight"),
+        ("decoder", {"shape": "encoder-decoder"}, "network: unknown field"),
+        ("decoder", {"network__separator": 24}, r"network\.separator is 24; expected 0 to 23"),
+        ("decoder", {"network__eos": -1}, r"network\.eos is -1; expected 0 to 23"),
+        ("decoder", {"network__separator": None, "network__prefix_attention": True}, "nothing says where a source"),
+        ("decoder", {"network__decoder__layers": 1 << 20}, r"network\.decoder\.layers is 1048576"),
+    ],
+)  # fmt: skip
+def test_descriptions_of_other_shapes_that_make_no_sense_are_refused(kind, changes, message, request):
+    saved = request.getfixturevalue(kind)
+    rewrite_config(saved, **changes)
+    with pytest.raises(FairbeamError, match=message):
+        bundle.load(saved)
+
+
+def test_weights_of_other_shapes_must_fit_and_folders_lead_nowhere(apart, decoder, tmp_path):
+    rewrite_weights(decoder, lambda tensors: tensors.pop("embedding.weight"))
+    with pytest.raises(CheckpointError, match=r"missing embedding\.weight"):
+        bundle.load(decoder)
+    rewrite_weights(decoder, lambda tensors: tensors.update({"embedding.weight": torch.ones(24, 15)}))
+    with pytest.raises(CheckpointError, match=r"embedding\.weight has shape \(24, 15\), expected \(24, 16\)"):
+        bundle.load(decoder)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for inner in ("source/dict.x.txt", "target"):
+        (apart / inner).rename(outside / Path(inner).name)
+        (apart / inner).symlink_to(outside / Path(inner).name)
+        with pytest.raises(CheckpointError, match=f"{inner}: leads out of the bundle's folder"):
+            bundle.load(apart)
+        (apart / inner).unlink()
+        (outside / Path(inner).name).rename(apart / inner)
+    assert bundle.load(apart).apart
+    (apart / "source" / "dict.x.txt").unlink()
+    with pytest.raises(FairbeamError, match=r"source/dict\.x\.txt: no such"):
+        bundle.load(apart)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, -1])

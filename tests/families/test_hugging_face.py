@@ -31,6 +31,35 @@ T5_SIZES = {
     "num_heads": 3, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 7,
 }  # fmt: skip
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+BERT = {
+    "vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "intermediate_size": 40, "max_position_embeddings": 32, "initializer_range": 0.1, "pad_token_id": 0,
+}  # fmt: skip
+ROBERTA = {**BERT, "bos_token_id": 3, "pad_token_id": 1, "eos_token_id": 2}
+PARTS = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "electra": {**BERT, "embedding_size": 16},
+    "distilbert": {"vocab_size": VOCABULARY, "dim": 24, "n_layers": 2, "n_heads": 2, "hidden_dim": 28,
+                   "pad_token_id": 0, "max_position_embeddings": 32},
+    "albert": {**BERT, "embedding_size": 16, "num_hidden_layers": 4, "num_hidden_groups": 2},
+    "gpt2": {"vocab_size": OTHER_VOCABULARY, "n_embd": 24, "n_layer": 3, "n_head": 2, "n_positions": 32,
+             "bos_token_id": 2, "eos_token_id": 2},
+}  # fmt: skip
+
+
+def pair(encoder: str, decoder: str, more: dict | None = None, **options):
+    """An encoder-decoder of two families; ``more`` are options of the decoder."""
+    return "EncoderDecoderConfig", "EncoderDecoderModel", {
+        "encoder": {"model_type": encoder, **PARTS[encoder]},
+        "decoder": {"model_type": decoder, **PARTS[decoder], "is_decoder": True, "add_cross_attention": True,
+                    **(more or {})},
+        "pad_token_id": PARTS[decoder].get("pad_token_id", 1), "decoder_start_token_id": 3, "eos_token_id": 2,
+        **options,
+    }  # fmt: skip
+
+
 # name: (class of the configuration, class of the model, options)
 MODELS = {
     "bart": ("BartConfig", "BartForConditionalGeneration", {}),
@@ -58,6 +87,13 @@ MODELS = {
     ),
     "mt5": ("MT5Config", "MT5ForConditionalGeneration", T5_SIZES),
     "mt5, own output": ("MT5Config", "MT5ForConditionalGeneration", {**T5_SIZES, **GATED}),
+    "bert + bert": pair("bert", "bert", {"num_hidden_layers": 3, "hidden_act": "relu"}),
+    "bert + gpt2": pair("bert", "gpt2"),
+    "roberta + roberta, shared": pair("roberta", "roberta", tie_encoder_decoder=True),
+    "xlm-roberta + roberta": pair("xlm-roberta", "roberta", {"vocab_size": OTHER_VOCABULARY}),
+    "electra + bert": pair("electra", "bert", {"vocab_size": OTHER_VOCABULARY}),
+    "albert + electra, untied": pair("albert", "electra", {"tie_word_embeddings": False}),
+    "distilbert + gpt2, padding is the end": pair("distilbert", "gpt2", {"n_inner": 20}, pad_token_id=2),
 }  # fmt: skip
 OWN_OUTPUT = {"t5, own output, gated", "mt5, own output"}
 """Their class always ties; files whose output projection differs come back untied."""
@@ -78,7 +114,7 @@ def their_model(name: str):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = getattr(transformers, kind)(**({} if "num_heads" in options else SIZES) | options)
+        config = getattr(transformers, kind)(**({} if {"num_heads", "encoder"} & options.keys() else SIZES) | options)
         model = getattr(transformers, model_kind)(config).eval()
     if name in OWN_OUTPUT:
         model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 24) * 0.1)
@@ -87,14 +123,38 @@ def their_model(name: str):
         for parameter in model.parameters():  # biases start at 0 and norms at 1, which hide mistakes
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        if options.get("tie_encoder_decoder"):
+            share(model)
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.add_(torch.randn(model.final_logits_bias.shape, generator=generator))
     return model
 
 
+def share(model) -> None:
+    """As ``tie_encoder_decoder`` once did, before their version 5: weights of one name are the encoder's."""
+    for name, parameter in model.encoder.named_parameters():
+        twin = f"{model.decoder.base_model_prefix}.{name}"
+        if "pooler" in name:
+            continue
+        if ".layer." in name or "word" in name:
+            owner, _, last = twin.rpartition(".")
+            setattr(model.decoder.get_submodule(owner), last, parameter)
+        else:
+            model.decoder.get_parameter(twin).copy_(parameter)
+    model.decoder.tie_weights()
+
+
+def save(model, folder) -> None:
+    """With one name for each tensor; theirs refuses to save what is shared in a way it does not know."""
+    shared = getattr(model.config, "tie_encoder_decoder", False)
+    model.save_pretrained(
+        folder, state_dict={name: w.detach() for name, w in model.named_parameters()} if shared else None
+    )
+
+
 def both(name: str, folder) -> tuple[object, Checkpoint]:
     model = their_model(name)
-    model.save_pretrained(folder)
+    save(model, folder)
     return model, read(folder)
 
 
@@ -107,7 +167,7 @@ def batch(config, left_pad: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     target[:, 0] = LANGUAGE if config.decoder_start is None else config.decoder_start
     for row, missing in enumerate((0, 2, 4, 1, 7)):
         if missing:
-            source[row, :missing] = config.pad
+            source[row, :missing] = config.padding_of_sources
             if not left_pad:
                 source[row] = source[row].roll(-missing)
             target[row, 7 - min(missing, 5) :] = config.pad
@@ -121,7 +181,11 @@ def test_logits_and_gradients_equal_theirs(name, left_pad, tmp_path):
     source, target = batch(ours.config, left_pad)
     real = target.ne(ours.config.pad)
     real[:, 0] = True  # some begin with padding's own symbol
-    expected = theirs(input_ids=source, attention_mask=source.ne(ours.config.pad), decoder_input_ids=target).logits
+    expected = theirs(
+        input_ids=source,
+        attention_mask=source.ne(ours.config.padding_of_sources),
+        decoder_input_ids=target.clamp_min(0),
+    ).logits
     actual = ours(source, target)
     torch.testing.assert_close(actual[real], expected[real], rtol=1e-5, atol=1e-5)
 
@@ -190,7 +254,7 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
     config = network.config
     source, _ = batch(config)
     start = LANGUAGE if config.decoder_start is None else config.decoder_start
-    special = Special(bos=config.bos, pad=config.pad, eos=config.eos, unk=config.unk)
+    special = Special(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
     search = BeamSearch([network], options, special)
     found = search(source) if config.decoder_start == start else search(source, start=start)
@@ -198,8 +262,9 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = theirs.generate(
-            input_ids=source, attention_mask=source.ne(config.pad), decoder_start_token_id=start, do_sample=False,
-            use_cache=False, num_beams=beam, max_new_tokens=13, bad_words_ids=[[config.pad]],
+            input_ids=source, attention_mask=source.ne(config.padding_of_sources), decoder_start_token_id=start,
+            do_sample=False, use_cache=False, num_beams=beam, max_new_tokens=13,
+            bad_words_ids=[[config.pad]] if config.pad >= 0 else None,
             logits_processor=transformers.LogitsProcessorList([EndAtLimit(config.eos, 13)]),
             **({"early_stopping": True, "length_penalty": 1.0} if beam > 1 else {}),
         )  # fmt: skip
@@ -210,7 +275,7 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_folder_comes_back_as_it_was(name, dtype, tmp_path):
-    their_model(name).to(dtype).save_pretrained(tmp_path / "theirs")
+    save(their_model(name).to(dtype), tmp_path / "theirs")
     write(tmp_path / "ours", *read(tmp_path / "theirs"))
     same_tensors(tmp_path / "theirs", tmp_path / "ours", dtype)
     assert (tmp_path / "ours/config.json").read_text() == (tmp_path / "theirs/config.json").read_text()
@@ -427,3 +492,89 @@ def test_a_tensor_that_nothing_reads_comes_back(tmp_path):
     save_file({**load_file(path), name: torch.randn(8, 3)}, path, metadata={"format": "pt"})
     write(tmp_path / "ours", *read(tmp_path / "theirs"))
     same_tensors(tmp_path / "theirs", tmp_path / "ours", torch.float32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", ["every", "the encoder's"])
+def test_shared_weights_are_one_whichever_of_their_names_a_file_has(names, tmp_path):
+    model, _ = both("roberta + roberta, shared", tmp_path / "theirs")
+    path = tmp_path / "theirs/model.safetensors"
+    tensors = {name: weight.clone() for name, weight in model.state_dict().items()}
+    twins = [name for name in tensors if name.replace("decoder.roberta.", "encoder.") in tensors.keys() - {name}]
+    if names == "the encoder's":
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in twins}
+    save_file(tensors, path)
+    checkpoint = read(tmp_path / "theirs")
+    network = checkpoint.network
+    config = network.config
+    assert config.share_layers
+    assert config.share_embeddings
+    assert network.decoder.layers[0].inner.weight is network.encoder.layers[0].inner.weight
+    source, target = batch(config)
+    expected = model(input_ids=source, attention_mask=source.ne(config.pad), decoder_input_ids=target).logits
+    real = target.ne(config.pad)
+    torch.testing.assert_close(network(source, target)[real], expected[real], rtol=1e-5, atol=1e-5)
+    write(tmp_path / "ours", *checkpoint)
+    same_tensors(tmp_path / "theirs", tmp_path / "ours", torch.float32)
+
+    change(tmp_path / "theirs", tie_encoder_decoder=False)  # equal by chance, as before training
+    if names == "every":
+        assert not read(tmp_path / "theirs").network.config.share_layers
+    else:
+        with pytest.raises(CheckpointError, match=r"missing decoder\.roberta\.embeddings"):
+            read(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("bert + gpt2", {"encoder": {"model_type": "gpt2"}}, "encoder.model_type is 'gpt2'; expected one of bert, rob"),
+        ("bert + gpt2", {"decoder": {"model_type": "ctrl"}}, "decoder.model_type is 'ctrl'; expected one of bert, rob"),
+        ("bert + gpt2", {"decoder": None}, "decoder is None; expected an object"),
+        ("bert + gpt2", {"decoder": {"is_decoder": False}}, "decoder.is_decoder is False; expected True"),
+        ("bert + gpt2", {"decoder": {"n_head": 0}}, "decoder: n_head is 0; expected an integer from 1"),
+        (
+            "bert + gpt2",
+            {"encoder": {"vocab_size": 40}},
+            "word_embeddings.weight has shape (41, 24), expected (40, 24)",
+        ),
+        ("bert + bert", {"decoder": {"hidden_size": 12}}, "enc_to_dec_proj, a projection of the encoder's states"),
+        ("bert + bert", {"decoder": {"position_embedding_type": "relative_key"}}, "decoder: position_embedding_type"),
+        ("bert + bert", {"eos_token_id": None}, "eos_token_id is None; expected an integer from 0 to 40"),
+        ("bert + bert", {"decoder_start_token_id": None}, "decoder_start_token_id is None; expected an integer"),
+        ("xlm-roberta + roberta", {"decoder_start_token_id": 1}, "decoder_start_token_id is 1, which is padding"),
+    ],
+)
+def test_pairs_that_have_no_conversion_are_named(name, options, problem, tmp_path):
+    model = their_model(name)
+    if "enc_to_dec_proj" in problem:
+        model.enc_to_dec_proj = torch.nn.Linear(24, 12)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    change(tmp_path, **{k: {**config[k], **v} if isinstance(v, dict) else v for k, v in options.items()})
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path)
+    assert problem in str(caught.value)
+
+
+def test_masks_and_numbers_that_old_pairs_store_come_back(tmp_path):
+    their_model("bert + gpt2").save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs/model.safetensors"
+    old = {"encoder.embeddings.position_ids": torch.arange(32)[None]}
+    for part in ("attn", "crossattention"):
+        old[f"decoder.transformer.h.1.{part}.bias"] = torch.ones(1, 1, 32, 32, dtype=torch.uint8).tril()
+        old[f"decoder.transformer.h.1.{part}.masked_bias"] = torch.tensor(-1e4)
+    save_file({**load_file(path), **old}, path)
+    write(tmp_path / "ours", *read(tmp_path / "theirs"))
+    back = load_file(tmp_path / "ours/model.safetensors")
+    assert back.keys() == load_file(path).keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in load_file(path).items())
+
+
+def test_what_generation_defaults_alone_say_is_heard(tmp_path):
+    model = their_model("bert + bert")
+    model.config.eos_token_id = None
+    model.generation_config.eos_token_id = 5
+    model.save_pretrained(tmp_path)
+    assert read(tmp_path).network.config.eos == 5

@@ -141,6 +141,8 @@ def test_what_does_not_go_together_is_named(stack, message):
 
 def test_a_memory_is_of_a_decoder_alone_and_of_as_many_sequences():
     recurrent = StackConfig(layers=1, dim=8, heads=2, ffn_dim=8, positions=RECURRENT)
+    with pytest.raises(ConfigError, match="whose queries see what is before them"):
+        LanguageModelConfig(vocabulary=9, decoder=recurrent, separator=0, prefix_attention=True)
     with pytest.raises(ConfigError, match="which only a decoder can have"):
         NetworkConfig(source_vocabulary=9, target_vocabulary=9, encoder=recurrent)
     with pytest.raises(ConfigError, match="which a decoder behind an encoder cannot have"):

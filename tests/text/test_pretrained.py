@@ -75,6 +75,12 @@ def test_templates_types_and_roles(bert):
     assert tokenizer.decode([2, 5, 6, 3, 0], keep_special=True) == "[CLS] the dog [SEP] [PAD]"
 
 
+def test_a_pair_of_families_has_the_tokenizer_of_its_encoder(bert):
+    alone = from_hf(bert)
+    write(bert / "config.json", {"model_type": "encoder-decoder", "encoder": {"model_type": "bert"}, "decoder": []})
+    assert from_hf(bert).encode_pair("the dog", "a cat") == alone.encode_pair("the dog", "a cat")
+
+
 def test_options_of_the_folder(bert):
     write(bert / "tokenizer_config.json", {"do_lower_case": False})
     assert from_hf(bert).encode("THE")[1] == from_hf(bert).unk

@@ -357,7 +357,17 @@ def _network_config(kind: type[AnyConfig], values: Any, tensors: int) -> AnyConf
                 _check_range(f"network.{part.name}.{name}", 1 if size is None else size, 1, _MAX_SIZE)
         elif isinstance(value, StackConfig):
             _check_stack(f"network.{part.name}", value, tensors)
+    _check_symbols(config)
     return config
+
+
+def _check_symbols(config: AnyConfig) -> None:
+    """Each must have a row; of the unknown word's, which some configurations leave at a default, nothing is read."""
+    for name in ("bos", "pad", "eos", "decoder_start", "separator"):
+        value = getattr(config, name, None)
+        if value is not None:
+            _check_range(f"network.{name}", value, -1 if name == "pad" else 0, config.target_vocabulary - 1)
+    _check_range("network.source_pad", config.padding_of_sources, -1, config.source_vocabulary - 1)
 
 
 def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:

@@ -8,13 +8,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairbeam.bundle import Bundle
 from fairbeam.errors import ConfigError
+from fairbeam.families.parts import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed
 from fairbeam.network import (
+    AnyConfig,
     AnyNetwork,
     EncoderNetwork,
     LanguageModel,
@@ -68,20 +71,6 @@ class _Part:
     """By the names they have in an encoder-decoder."""
 
 
-_ENCODER_NAMES = {"source_embedding.": "source_embedding.", "embedding.": "source_embedding.", "encoder.": "encoder."}
-_DECODER_NAMES: Mapping[type[AnyNetwork], Mapping[str, str]] = {
-    Network: {"target_embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    LanguageModel: {"embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    EncoderNetwork: {
-        "embedding.": "target_embedding.",
-        "encoder.": "decoder.",
-        "symbol_head.hidden.": "decoder.transform.linear.",
-        "symbol_head.norm.": "decoder.transform.norm.",
-        "symbol_head.output.": "head.",
-    },
-}
-
-
 def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None = None) -> Bundle:
     """An encoder-decoder of the encoder of one model and the decoder of another, ready to be trained.
 
@@ -104,12 +93,23 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
     fresh = network.state_dict()
     # The encoder's last: what is shared is the encoder's.
     for part in (writing, reading):
+        if homeless := [name for name in part.weights if name not in fresh]:
+            raise ConfigError(
+                f"{homeless[0]} has no place in an encoder-decoder; expected parts with one embedding each"
+            )
         fitting = {name: tensor for name, tensor in part.weights.items() if _fits(name, tensor, fresh)}
         network.load_state_dict(fitting, strict=False)
     if options.cross_attention is CrossAttentionStart.COPIED:
         _copy_self_attention(network)
     return Bundle(
-        network=network.eval(), source=source, target=target, family=FAMILY, generation=decoder.generation, apart=True
+        network=network.eval(),
+        source=source,
+        target=target,
+        family=FAMILY,
+        generation=decoder.generation,
+        start=decoder.start,
+        forced_first=decoder.forced_first,
+        apart=True,
     )
 
 
@@ -123,6 +123,8 @@ def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None
     network = decoder.network
     if not isinstance(network, LanguageModel):
         raise ConfigError(f"a model of family {decoder.family!r} is no decoder alone; expected one such as gpt2")
+    if not network.config.output:
+        raise ConfigError(f"a model of family {decoder.family!r} has no output projection; expected one with it")
     target = _writer(decoder)
     _, ending = _marks(target)
     separator = _separator(target, options.separator)
@@ -142,40 +144,36 @@ def _encoder_part(model: Bundle) -> _Part:
     network = model.network
     if isinstance(network, LanguageModel):
         raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
-    weights = _renamed(network, _ENCODER_NAMES)
+    weights = _renamed(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 
 
 def _decoder_part(model: Bundle) -> _Part:
     network = model.network
-    weights = _renamed(network, _DECODER_NAMES[type(network)])
-    if not isinstance(network, EncoderNetwork):
-        return _Part(network.config.decoder, network.config.target_vocabulary, weights)
-    head = network.config.symbol_head
-    hidden = None if head is None or head.hidden is None else head.activation
-    if hidden is None and network.config.encoder.embedding_width != network.config.encoder.dim:
+    weights = _renamed(network, DECODER_NAMES[type(network.config)])
+    stack = decoder_stack(network.config)
+    if stack.positions.memory_length:
+        raise ConfigError(
+            f"--decoder: a model of family {model.family!r} remembers the segments before, which an encoder-decoder "
+            "cannot; expected one without a memory"
+        )
+    if isinstance(network, EncoderNetwork) and stack.features_width != stack.embedding_width:
         raise ConfigError(
             f"--decoder: a model of family {model.family!r} without a masked language model's head has nothing that "
             "leads from its states to its embeddings"
         )
-    return _Part(replace(network.config.encoder, transform=hidden), network.config.vocabulary, weights)
+    return _Part(stack, network.config.target_vocabulary, weights)
 
 
 def _renamed(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The weights under ``names``' prefixes, by their new names."""
-    return {
-        new + name.removeprefix(old): tensor
-        for name, tensor in network.state_dict().items()
-        for old, new in names.items()
-        if name.startswith(old)
-    }
+    """The weights of a part, by the names they have in an encoder-decoder."""
+    return {new: tensor for name, tensor in network.state_dict().items() if (new := renamed(name, names)) is not None}
 
 
 def _joined(
     encoder: Bundle, decoder: Bundle, reading: _Part, writing: _Part, target: TextSide, *, share: bool
 ) -> NetworkConfig:
     config = decoder.network.config
-    beginning, ending = _marks(target)
     # A bare encoder has no output projection: its embedding then serves, as it would in a masked language model.
     tied = getattr(config, "tie_output", False) or "head.weight" not in writing.weights
     if share and reading.vocabulary != writing.vocabulary:
@@ -193,19 +191,23 @@ def _joined(
         tie_output=tied,
         output_bias="head.bias" in writing.weights,
         dropout=config.dropout,
-        bos=beginning,
         pad=config.pad,
-        eos=ending,
-        unk=ending if target.unk is None else target.unk,
-        decoder_start=beginning,
         source_pad=encoder.network.config.padding_of_sources,
+        **_symbols(config, target),
     )
+
+
+def _symbols(config: AnyConfig, target: TextSide) -> dict[str, Any]:
+    """What targets begin and end with: as an encoder-decoder's always did, or as the tokenizer frames texts."""
+    if isinstance(config, NetworkConfig):
+        return {name: getattr(config, name) for name in ("bos", "eos", "unk", "decoder_start")}
+    beginning, ending = _marks(target)
+    unknown = ending if target.unk is None else target.unk
+    return {"bos": beginning, "eos": ending, "unk": unknown, "decoder_start": beginning}
 
 
 def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
     """Whether the weight has a place: an encoder of another width wants fresh cross-attention."""
-    if name not in fresh:
-        return False
     if fresh[name].shape == tensor.shape:
         return True
     if ".cross_attention." in name:
@@ -242,11 +244,14 @@ def _reader(model: Bundle) -> TextSide:
 
 
 def _writer(model: Bundle) -> TextSide:
-    """The tokenizer of what the decoder writes: the text and the token that ends it; what begins it is fed first."""
+    """The tokenizer of what the decoder writes: its own, where it wrote targets before.
+
+    Of others the text and the token that ends it; what begins it is fed first.
+    """
     side = model.target or model.source
     if side is None:
         raise ConfigError(f"--decoder: a model of family {model.family!r} without a tokenizer; expected one with it")
-    if not isinstance(side, PretrainedTokenizer):
+    if isinstance(model.network, Network) or not isinstance(side, PretrainedTokenizer):
         return side
     _, ending = _marks(side)
     return _with_template(side, Side.TARGET, (str(side.token(ending)),))

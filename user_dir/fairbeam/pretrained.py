@@ -22,7 +22,7 @@ from fairbeam.text.reading import parse_object, read_object
 
 logger = logging.getLogger(__name__)
 
-GENERATION = "generation_config.json"
+GENERATION = hugging_face.GENERATION
 _VOCABULARIES = frozenset(origins.KEPT_FILES) - {
     GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
 }  # fmt: skip
@@ -228,7 +228,9 @@ def _check_origin(bundle: Bundle, origin: Origin) -> None:
     config = bundle.network.config
     try:
         written = hugging_face.to_state_dict(bundle.network, bundle.family, origin)
-        described = hugging_face.described_network(bundle.family, origin.config, written)
+        text = origin.files.get(GENERATION, b"{}").decode("utf-8", "replace")
+        options = hugging_face.with_symbols(origin.config, parse_object(text, Path(GENERATION)))
+        described = hugging_face.described_network(bundle.family, options, written)
     except KeyError as error:
         raise CheckpointError(f"{origins.DESCRIPTION}: the network has no tensor {error}") from None
     except ConfigError as error:

@@ -112,8 +112,8 @@ class Page(Protocol):
     def not_weights(self) -> str:
         """Regular expression of names that carry no weights."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
-        """Our tensors and theirs."""
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
+        """Our tensors and theirs, for the network of a ``config.json``."""
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -169,7 +169,7 @@ class Family:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the sizes that were published, by their names."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
         shared = isinstance(config, NetworkConfig) and config.share_embeddings
         return (*self.rows, self._shared()) if shared else self.rows
@@ -184,7 +184,7 @@ class Family:
         unread = set(self.unused) if used_bias else {*self.unused, *names}
         if not network.share_embeddings:
             unread |= set(self._shared().theirs)  # there, but nothing looks anything up in it
-        return Plan(network, self.rows_for(network), frozenset(unread))
+        return Plan(network, self.rows_for(network, config), frozenset(unread))
 
     def untrained(self, config: Mapping[str, Any]) -> NetworkConfig:
         """The network before training; see ``Page``."""

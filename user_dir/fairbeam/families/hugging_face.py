@@ -26,6 +26,7 @@ from fairbeam.families import (
     ctrl,
     distilbert,
     electra,
+    encoder_decoder,
     gpt2,
     llama,
     m2m_100,
@@ -50,17 +51,19 @@ _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
     *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
+    encoder_decoder.FAMILY,
 )
 FAMILIES = {page.model_type: page for page in _PAGES}
 """The page of each ``model_type``."""
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 _WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
 _MAX_CONFIG_BYTES, _MAX_INDEX_BYTES = 1 << 20, 1 << 25
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Float32, and what it holds without loss."""
 _TABLE_TOLERANCE = 1e-5
+_SYMBOLS = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id")
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """As the first converted files name a norm's parameters."""
 
@@ -88,13 +91,14 @@ def read(folder: str | Path) -> Checkpoint:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(f"{folder / CONFIG}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[model_type]
+    generation = _read_json(folder / GENERATION, _MAX_CONFIG_BYTES) if (folder / GENERATION).is_file() else {}
     tensors = _read_tensors(folder)
     own_names = _own_names(tensors, family)
     theirs = {own_names[name]: tensor for name, tensor in tensors.items()}
     if len(theirs) < len(tensors):
         raise CheckpointError(f"{folder}: a tensor is there twice, under an old name and a new one")
     try:
-        network, left_over = _convert(family, config, theirs)
+        network, left_over = _convert(family, with_symbols(config, generation), theirs)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     except CheckpointError as error:
@@ -137,7 +141,7 @@ def to_state_dict(network: AnyNetwork, family: str, origin: Origin) -> dict[str,
     wanted = {own_names[name] for name in origin.dtypes.keys() - origin.kept.keys()}
     rows = [
         row
-        for row in FAMILIES[family].rows_for(network.config)
+        for row in FAMILIES[family].rows_for(network.config, origin.config)
         if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
     ]
     written = write_weights(rows, network.state_dict())
@@ -145,6 +149,12 @@ def to_state_dict(network: AnyNetwork, family: str, origin: Origin) -> dict[str,
         name: origin.kept[name].clone() if name in origin.kept else written[own_names[name]].to(dtype)
         for name, dtype in origin.dtypes.items()
     }
+
+
+def with_symbols(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``config.json``, with the symbols that ``generation_config.json`` alone names."""
+    missing = (name for name in _SYMBOLS if config.get(name) is None and type(generation.get(name)) is int)
+    return {**config, **{name: generation[name] for name in missing}}
 
 
 def described_network(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnyConfig:
@@ -183,10 +193,11 @@ def _convert(
 def _with_tied(rows: Sequence[Row], network: AnyNetwork, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors, with every name of a tied tensor filled in from the names that there are."""
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    groups: dict[int, list[str]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[str]] = defaultdict(list)
     for row in expand(rows, parameters):
-        if len(row.theirs) == 1:  # what is joined of several is tied to nothing
-            groups[id(parameters[row.ours])] += row.theirs
+        # Joined tensors are tied part by part: the query's to the query's, whatever else is in the row.
+        for part, name in enumerate(row.theirs):
+            groups[id(parameters[row.ours]), part].append(name)
     filled = dict(theirs)
     for names in groups.values():
         there = [name for name in names if name in theirs]
@@ -226,8 +237,8 @@ def _check_sizes(config: AnyConfig, tensors: int) -> None:
         stack = getattr(config, name, None)
         if isinstance(stack, StackConfig) and (stack.distinct_layers or stack.layers) > tensors:
             raise ConfigError(f"{name}_layers is {stack.layers}, but there are only {tensors} tensors")
-    if isinstance(config, NetworkConfig) and config.pad >= config.source_vocabulary:
-        raise ConfigError(f"pad_token_id is {config.pad}, but vocab_size is {config.source_vocabulary}")
+    if isinstance(config, NetworkConfig) and config.padding_of_sources >= config.source_vocabulary:
+        raise ConfigError(f"pad_token_id is {config.padding_of_sources}, but vocab_size is {config.source_vocabulary}")
 
 
 def _check_table(name: str, stored: Tensor, table: Tensor, config: AnyConfig) -> None:

@@ -141,7 +141,7 @@ class _Page:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the sizes that were published, by their names."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
         return self.rows
 
@@ -294,7 +294,7 @@ class LanguageModelFamily(_Page):
     bare: str = ""
     """Name of the class that has no output projection, where its weights do not imply one."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
         stack = config.decoder if isinstance(config, LanguageModelConfig) else self.stack
         shares = (stack.heads, stack.kept_heads, stack.kept_heads)
@@ -328,7 +328,7 @@ class LanguageModelFamily(_Page):
             # Several symbols may end a text; which of them does is then for whoever decodes to say.
             eos=ends[0] if len(ends) == 1 else None,
         )
-        return Plan(network, self.rows_for(network), frozenset())
+        return Plan(network, self.rows_for(network, config), frozenset())
 
     def adaptive_config(self, options: Options) -> AdaptiveConfig | None:
         """The clusters of symbols that a ``config.json`` describes; None for a family without."""

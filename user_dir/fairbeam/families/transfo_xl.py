@@ -33,7 +33,7 @@ _SHARED_BIASES = tuple(
 class _TransformerXL(LanguageModelFamily):
     """A language model with a memory, and symbols in clusters."""
 
-    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+    def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; where layers share biases, these have a name outside the layers too."""
         shared = isinstance(config, LanguageModelConfig) and config.decoder.positions.share_biases
         return (*self.rows, *_SHARED_BIASES) if shared else self.rows

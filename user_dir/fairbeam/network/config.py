@@ -463,6 +463,11 @@ class LanguageModelConfig(Described):
         if self.prefix_attention and self.separator is None:
             raise ConfigError("prefix_attention is true, but separator is None: nothing says where a source ends")
         _check_heads("decoder", self.decoder)
+        if self.prefix_attention and self.decoder.positions.memory_length:
+            raise ConfigError(
+                f"prefix_attention is true, but decoder.positions.kind is {self.decoder.positions.kind}, "
+                "whose queries see what is before them"
+            )
         if not self.output and (self.tie_output or self.output_bias):
             raise ConfigError(
                 f"output is false, but tie_output is {self.tie_output} and output_bias is {self.output_bias}; "

@@ -161,8 +161,11 @@ def _recipe(path: Path, options: Mapping[str, Any], family: str | None) -> Recip
     if family is None and isinstance(kind, str):
         family = TOKENIZER_CLASSES.get(kind.removesuffix("Fast"))
     if family is None:
-        kind = _optional(path, "config.json").get("model_type")
-        family = kind if isinstance(kind, str) and kind in RECIPES else None
+        config = _optional(path, "config.json")
+        # A pair of two families has the tokenizer of its encoder, if it says nothing else.
+        parts = (config, config.get("encoder"))
+        kinds = [part.get("model_type") for part in parts if isinstance(part, dict)]
+        family = next((kind for kind in kinds if isinstance(kind, str) and kind in RECIPES), None)
     if family is not None:
         return RECIPES[family]
     if inside(path, TOKENIZER_JSON):  # it says all that matters itself
