@@ -19,12 +19,12 @@ from fairbeam import bundle, checkpoint, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import fairseq_transformer, hugging_face
+from fairbeam.families import fairseq, fairseq_transformer, hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.network import NetworkConfig, pad_batch
 from fairbeam.origin import Origin
 from fairbeam.text import Dictionary, TextSide, Tokenizer
-from fairbeam.translator import ModelFiles, read_fairseq, special_ids, with_languages
+from fairbeam.translator import ONE_DICTIONARY, ModelFiles, read_fairseq, special_ids, with_languages
 
 _SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
 _TOLERANCE = 1e-4
@@ -248,27 +248,31 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         )
     if path.is_dir() or (path.exists() and not overwrite):
         raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
-    _check_dictionaries(path.parent, sides, overwrite)
-    checkpoint.write(path, _fairseq_state(model))
-    for side in sides:
-        side.save(path.parent)
-
-
-def _check_dictionaries(folder: Path, sides: Sequence[Tokenizer], overwrite: bool) -> None:
-    for side in sides:
-        path = folder / f"dict.{side.language}.txt"
-        if path.exists() and not overwrite and Dictionary.load(path) != side.dictionary:
-            raise ConfigError(f"{path}: exists already and is another model's; --overwrite replaces it")
+    state = _fairseq_state(model)
+    task = state["cfg"]["task"]
+    symbols = fairseq.task_symbols(task)
+    sides = [replace(side, dictionary=side.dictionary.without(symbols)) for side in sides]
+    files = {f"dict.{side.language}.txt": side for side in sides}
+    if task["_name"] in fairseq.ONE_DICTIONARY:
+        files = {ONE_DICTIONARY: sides[0]}
+    for name, side in files.items():
+        taken = path.parent / name
+        if taken.exists() and not overwrite and Dictionary.load(taken) != side.dictionary:
+            raise ConfigError(f"{taken}: exists already and is another model's; --overwrite replaces it")
+    checkpoint.write(path, state)
+    for name, side in files.items():
+        side.save(path.parent, file=name)
 
 
 def _fairseq_state(model: Bundle) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
     origin = model.origin
-    weights = fairseq_transformer.save_weights(model.network)
+    weights: Mapping[str, Tensor] = fairseq_transformer.save_weights(model.network)
     task: dict[str, Any] = {}
     if origin is None:
         options = fairseq_transformer.options_from_config(model.network.config)
-        weights |= {f"{stack}.version": torch.tensor([_STACK_VERSION]) for stack in ("encoder", "decoder")}
+        version = torch.tensor([_STACK_VERSION])
+        weights = {**weights, **{f"{stack}.version": version for stack in ("encoder", "decoder")}}
     else:
         options, task = _original_options(origin, weights, model.network.config)
         weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
@@ -276,7 +280,8 @@ def _fairseq_state(model: Bundle) -> dict[str, Any]:
     task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing
     name = str(task.get("_name") or "")
     task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
-    task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
+    if task["_name"] not in fairseq.ONE_DICTIONARY:
+        task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
     return {
         "args": None,
         "cfg": {"model": Namespace(**options), "task": task},
@@ -294,10 +299,14 @@ def _original_options(
     options, task = origin.config.get("model"), origin.config.get("task")
     if not isinstance(options, dict) or not isinstance(task, dict):
         raise CheckpointError("origin.json: expected the objects model and task in its config")
-    if differing := sorted(weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())):
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if config.tie_output else set()
+    if differing := sorted((weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())) - may_lack):
         raise CheckpointError(f"origin.json: describes other tensors than the bundle's: {', '.join(differing)[:500]}")
     try:
-        described = fairseq_transformer.config_from_options(options, config.source_vocabulary, config.target_vocabulary)
+        complete = fairseq.completed(str(options.get("_name") or options.get("arch")), options)
+        described = fairseq_transformer.config_from_options(
+            complete, config.source_vocabulary, config.target_vocabulary
+        )
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"origin.json: its options make no network ({error})") from None
     for name in ("encoder", "decoder"):

@@ -6,10 +6,13 @@ from enum import Enum
 from typing import Any, Dict, List, Optional
 
 import torch
+from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from torch import Tensor
 
-from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
+from fairbeam.families import fairseq_bart, fairseq_transformer
+from fairbeam.families.fairseq import Page
+from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
 from fairbeam.network import Network, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
@@ -34,6 +37,14 @@ _STOCK_ONLY: Dict[str, tuple] = {
 }
 
 
+# By the class itself: subclasses (NAT, …) compute something else with the same weights.
+_PAGES: Dict[type, Page] = {
+    TransformerModel: fairseq_transformer,
+    TransformerModelBase: fairseq_transformer,
+    BARTModel: fairseq_bart,
+}
+
+
 def stock_only_options(args: Any) -> List[str]:
     """The options of ``args`` that only stock's generator knows, as they are written on a command line."""
     return [
@@ -51,17 +62,17 @@ def generation_options(args: Any) -> GenerationOptions:
 
 
 def network_of(model: Any) -> Network:
-    """The network of a fairseq model: its own, or converted from a stock ``transformer``.
+    """The network of a fairseq model: its own, or converted from a stock one.
 
     Raises:
         UnsupportedArchitecture: there is no conversion; names the class or the option.
     """
     if isinstance(model, FairbeamTransformerModel):
         return model.network
-    # Subclasses (BART, NAT, …) compute something else with the same weights.
-    if type(model) not in (TransformerModel, TransformerModelBase):
+    page = _PAGES.get(type(model))
+    if page is None:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no conversion")
-    return load_network(_flat_options(model.cfg), {name: t.float() for name, t in model.state_dict().items()})
+    return page.load_network(_flat_options(model.cfg), {name: t.float() for name, t in model.state_dict().items()})
 
 
 def _flat_options(cfg: Any) -> Dict[str, Any]:
@@ -78,8 +89,10 @@ def _flat_options(cfg: Any) -> Dict[str, Any]:
 class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
-    def __init__(self, models: List[Any], options: GenerationOptions, dictionary: Any, precision: Precision) -> None:
-        """Takes a copy of the models' weights as they are now.
+    def __init__(
+        self, models: List[Any], options: GenerationOptions, dictionary: Any, precision: Precision, eos: int
+    ) -> None:
+        """Takes a copy of the models' weights as they are now; ``eos`` ends an output and is what it begins with.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
@@ -87,7 +100,7 @@ class FairbeamGenerator:
         device = next(models[0].parameters()).device
         dtype = precision.resolve(device)
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
-        special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
+        special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=eos, unk=dictionary.unk())
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
         self.options = options
         self.decoder = Decoder(networks, device, special)

@@ -12,6 +12,7 @@ from fairbeam_plugin.compat import (
     configuration,
     distributed,
     errors,
+    mbart,
     numpy_names,
     precision,
     quiet,
@@ -33,6 +34,7 @@ _PARTS = (
     distributed,
     scoring,
     adam,
+    mbart,
 )
 
 
