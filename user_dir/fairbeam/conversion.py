@@ -1,7 +1,8 @@
 """From one form of a model to another, and the proof that nothing changed on the way.
 
 A form is a bundle, a Hugging Face folder, or a fairseq checkpoint with its dictionaries beside it. ``convert`` reads
-what it has written from the disk again and compares the two models.
+what it has written from the disk again and compares the two models. Folders of CTranslate2's are written too, and
+compared by what that library computes with them.
 """
 
 import random
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairbeam import bundle, checkpoint, pretrained
+from fairbeam import bundle, checkpoint, ctranslate, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
@@ -29,6 +30,11 @@ from fairbeam.translator import ONE_DICTIONARY, ModelFiles, read_fairseq, specia
 _SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
 _TOLERANCE = 1e-4
 """Of logits, where a dtype was not kept; equal weights give equal logits."""
+_OTHER_KERNELS = 1e-3
+"""Of log probabilities that another library computes."""
+_OTHER_SEARCH = 0.02
+"""Nats a token, on average, that outputs of another library's beam search may score below ours: it ends and compares
+hypotheses in its own ways, and what it finds instead must be about as good."""
 _STACK_VERSION = 3.0
 """Of fairseq 0.12's layout of a stack; a count below 2 takes the final norm away."""
 
@@ -39,6 +45,8 @@ class Form(StrEnum):
     BUNDLE = "bundle"
     HUGGING_FACE = "hf"
     FAIRSEQ = "fairseq"
+    CTRANSLATE2 = "ct2"
+    """A result only."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +69,26 @@ class Parity:
     parameters: int
     """Numbers in the weights, all of them mapped; an error says otherwise."""
     tensors: int
-    differing: tuple[str, ...]
-    """Names of tensors that are not the same to the bit."""
+    differing: tuple[str, ...] | None
+    """Names of tensors that are not the same to the bit; None where they cannot be read again."""
     random_difference: float
-    """The largest of logits, on random ids."""
+    """The largest of logits, on random ids; or of log probabilities, where no logits are to be had."""
     text_difference: float | None
     """The same on sentences; None without a tokenizer."""
     greedy_agrees: bool
     beam_agrees: bool
+    """Whether outputs of five beams are equal; of another library's search, whether they are as good."""
+    beam_equal: float = 1.0
+    """Share of those outputs that are equal."""
+    beam_loss: float = 0.0
+    """By how many nats a token our model scores the result's outputs lower than its own, on average."""
+    tolerance: float = _TOLERANCE
 
     @property
     def passed(self) -> bool:
         """Whether the two are one model."""
         differences = (self.random_difference, self.text_difference or 0.0)
-        return all(value <= _TOLERANCE for value in differences) and self.greedy_agrees and self.beam_agrees
+        return all(value <= self.tolerance for value in differences) and self.greedy_agrees and self.beam_agrees
 
 
 def place(text: str, *, new: bool) -> Place:
@@ -83,12 +97,14 @@ def place(text: str, *, new: bool) -> Place:
     A bare path's form is what is there; of a ``new`` one, a checkpoint if it ends in ``.pt``, else a bundle.
 
     Raises:
-        ConfigError: the path is empty, or what is there is none of the three.
+        ConfigError: the path is empty, what is there is none of those, or the form is a result only.
     """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in list(Form):
         if not rest:
             raise ConfigError(f"{text!r}: no path behind the prefix")
+        if prefix not in list(_READERS) and not new:
+            raise ConfigError(f"{text!r}: {prefix}: can be a result, not a source; expected one of {_prefixes()}")
         return Place(Form(prefix), Path(rest))
     path = Path(text)
     if not text:
@@ -101,8 +117,13 @@ def place(text: str, *, new: bool) -> Place:
         return Place(Form.FAIRSEQ, path)
     if new:
         return Place(Form.BUNDLE, path)
-    forms = ", ".join(f"{form}:" for form in Form)
-    raise ConfigError(f"{path}: neither a bundle, a Hugging Face folder nor a checkpoint; expected one, or {forms}PATH")
+    raise ConfigError(
+        f"{path}: neither a bundle, a Hugging Face folder nor a checkpoint; expected one, or {_prefixes()} before PATH"
+    )
+
+
+def _prefixes() -> str:
+    return ", ".join(f"{form}:" for form in _READERS)
 
 
 def pairs(places: Sequence[str]) -> list[tuple[Place, Place]]:
@@ -141,6 +162,8 @@ def convert(source: Place, result: Place, *, files: ModelFiles | None = None, ov
     files = files or ModelFiles()
     model = _READERS[source.form](source.path, files)
     _WRITERS[result.form](result.path, model, overwrite)
+    if result.form is Form.CTRANSLATE2:
+        return compare_decoded(source, model, result)
     again = _READERS[result.form](result.path, _files_beside(result, model))
     return compare(source, model, result, again)
 
@@ -170,7 +193,58 @@ def compare(source: Place, model: Bundle, result: Place, again: Bundle) -> Parit
     )
 
 
+def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
+    """How far a model and CTranslate2 with its folder compute and write the same, in float32 on the CPU."""
+    network, longest = model.network, model.network.max_target_positions
+    decoded = ctranslate.Decoded(result.path, model)
+    targets = _random_ids(model, network.config.target_vocabulary, longest, seed=2)
+    ids = _random_ids(model, network.config.source_vocabulary, network.max_source_positions, seed=_SEED)
+    text = _text_ids(model)
+    sources = ids if text is None else text
+
+    def difference(rows: list[list[int]]) -> float:
+        pairs = zip(_log_probabilities(model, rows, targets), decoded.log_probabilities(rows, targets), strict=True)
+        return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+
+    limit, first = min(_STEPS, longest - 1), model.beginning()[1]
+    ours = [_outputs(model, sources, beam) for beam in (1, 5)]
+    theirs = [[[*row, network.config.eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
+
+    def score(rows: list[list[int]]) -> float:
+        """Nats a token, without the </s> that is forced where the limit cuts."""
+        each = [row[:limit] for row in _log_probabilities(model, sources, rows)]
+        return sum(sum(row) / len(row) for row in each) / len(each)
+
+    loss = score(ours[1]) - score(theirs[1])
+    return Parity(
+        source=source,
+        result=result,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        tensors=len(list(network.parameters())),
+        differing=None,
+        random_difference=difference(ids),
+        text_difference=None if text is None else difference(text),
+        greedy_agrees=ours[0] == theirs[0],
+        beam_agrees=loss <= _OTHER_SEARCH,
+        beam_equal=sum(a == b for a, b in zip(ours[1], theirs[1], strict=True)) / len(sources),
+        beam_loss=loss,
+        tolerance=_OTHER_KERNELS,
+    )
+
+
 # --- comparing ---
+
+
+@torch.no_grad()
+def _log_probabilities(model: Bundle, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+    """Of every token of the targets, in nats, where padding is never written."""
+    start, _ = model.beginning()
+    start, pad = model.network.decoder_start if start is None else start, model.network.config.pad
+    logits = model.network(pad_batch(sources, pad), pad_batch([[start, *row[:-1]] for row in targets], pad))
+    logits[:, :, pad] = float("-inf")
+    scores = torch.log_softmax(logits, dim=-1)
+    return [[scores[number, place, token].item() for place, token in enumerate(row)]
+            for number, row in enumerate(targets)]  # fmt: skip
 
 
 def _random_ids(model: Bundle, vocabulary: int, longest: int, *, seed: int) -> list[list[int]]:
@@ -236,6 +310,10 @@ def _write_bundle(path: Path, model: Bundle, overwrite: bool) -> None:
 
 def _write_hugging_face(path: Path, model: Bundle, overwrite: bool) -> None:
     pretrained.write(path, model, overwrite=overwrite)
+
+
+def _write_ctranslate(path: Path, model: Bundle, overwrite: bool) -> None:
+    ctranslate.write(path, model, overwrite=overwrite)
 
 
 def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
@@ -337,4 +415,5 @@ _WRITERS: dict[Form, Callable[[Path, Bundle, bool], None]] = {
     Form.BUNDLE: _write_bundle,
     Form.HUGGING_FACE: _write_hugging_face,
     Form.FAIRSEQ: _write_fairseq,
+    Form.CTRANSLATE2: _write_ctranslate,
 }
