@@ -1,15 +1,17 @@
 """fairseq's language models and RoBERTas against fairseq itself; encoder-decoders are in ``tests/network``."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 
-from fairbeam.errors import CheckpointError
-from fairbeam.families import fairseq_lm, fairseq_roberta
+from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.families import fairseq_lm, fairseq_lstm, fairseq_roberta
 from fairbeam.families.fairseq import completed, page_of
-from fairbeam.network import LanguageModel
+from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.network import LanguageModel, RecurrentConfig, RecurrentNetwork
 
 spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
 stock_models = importlib.util.module_from_spec(spec)
@@ -28,6 +30,19 @@ LANGUAGE_MODELS = {
 ROBERTAS = {name: {"arch": name} for name in ("roberta", "roberta_prenorm", "xlm")} | {
     "untied": {"arch": "roberta_large", "untie_weights_roberta": True, "activation_fn": "relu"}
 }
+
+
+LSTMS = {
+    "luong": {"arch": "lstm_luong_wmt_en_de", "encoder_layers": 2, "decoder_layers": 2, "decoder_out_embed_dim": 20},
+    "bidirectional, widths of many kinds": {
+        "arch": "lstm_wiseman_iwslt_de_en", "encoder_bidirectional": True, "encoder_hidden_size": 10,
+        "decoder_hidden_size": 14, "decoder_out_embed_dim": 18, "encoder_layers": 2, "decoder_layers": 2,
+    },
+    "tied, without attention": {
+        "arch": "lstm", "share_decoder_input_output_embed": True, "decoder_attention": "0", "decoder_out_embed_dim": 20,
+    },
+    "one embedding": {"arch": "lstm", "share_all_embeddings": True, "decoder_out_embed_dim": 20},
+}  # fmt: skip
 
 
 def options_of(side: str, **options) -> dict:
@@ -97,6 +112,88 @@ def test_robertas(variant):
     assert torch.equal(back["classification_heads.mnli.dense.weight"], theirs.classification_heads.mnli.dense.weight)
 
 
+def lstm(variant: str):
+    """Stock's model, and ours of its weights."""
+    options = {"encoder_embed_dim": 20, "decoder_embed_dim": 20, "dropout": 0.0, "max_target_positions": 40,
+               **LSTMS[variant]}  # fmt: skip
+    theirs = stock_models.build({"criterion": "cross_entropy", **options})
+    return options, theirs, stock_models.load_network(options, theirs.state_dict()).eval()
+
+
+@pytest.mark.parametrize("variant", LSTMS)
+def test_lstms(variant):
+    """Stock pads sources on the left and wants the longest first; ours take either side in any order."""
+    options, theirs, ours = lstm(variant)
+    right = batch()[[0, 2, 1, 3]]
+    left = torch.stack([row.roll(int(row.eq(PAD).sum())) for row in right])
+    previous = torch.cat([torch.full((4, 1), EOS), batch()[:, :5]], dim=1)
+    expected, attention = theirs(left, left.ne(PAD).sum(1), previous)
+    for source in (left, right):
+        torch.testing.assert_close(ours(source, previous), expected, rtol=1e-5, atol=2e-5)
+    shuffled = torch.tensor([3, 0, 2, 1])
+    torch.testing.assert_close(ours(right[shuffled], previous[shuffled]), expected[shuffled], rtol=1e-5, atol=2e-5)
+    if attention is None:
+        with pytest.raises(ConfigError, match="attention is False"):
+            ours.alignments(left, previous)
+    else:
+        torch.testing.assert_close(ours.alignments(right, previous), attention, rtol=1e-4, atol=1e-5)
+        assert not ours.alignments(left, previous)[left.eq(PAD)[:, None].expand(-1, 6, -1)].any()
+    expected.square().mean().backward()
+    ours(right, previous).square().mean().backward()
+    stock_models.assert_same_gradients(ours, options, theirs)
+    assert_back(fairseq_lstm, ours, theirs.state_dict())
+    assert RecurrentConfig.from_dict(ours.config.to_dict()) == ours.config
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", LSTMS)
+def test_beams_of_lstms_are_stocks(variant):
+    """Tokens and scores of every hypothesis of every sentence, though sentences finish at different steps."""
+    from fairseq.sequence_generator import SequenceGenerator
+
+    options, theirs, _ = lstm(variant)
+    for parameter in theirs.parameters():
+        parameter.mul_(5)  # small weights mind their input little, and write the same for every sentence
+    ours = stock_models.load_network(options, theirs.state_dict()).eval()
+    source = batch()[[0, 2, 1, 3]]
+    left = torch.stack([row.roll(int(row.eq(PAD).sum())) for row in source])
+    stock = SequenceGenerator([theirs], theirs.decoder.dictionary, beam_size=4, max_len_b=12, min_len=2)
+    sample = {"net_input": {"src_tokens": left, "src_lengths": left.ne(PAD).sum(1)}}
+    search = GenerationOptions(beam=4, max_len_b=12, min_len=2)
+    for network in (ours, ours.for_inference(torch.float32)):
+        found = BeamSearch([network], search)(source)
+        assert len({tuple(mine[0].tokens.tolist()) for mine in found}) > 2
+        for mine, expected in zip(found, stock.generate([theirs], sample), strict=True):
+            assert [each.tokens.tolist() for each in mine] == [each["tokens"].tolist() for each in expected]
+            scores = [each["score"].item() for each in expected]
+            assert [each.score for each in mine] == pytest.approx(scores, abs=1e-4)
+    rough = ours.for_inference(torch.bfloat16)
+    assert BeamSearch([rough], search)(source)[0][0].score == pytest.approx(found[0][0].score, abs=0.1)
+
+
+def test_ten_updates_of_an_lstm_lower_the_loss():
+    config = RecurrentConfig(source_vocabulary=37, target_vocabulary=37, bidirectional=True, encoder_embedding=16,
+                             encoder_hidden=8, decoder_embedding=16, decoder_hidden=12, output_dim=16)  # fmt: skip
+    torch.manual_seed(0)
+    network = RecurrentNetwork(config).train()
+    adam = torch.optim.Adam(network.parameters(), lr=1e-2)
+    tokens, losses = batch(), []
+    for _ in range(10):
+        logits = network(tokens, tokens[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+    for values, message in (
+        ({"share_embeddings": True, "decoder_embedding": 20}, "share_embeddings needs equal shapes"),
+        ({"tie_output": True, "output_dim": 20}, "tie_output needs equal widths, but output_dim is 20"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(config, **values)
+
+
 def test_a_roberta_under_the_names_of_earlier_releases():
     options = options_of("encoder", arch="roberta")
     theirs = stock_models.build(options).state_dict()
@@ -121,5 +218,16 @@ def test_what_has_no_conversion_is_refused_by_name():
         weights = {"decoder.embed_tokens.weight": torch.zeros(9, 512)} if options else {}
         with pytest.raises(CheckpointError, match=message):
             fairseq_lm.load_network(options, weights)
+    for options, message in (
+        ({"decoder_layers": 2}, "decoder_layers=2 differs from encoder_layers=1"),
+        ({}, r"no tensor 'encoder\.embed_tokens\.weight'"),
+        ({"share_all_embeddings": True}, "unexpected decoder.fc_out.weight"),
+    ):
+        side = torch.zeros(9, 512)
+        weights = {f"{stack}.embed_tokens.weight": side for stack in ("encoder", "decoder")} if options else {}
+        with pytest.raises(CheckpointError, match=message):
+            fairseq_lstm.load_network(options, {**weights, "decoder.fc_out.weight": side})
+    with pytest.raises(CheckpointError, match="an adaptive softmax. has no conversion"):
+        fairseq_lstm.load_network({}, {"decoder.adaptive_softmax.head.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"'lightconv' has no conversion; known are .*roberta.*transformer_lm"):
         page_of("lightconv")

@@ -180,6 +180,17 @@ def test_own_model(own_model, extra):
     )
 
 
+def test_lstm(run, own_data):
+    folder = own_data.parent / "lstm"
+    run("fairseq-train", own_data, *USER_DIR, "-s", "en", "-t", "de", "--arch", "lstm", "--encoder-bidirectional",
+        "--encoder-embed-dim", 32, "--encoder-hidden-size", 16, "--decoder-embed-dim", 32, "--decoder-hidden-size", 24,
+        "--decoder-out-embed-dim", 32, "--share-all-embeddings", "--optimizer", "adam", "--lr", 0.01,
+        "--max-tokens", 2000, "--max-epoch", 3, "--save-dir", folder, "--no-epoch-checkpoints")  # fmt: skip
+    model = Model(own_data, folder / "checkpoint_last.pt")
+    ours = fairseq_generate(model, "fairbeam_translation", "--max-len-b", 30, "--nbest", 2)
+    assert_same(ours, fairseq_generate(model, "translation", "--max-len-b", 30, "--nbest", 2), 40)
+
+
 @pytest.mark.parametrize("extra", [(), ("--nbest", 3, "--lenpen", 0.5)])
 def test_mbart(mbart, extra):
     assert_same(

@@ -367,7 +367,7 @@ def _network_of(read: checkpoint.Checkpoint) -> tuple[Network, str]:
     page = fairseq.page_of(read.architecture)
     network = page.load_network(fairseq.completed(read.architecture, read.config), read.model)
     if not isinstance(network, Network):
-        raise CheckpointError(f"architecture {read.architecture!r} is no encoder-decoder; expected one")
+        raise CheckpointError(f"architecture {read.architecture!r} is no encoder-decoder Transformer; expected one")
     return network, page.FAMILY
 
 

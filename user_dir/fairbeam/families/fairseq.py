@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_roberta, fairseq_transformer
+from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_lstm, fairseq_roberta, fairseq_transformer
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.network.base import BaseNetwork
 
@@ -38,7 +38,7 @@ class Page(Protocol):
         """fairseq's state dictionary of a network: the inverse of ``load_network``."""
 
 
-PAGES: tuple[Page, ...] = (fairseq_transformer, fairseq_bart, fairseq_lm, fairseq_roberta)
+PAGES: tuple[Page, ...] = (fairseq_transformer, fairseq_bart, fairseq_lm, fairseq_roberta, fairseq_lstm)
 
 
 def page_of(architecture: str) -> Page:
