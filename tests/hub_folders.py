@@ -1,4 +1,4 @@
-"""Tiny Hugging Face folders: random models of six families, and tokenizers learned from the demo corpus."""
+"""Tiny Hugging Face folders: random models of many families, and tokenizers learned from the demo corpus."""
 
 import json
 import warnings
@@ -43,13 +43,25 @@ MODELS = {
         "$A </s>", (),
     ),
 }  # fmt: skip
+ENCODER = {
+    "num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40,
+}  # fmt: skip
+ALONE = {
+    "bert": ("BertConfig", "BertForMaskedLM", "BertTokenizer", ENCODER, "<s> $A </s>", ()),
+    "roberta": ("RobertaConfig", "RobertaForSequenceClassification", "RobertaTokenizer", ENCODER, "<s> $A </s>", ()),
+    "electra": ("ElectraConfig", "ElectraForPreTraining", "ElectraTokenizer", {**ENCODER, "embedding_size": 16},
+                "<s> $A </s>", ()),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", "GPT2Tokenizer",
+             {"n_layer": 2, "n_embd": 24, "n_head": 3, "n_positions": 40}, "$A", ()),
+}  # fmt: skip
+"""Encoders and decoders that stand alone."""
 
 
 def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **generation):
     """Write a folder and return Hugging Face's model, float32, with random numbers in every weight."""
     import transformers
 
-    kind, model_kind, tokenizer, options, around, languages = MODELS[name]
+    kind, model_kind, tokenizer, options, around, languages = {**MODELS, **ALONE}[name]
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -66,7 +78,7 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **generati
             model.final_logits_bias.add_(torch.randn(model.final_logits_bias.shape, generator=generator))
         settings = {"num_beams": 4, "max_length": 14, "early_stopping": True, "forced_eos_token_id": None,
                     "forced_bos_token_id": forced, **generation}  # fmt: skip
-        for option, value in settings.items():
+        for option, value in settings.items() if model.can_generate() else ():
             setattr(model.generation_config, option, value)
         model.to(dtype).save_pretrained(folder)
     write_tokenizer(folder, tokenizer, around, languages)

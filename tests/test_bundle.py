@@ -120,7 +120,7 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
     ("changes", "message"),
     [
         ({"surprise": 1}, r"unknown fields \['surprise'\]"),
-        ({"format": 3}, "format 1 or 2"),
+        ({"format": 4}, "format 1 or 2 or 3"),
         ({"format": 2}, r"missing fields .*tokenizer"),
         ({"network__surprise": 1}, "unknown field 'surprise'"),
         ({"network__encoder__heads": 0}, "no network can have these sizes"),

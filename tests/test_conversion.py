@@ -69,7 +69,7 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", hub_folders.MODELS)
+@pytest.mark.parametrize("name", [*hub_folders.MODELS, *hub_folders.ALONE])
 def test_there_and_back_through_a_bundle(name, tmp_path):
     pytest.importorskip("transformers")
     hub_folders.make(name, tmp_path / "a")

@@ -73,6 +73,19 @@ def test_what_is_translated_is_what_transformers_generates(name, tmp_path):
         assert best.text == ours.target.decode(tokens)
 
 
+def test_a_decoder_continues_prompts_as_transformers_does(tmp_path):
+    theirs = hub_folders.make("gpt2", tmp_path / "folder", max_length=None, num_beams=1, early_stopping=False)
+    saved = bundle.save(tmp_path / "bundle", read_model(tmp_path / "folder"))
+    ours = fairbeam.load(saved, precision="float32", workers=1)
+    for prompt, (best,) in zip(TEXT, ours.stream(TEXT, beam=1, max_len_b=8), strict=True):
+        ids = ours.source.encode(prompt)
+        expected = theirs.generate(input_ids=torch.tensor([ids]), bad_words_ids=[[1]], max_new_tokens=9)
+        tokens = expected[0, len(ids) :].tolist()
+        tokens = tokens[: tokens.index(2)] if 2 in tokens else tokens
+        assert list(best.tokens)[: len(tokens)] == ours.target.symbols(tokens)[: len(best.tokens)]
+        assert len(tokens) - len(best.tokens) in (0, 1)  # theirs may stop without the symbol that ends a text
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", hub_folders.MODELS)
 def test_a_folder_comes_back_from_its_bundle_to_the_bit(name, dtype, tmp_path):
@@ -174,7 +187,8 @@ def test_a_folder_with_generation_defaults_out_of_range_is_refused(saved):
         ("config.json", {"start": 320}, "start is 320; expected an id from 0 to 319"),
         ("config.json", {"forced_first": "x"}, "forced_first is 'x'; expected an id or null"),
         ("config.json", {"surprise": 1}, r"unknown fields \['surprise'\]"),
-        ("config.json", {"format": 3}, "format 1 or 2"),
+        ("config.json", {"format": 3}, r"missing fields \['shape'\]"),
+        ("config.json", {"format": 4}, "format 1 or 2 or 3"),
         ("origin.json", {"surprise": 1}, "expected the objects config and dtypes"),
         ("origin.json", {"config": []}, "expected the objects config and dtypes"),
         ("origin.json", {"dtypes": {"x": "object"}}, "x has dtype 'object'"),

@@ -23,24 +23,28 @@ def problem(tokens: int = 50, vocabulary: int = 23, dim: int = 8):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("chunk", [16, 1 << 20])
-def test_loss_and_gradients_equal_fairseq(smoothing, chunk, monkeypatch):
+@pytest.mark.parametrize("biased", [False, True])
+def test_loss_and_gradients_equal_fairseq(smoothing, chunk, biased, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stock = pytest.importorskip("fairseq.criterions.label_smoothed_cross_entropy")
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", chunk * 23)
     features, weight, target = problem()
-    lprobs = torch.log_softmax(features @ weight.T, dim=-1)
+    bias = torch.linspace(-2, 2, len(weight), requires_grad=True) if biased else None
+    inputs = [features, weight, *([bias] if biased else [])]
+    lprobs = torch.log_softmax(features @ weight.T + (bias if biased else 0.0), dim=-1)
     expected, expected_nll = stock.label_smoothed_nll_loss(lprobs, target, smoothing, ignore_index=PAD)
     (3.0 * expected).backward()
-    gradients = features.grad.clone(), weight.grad.clone()
-    features.grad = weight.grad = None
+    gradients = [tensor.grad.clone() for tensor in inputs]
+    for tensor in inputs:
+        tensor.grad = None
 
-    sums = label_smoothed_cross_entropy(features, weight, target, smoothing=smoothing, pad=PAD)
+    sums = label_smoothed_cross_entropy(features, weight, target, smoothing=smoothing, pad=PAD, bias=bias)
     (3.0 * sums.loss).backward()
     torch.testing.assert_close(sums.loss, expected.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sums.nll, expected_nll.detach(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(features.grad, gradients[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(weight.grad, gradients[1], rtol=1e-5, atol=1e-5)
+    for tensor, gradient in zip(inputs, gradients, strict=True):
+        torch.testing.assert_close(tensor.grad, gradient, rtol=1e-5, atol=1e-5)
     real = target.ne(PAD)
     assert sums.correct == lprobs.argmax(1)[real].eq(target[real]).sum()
 

@@ -4,8 +4,10 @@
 tokenizer's own files stand beside them, and ``README.md`` is the model card. What it takes to write the model back
 where it came from is in the files of ``fairbeam.origin``. Nothing in it is pickled.
 
-Format 1 has a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids with, and what decoding
-begins with; both are read, and what format 1 can say is written as format 1.
+Format 1 is an encoder-decoder with a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids
+with, and what decoding begins with. Format 3 says in ``shape`` what kind of network there is, and may have a tokenizer
+for each side, in folders ``source`` and ``target``. All are read, and each bundle is written in the first that can say
+what it is.
 """
 
 import dataclasses
@@ -25,20 +27,40 @@ from torch import Tensor
 from fairbeam import origin as origins
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig
+from fairbeam.network import (
+    AnyConfig,
+    AnyNetwork,
+    EncoderConfig,
+    HeadConfig,
+    LanguageModelConfig,
+    NetworkConfig,
+    StackConfig,
+    build,
+)
 from fairbeam.origin import Origin
 from fairbeam.text import PretrainedTokenizer, Side, TextSide, Tokenizer
 
-FORMATS = (1, 2)
+FORMATS = (1, 2, 3)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_SIZE = 1 << 24
 """Of any one dimension; what the weights do not bear out is refused before memory is taken."""
 _MAX_POSITIONS = 1 << 17
 """Sinusoids are computed, not stored: the size of the weights does not bound them."""
+_MAX_LAYERS = 1 << 12
+"""Shared layers cost no weights: those do not bound their number."""
 _FIELDS = frozenset({"format", "family", "source", "target", "network", "generation"})
 _MORE_FIELDS = frozenset({"tokenizer", "start", "forced_first"})
 """Of format 2."""
+_SHAPE = "shape"
+"""The one of format 3."""
+_FIELDS_OF = {1: _FIELDS, 2: _FIELDS | _MORE_FIELDS, 3: _FIELDS | _MORE_FIELDS | {_SHAPE}}
+_SHAPES: dict[str, type[AnyConfig]] = {
+    "encoder-decoder": NetworkConfig,
+    "encoder": EncoderConfig,
+    "decoder": LanguageModelConfig,
+}
+_FOLDERS = (origins.FILES, *(side.value for side in Side))
 _TOKENIZERS: dict[str, Callable[[Path, str | None, Side], TextSide]] = {
     "dictionary": lambda folder, language, side: Tokenizer.load(folder, language or side.value),
     "pretrained": lambda folder, language, side: PretrainedTokenizer.load(folder, language, side=side),
@@ -50,10 +72,11 @@ _TOKENIZERS: dict[str, Callable[[Path, str | None, Side], TextSide]] = {
 class Bundle:
     """A model with everything it takes to use it."""
 
-    network: Network
+    network: AnyNetwork
     source: TextSide | None
     """None, as the target's, where the model came without one: ids in, ids out."""
     target: TextSide | None
+    """An encoder has none; a decoder's is that of its prompts."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     family: str = "fairseq_transformer"
     card: str = ""
@@ -64,6 +87,8 @@ class Bundle:
     """The token every output begins with, if any; a target language's own comes first."""
     origin: Origin | None = None
     """What writing the model back where it came from takes."""
+    apart: bool = False
+    """The tokenizers come from different models, and keep their files in folders of their own."""
 
     def __post_init__(self) -> None:
         config = self.network.config
@@ -77,7 +102,11 @@ class Bundle:
                     f"the {side} dictionary has {len(tokenizer)} entries, "
                     f"but the model embeds {rows}; use the dictionaries the model was trained with"
                 )
-        if (self.source and self.source.kind) != (self.target and self.target.kind):
+        writes = not isinstance(config, EncoderConfig)
+        if self.target is not None and not writes:
+            raise CheckpointError("an encoder writes no text; expected no tokenizer for a target")
+        alike = (self.source and self.source.kind) == (self.target and self.target.kind)
+        if writes and not self.apart and not alike:
             raise CheckpointError("the sides have tokenizers of two kinds, or one has none; expected the same kind")
         for name in ("start", "forced_first"):
             value = getattr(self, name)
@@ -93,7 +122,7 @@ class Bundle:
         Raises:
             ConfigError: the model translates into many languages, and none is chosen.
         """
-        start = self.network.config.decoder_start if self.start is None else self.start
+        start = getattr(self.network.config, "decoder_start", None) if self.start is None else self.start
         if self.target is None:
             return self.start, self.forced_first
         language, languages = self.target.language_id, self.target.language_ids
@@ -148,32 +177,40 @@ def load(folder: str | Path) -> Bundle:
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS)
     try:
-        network_config = _network_config(config["network"], len(tensors))
+        network_config = _network_config(_SHAPES[config[_SHAPE]], config["network"], len(tensors))
         generation = _generation_options(config["generation"])
         with torch.device("meta"):  # shapes alone: they are compared before memory for them is taken
-            outline = _unique_tensors(Network(network_config))
+            outline = _unique_tensors(build(network_config))
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     except (ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: no network can have these sizes ({error})") from None
     _check_tensors(tensors, outline, folder / WEIGHTS)
-    network = Network(network_config)
+    network = build(network_config)
     with torch.no_grad():
         for name, tensor in _unique_tensors(network).items():
             tensor.copy_(tensors[name])
     card = folder / CARD
-    read = _TOKENIZERS.get(config["tokenizer"], lambda *_: None)
     return Bundle(
         network=network.eval(),
-        source=read(folder, config["source"], Side.SOURCE),
-        target=read(folder, config["target"], Side.TARGET),
+        source=_read_side(folder, config, Side.SOURCE),
+        target=None if isinstance(network_config, EncoderConfig) else _read_side(folder, config, Side.TARGET),
         generation=generation,
         family=config["family"],
         card=_behind_heading(_read_text(card)) if card.is_file() else "",
         start=config["start"],
         forced_first=config["forced_first"],
         origin=origins.load(folder),
+        apart=isinstance(config["tokenizer"], dict),
     )
+
+
+def _read_side(folder: Path, config: dict[str, Any], side: Side) -> TextSide | None:
+    kinds = config["tokenizer"]
+    kind = kinds[side.value] if isinstance(kinds, dict) else kinds
+    if kind is None:
+        return None
+    return _TOKENIZERS[kind](folder / side.value if isinstance(kinds, dict) else folder, config[side.value], side)
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -193,24 +230,33 @@ def _write(folder: Path, bundle: Bundle, name: str) -> None:
     (folder / WEIGHTS).chmod(0o644)
     (folder / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(name, bundle), encoding="utf-8")
-    for side in (bundle.source, bundle.target):
+    for name, side in zip(Side, (bundle.source, bundle.target), strict=True):
         if side is not None:
-            side.save(folder)
+            place = folder / name.value if bundle.apart else folder
+            place.mkdir(exist_ok=True)
+            side.save(place)
     if bundle.origin is not None:
         origins.save(folder, bundle.origin)
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
+    shape = next(name for name, kind in _SHAPES.items() if isinstance(bundle.network.config, kind))
+    kinds = {side.value: text and text.kind for side, text in zip(Side, (bundle.source, bundle.target), strict=True)}
     more: dict[str, Any] = {
-        "tokenizer": bundle.source and bundle.source.kind,
+        "tokenizer": kinds if bundle.apart else kinds[Side.SOURCE.value],
         "start": bundle.start,
         "forced_first": bundle.forced_first,
     }
-    plain = more == {"tokenizer": "dictionary", "start": None, "forced_first": None}
+    if bundle.apart or shape != "encoder-decoder":
+        version, more = 3, {**more, _SHAPE: shape}
+    elif more != {"tokenizer": "dictionary", "start": None, "forced_first": None}:
+        version = 2
+    else:
+        version, more = 1, {}
     return {
-        "format": 1 if plain else 2,
+        "format": version,
         "family": bundle.family,
-        **({} if plain else more),
+        **more,
         "source": bundle.source and bundle.source.language,
         "target": bundle.target and bundle.target.language,
         "network": bundle.network.config.to_dict(),
@@ -226,6 +272,8 @@ def _card(name: str, bundle: Bundle) -> str:
         f"# {name}\n\n{direction}{parameters:,} parameters "
         f"({bundle.family}).\n\n```\nfairbeam translate {name} < input.txt\n```\n"
     )
+    if isinstance(bundle.network.config, EncoderConfig):
+        heading = heading.replace(f"fairbeam translate {name} < input.txt", f"fairbeam doctor {name}")
     return heading + (f"\n{bundle.card.strip()}\n" if bundle.card else "")
 
 
@@ -235,7 +283,7 @@ def _behind_heading(card: str) -> str:
     return parts[-1].strip() if len(parts) == 3 else card.strip()
 
 
-def _unique_tensors(network: Network) -> dict[str, Tensor]:
+def _unique_tensors(network: AnyNetwork) -> dict[str, Tensor]:
     """The state dictionary without second names of tied weights."""
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
@@ -244,7 +292,7 @@ def _refuse_links(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such bundle")
     root = folder.resolve()
-    for path in (*folder.iterdir(), *(folder / origins.FILES).glob("*")):
+    for path in (*folder.iterdir(), *(inner for part in _FOLDERS for inner in (folder / part).glob("*"))):
         if not Path(os.path.realpath(path)).is_relative_to(root):
             raise CheckpointError(f"{path}: leads out of the bundle's folder")
 
@@ -258,17 +306,16 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict) or type(config.get("format")) is not int or config["format"] not in FORMATS:
         raise CheckpointError(f"{path}: not a bundle's configuration of format {' or '.join(map(str, FORMATS))}")
-    expected = _FIELDS if config["format"] == 1 else _FIELDS | _MORE_FIELDS
+    expected = _FIELDS_OF[config["format"]]
     if config.keys() != expected:
         raise CheckpointError(
             f"{path}: missing fields {sorted(expected - config.keys())}, "
             f"unknown fields {sorted(config.keys() - expected)}"
         )
-    config = {"tokenizer": "dictionary", "start": None, "forced_first": None, **config}
-    if config["tokenizer"] is not None and config["tokenizer"] not in list(_TOKENIZERS):
-        raise CheckpointError(
-            f"{path}: tokenizer is {config['tokenizer']!r:.80}; expected {', '.join(_TOKENIZERS)} or null"
-        )
+    config = {"tokenizer": "dictionary", "start": None, "forced_first": None, _SHAPE: "encoder-decoder", **config}
+    _check_tokenizer(config["tokenizer"], config["format"], path)
+    if config[_SHAPE] not in list(_SHAPES):
+        raise CheckpointError(f"{path}: {_SHAPE} is {config[_SHAPE]!r:.80}; expected one of {', '.join(_SHAPES)}")
     for name in ("family", "source", "target"):
         value = config[name]
         if value is None and name != "family" and config["tokenizer"] != "dictionary":
@@ -281,6 +328,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _check_tokenizer(value: Any, version: int, path: Path) -> None:
+    sides = {side.value for side in Side}
+    kinds = value.values() if version == 3 and isinstance(value, dict) and value.keys() == sides else [value]
+    if any(kind is not None and kind not in list(_TOKENIZERS) for kind in kinds):
+        raise CheckpointError(f"{path}: tokenizer is {value!r:.80}; expected {', '.join(_TOKENIZERS)} or null")
+
+
 def _read_text(path: Path) -> str:
     if path.stat().st_size > _MAX_TEXT_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
@@ -290,30 +344,45 @@ def _read_text(path: Path) -> str:
         raise CheckpointError(f"{path}: not UTF-8") from None
 
 
-def _network_config(values: Any, tensors: int) -> NetworkConfig:
+def _network_config(kind: type[AnyConfig], values: Any, tensors: int) -> AnyConfig:
     """The network that is described, if one of its size can be what ``tensors`` weights are for."""
-    config = NetworkConfig.from_dict(values)
-    for side in ("source_vocabulary", "target_vocabulary"):
-        if not 1 <= getattr(config, side) <= _MAX_SIZE:
-            raise ConfigError(f"network.{side} is {getattr(config, side)}; expected 1 to {_MAX_SIZE}")
-    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
-        sizes = (
-            ("layers", stack.layers, tensors),
-            ("dim", stack.dim, _MAX_SIZE),
-            ("heads", stack.heads, stack.dim),
-            ("head_dim", stack.head_width, _MAX_SIZE),
-            ("key_value_heads", stack.kept_heads, stack.heads),
-            ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
-            ("positions.buckets", stack.positions.buckets, _MAX_SIZE),
-            ("positions.max_distance", stack.positions.max_distance, _MAX_POSITIONS),
-            ("positions.max_positions", stack.positions.max_positions, _MAX_POSITIONS),
-            ("positions.offset", stack.positions.offset, _MAX_POSITIONS),
-        )
-        for field_name, value, most in sizes:
-            least = 0 if field_name == "positions.offset" else 1
-            if not least <= value <= most:
-                raise ConfigError(f"network.{name}.{field_name} is {value}; expected {least} to {most}")
+    config = kind.from_dict(values)
+    for part in dataclasses.fields(config):
+        value = getattr(config, part.name)
+        if part.name.endswith("vocabulary"):
+            _check_range(f"network.{part.name}", value, 1, _MAX_SIZE)
+        elif isinstance(value, HeadConfig):
+            for name in ("outputs", "hidden"):
+                size = getattr(value, name)
+                _check_range(f"network.{part.name}.{name}", 1 if size is None else size, 1, _MAX_SIZE)
+        elif isinstance(value, StackConfig):
+            _check_stack(f"network.{part.name}", value, tensors)
     return config
+
+
+def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:
+    """Every size, the ones without weights to bear them out included."""
+    for field_name, value, most in (
+        ("distinct_layers" if stack.distinct_layers else "layers", stack.distinct_layers or stack.layers, tensors),
+        ("layers", stack.layers, _MAX_LAYERS),
+        ("dim", stack.dim, _MAX_SIZE),
+        ("embedding_dim", stack.embedding_width, _MAX_SIZE),
+        ("heads", stack.heads, stack.dim),
+        ("head_dim", stack.head_width, _MAX_SIZE),
+        ("key_value_heads", stack.kept_heads, stack.heads),
+        ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
+        ("positions.buckets", stack.positions.buckets, _MAX_SIZE),
+        ("positions.max_distance", stack.positions.max_distance, _MAX_POSITIONS),
+        ("positions.max_positions", stack.positions.max_positions, _MAX_POSITIONS),
+    ):
+        _check_range(f"{name}.{field_name}", value, 1, most)
+    _check_range(f"{name}.positions.offset", stack.positions.offset, 0, _MAX_POSITIONS)
+    _check_range(f"{name}.token_types", stack.token_types, 0, _MAX_SIZE)
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"{name} is {value}; expected {least} to {most}")
 
 
 def _generation_options(values: Any) -> GenerationOptions:

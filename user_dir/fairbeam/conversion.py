@@ -22,10 +22,10 @@ from fairbeam.data.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families import fairseq, fairseq_transformer, hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.network import NetworkConfig, pad_batch
+from fairbeam.network import AnyNetwork, Network, NetworkConfig, pad_batch
 from fairbeam.origin import Origin
 from fairbeam.text import Dictionary, TextSide, Tokenizer
-from fairbeam.translator import ONE_DICTIONARY, ModelFiles, read_fairseq, special_ids, with_languages
+from fairbeam.translator import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
 
 _SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
 _TOLERANCE = 1e-4
@@ -75,8 +75,9 @@ class Parity:
     """The largest of logits, on random ids; or of log probabilities, where no logits are to be had."""
     text_difference: float | None
     """The same on sentences; None without a tokenizer."""
-    greedy_agrees: bool
-    beam_agrees: bool
+    greedy_agrees: bool | None
+    """Whether both write the same; None, as for the next one, where the model writes nothing."""
+    beam_agrees: bool | None
     """Whether outputs of five beams are equal; of another library's search, whether they are as good."""
     beam_equal: float = 1.0
     """Share of those outputs that are equal."""
@@ -88,7 +89,8 @@ class Parity:
     def passed(self) -> bool:
         """Whether the two are one model."""
         differences = (self.random_difference, self.text_difference or 0.0)
-        return all(value <= self.tolerance for value in differences) and self.greedy_agrees and self.beam_agrees
+        close = all(value <= self.tolerance for value in differences)
+        return close and False not in (self.greedy_agrees, self.beam_agrees)
 
 
 def place(text: str, *, new: bool) -> Place:
@@ -176,39 +178,36 @@ def compare(source: Place, model: Bundle, result: Place, again: Bundle) -> Parit
         for name in {**ours, **theirs}
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
     ]
-    previous = _random_ids(model, model.network.config.target_vocabulary, model.network.max_target_positions, seed=2)
-    ids = _random_ids(model, model.network.config.source_vocabulary, model.network.max_source_positions, seed=_SEED)
-    text = _text_ids(model)
+    ids, text = _random_ids(model.network, seed=_SEED), _text_ids(model)
     sources = ids if text is None else text
+    writes = getattr(model.network.config, "eos", None) is not None
     return Parity(
         source=source,
         result=result,
         parameters=sum(parameter.numel() for parameter in ours.values()),
         tensors=len(ours),
         differing=tuple(differing),
-        random_difference=_difference(model, again, ids, ids, previous),
-        text_difference=None if text is None else _difference(model, again, text, _text_ids(again), previous),
-        greedy_agrees=_outputs(model, sources, 1) == _outputs(again, sources, 1),
-        beam_agrees=_outputs(model, sources, 5) == _outputs(again, sources, 5),
+        random_difference=_difference(model, again, ids, ids),
+        text_difference=None if text is None else _difference(model, again, text, _text_ids(again)),
+        greedy_agrees=_outputs(model, sources, 1) == _outputs(again, sources, 1) if writes else None,
+        beam_agrees=_outputs(model, sources, 5) == _outputs(again, sources, 5) if writes else None,
     )
 
 
 def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
     """How far a model and CTranslate2 with its folder compute and write the same, in float32 on the CPU."""
-    network, longest = model.network, model.network.max_target_positions
+    network, eos = ctranslate.encoder_decoder(model), ctranslate.encoder_decoder(model).config.eos
     decoded = ctranslate.Decoded(result.path, model)
-    targets = _random_ids(model, network.config.target_vocabulary, longest, seed=2)
-    ids = _random_ids(model, network.config.source_vocabulary, network.max_source_positions, seed=_SEED)
-    text = _text_ids(model)
+    targets, ids, text = _random_ids(network, seed=2), _random_ids(network, seed=_SEED), _text_ids(model)
     sources = ids if text is None else text
 
     def difference(rows: list[list[int]]) -> float:
         pairs = zip(_log_probabilities(model, rows, targets), decoded.log_probabilities(rows, targets), strict=True)
         return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
 
-    limit, first = min(_STEPS, longest - 1), model.beginning()[1]
+    limit, first = min(_STEPS, network.max_target_positions - 1), model.beginning()[1]
     ours = [_outputs(model, sources, beam) for beam in (1, 5)]
-    theirs = [[[*row, network.config.eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
+    theirs = [[[*row, eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
 
     def score(rows: list[list[int]]) -> float:
         """Nats a token, without the </s> that is forced where the limit cuts."""
@@ -238,22 +237,29 @@ def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
 @torch.no_grad()
 def _log_probabilities(model: Bundle, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
     """Of every token of the targets, in nats, where padding is never written."""
-    start, _ = model.beginning()
-    start, pad = model.network.decoder_start if start is None else start, model.network.config.pad
-    logits = model.network(pad_batch(sources, pad), pad_batch([[start, *row[:-1]] for row in targets], pad))
-    logits[:, :, pad] = float("-inf")
+    network, (start, _) = ctranslate.encoder_decoder(model), model.beginning()
+    start, pad = network.decoder_start if start is None else start, network.config.pad
+    previous = pad_batch([[start, *row[:-1]] for row in targets], pad)
+    logits = network(pad_batch(sources, network.config.padding_of_sources), previous)
+    if pad >= 0:
+        logits[:, :, pad] = float("-inf")
     scores = torch.log_softmax(logits, dim=-1)
     return [[scores[number, place, token].item() for place, token in enumerate(row)]
             for number, row in enumerate(targets)]  # fmt: skip
 
 
-def _random_ids(model: Bundle, vocabulary: int, longest: int, *, seed: int) -> list[list[int]]:
-    """Rows of several lengths, each ended by ``</s>``, without padding's id."""
+def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
+    """Rows of several lengths that either side can read, each ended by ``</s>``, without padding's id."""
     draw = random.Random(seed)
-    config = model.network.config
-    choices = [i for i in range(vocabulary) if i not in (config.pad, config.eos)] or [config.eos]
-    lengths = [min(2 + 3 * row, _LONGEST, longest) for row in range(_SENTENCES)]
-    return [[*draw.choices(choices, k=length - 1), config.eos] for length in lengths]
+    config = network.config
+    eos = getattr(config, "eos", None)
+    padding = (config.pad, config.padding_of_sources, eos)
+    words = min(config.source_vocabulary, config.target_vocabulary)
+    choices = [i for i in range(words) if i not in padding] or [0]
+    longest = min(_LONGEST, network.max_source_positions, getattr(network, "max_target_positions", _LONGEST))
+    lengths = [min(2 + 3 * row, longest) for row in range(_SENTENCES)]
+    last = [] if eos is None or eos >= words else [eos]
+    return [[*draw.choices(choices, k=length - len(last)), *last] for length in lengths]
 
 
 def _text_ids(model: Bundle) -> list[list[int]] | None:
@@ -265,19 +271,25 @@ def _text_ids(model: Bundle) -> list[list[int]] | None:
 
 
 @torch.no_grad()
-def _difference(
-    model: Bundle, again: Bundle, ours: list[list[int]], theirs: list[list[int]] | None, previous: list[list[int]]
-) -> float:
-    """The largest of logits; infinity where ids differ, a shape differs or a number is not finite."""
+def _difference(model: Bundle, again: Bundle, ours: list[list[int]], theirs: list[list[int]] | None) -> float:
+    """The largest of what is computed; infinity where ids or shapes differ, or a number is not finite."""
     if ours != theirs:
         return float("inf")
-    pad = model.network.config.pad
-    expected, found = (
-        network(pad_batch(ours, pad), pad_batch(previous, pad)) for network in (model.network, again.network)
-    )
-    if expected.shape != found.shape or not (expected.isfinite().all() and found.isfinite().all()):
-        return float("inf")
-    return (expected - found).abs().max().item()
+    largest = 0.0
+    for expected, found in zip(_computed(model.network, ours), _computed(again.network, ours), strict=True):
+        if expected.shape != found.shape or not (expected.isfinite().all() and found.isfinite().all()):
+            return float("inf")
+        largest = max(largest, (expected - found).abs().max().item())
+    return largest
+
+
+def _computed(network: AnyNetwork, rows: list[list[int]]) -> list[Tensor]:
+    """Logits, or states and the scores of every head."""
+    source = pad_batch(rows, network.config.padding_of_sources)
+    if isinstance(network, Network):
+        return [network(source, pad_batch(_random_ids(network, seed=2), network.config.pad))]
+    computed = network(source)
+    return [computed] if isinstance(computed, Tensor) else [part for part in computed if part is not None]
 
 
 def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
@@ -287,9 +299,9 @@ def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
     except ConfigError:
         start, first = model.start, model.forced_first
     options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)
-    search = BeamSearch([model.network], options, special_ids(model))
+    search = BeamSearch([generator(model)], options, special_ids(model))
     prefix = None if first is None else torch.full((len(sources), 1), first)
-    found = search(pad_batch(sources, model.network.config.pad), prefix=prefix, start=start)
+    found = search(pad_batch(sources, model.network.config.padding_of_sources), prefix=prefix, start=start)
     return [hypotheses[0].tokens.tolist() if hypotheses else None for hypotheses in found]
 
 
@@ -319,14 +331,14 @@ def _write_ctranslate(path: Path, model: Bundle, overwrite: bool) -> None:
 def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
     """A checkpoint as fairseq 0.12 writes it, and the dictionaries and subwords beside it."""
     sides = [side for side in (model.source, model.target) if isinstance(side, Tokenizer)]  # a format of its own
-    if len(sides) != 2 or model.family in hugging_face.FAMILIES:
+    if len(sides) != 2 or not isinstance(model.network, Network) or model.family in hugging_face.FAMILIES:
         raise ConfigError(
             f"{path}: a model of family {model.family!r} does not fit into a fairseq checkpoint; "
             "expected a fairseq transformer with its dictionaries"
         )
     if path.is_dir() or (path.exists() and not overwrite):
         raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
-    state = _fairseq_state(model)
+    state = _fairseq_state(model, model.network)
     task = state["cfg"]["task"]
     symbols = fairseq.task_symbols(task)
     sides = [replace(side, dictionary=side.dictionary.without(symbols)) for side in sides]
@@ -342,17 +354,17 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         side.save(path.parent, file=name)
 
 
-def _fairseq_state(model: Bundle) -> dict[str, Any]:
+def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
     origin = model.origin
-    weights: Mapping[str, Tensor] = fairseq_transformer.save_weights(model.network)
+    weights: Mapping[str, Tensor] = fairseq_transformer.save_weights(network)
     task: dict[str, Any] = {}
     if origin is None:
-        options = fairseq_transformer.options_from_config(model.network.config)
+        options = fairseq_transformer.options_from_config(network.config)
         version = torch.tensor([_STACK_VERSION])
         weights = {**weights, **{f"{stack}.version": version for stack in ("encoder", "decoder")}}
     else:
-        options, task = _original_options(origin, weights, model.network.config)
+        options, task = _original_options(origin, weights, network.config)
         weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
         weights = {name: tensor.to(origin.dtypes[name]) for name, tensor in weights.items()}
     task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing

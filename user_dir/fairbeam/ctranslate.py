@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fairbeam.bundle import Bundle
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.network import Activation, NetworkConfig, NormKind, NormPlacement, PositionKind, StackConfig
+from fairbeam.network import Activation, Network, NetworkConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.stacks import Embedding, Layer, RMSNorm, Stack
 from fairbeam.text import TextSide, Tokenizer
 
@@ -98,11 +98,11 @@ def write(folder: Path, model: Bundle, *, overwrite: bool = False) -> None:
 
 def specification(model: Bundle) -> Any:
     """A ``TransformerSpec`` with the model's weights; errors as for ``write``."""
-    specs = library("ctranslate2.specs.transformer_spec")
-    config = model.network.config
+    network = encoder_decoder(model)
+    config = network.config
     _check(config)
+    specs = library("ctranslate2.specs.transformer_spec")
     source, target = vocabularies(model)
-    network = model.network
     encoder = specs.TransformerEncoderSpec(**_stack_options(config.encoder))
     decoder = specs.TransformerDecoderSpec(**_stack_options(config.decoder))
     spec = specs.TransformerSpec(encoder, decoder)
@@ -111,7 +111,8 @@ def specification(model: Bundle) -> Any:
         _fill_stack(decoder, decoder.embeddings, network.target_embedding, network.decoder, config.decoder)
         decoder.projection.weight = _array(network.head.weight)
         bias = torch.zeros(config.target_vocabulary) if network.head.bias is None else network.head.bias.clone()
-        bias[config.pad] = _FORBIDDEN
+        if config.pad >= 0:
+            bias[config.pad] = _FORBIDDEN
         decoder.projection.bias = _array(bias)
     if config.decoder.scale_features:
         decoder.scale_outputs = np.float32(config.decoder.dim**-0.5)
@@ -121,6 +122,17 @@ def specification(model: Bundle) -> Any:
     spec.validate()
     spec.optimize(quantization=None)
     return spec
+
+
+def encoder_decoder(model: Bundle) -> Network:
+    """The network, which must be of that shape.
+
+    Raises:
+        ConfigError: it is of another.
+    """
+    if not isinstance(model.network, Network):
+        raise ConfigError(f"a model of family {model.family!r} is no encoder-decoder; ct2: writes those alone")
+    return model.network
 
 
 def vocabularies(model: Bundle) -> tuple[list[str], list[str]]:
@@ -160,6 +172,7 @@ def _check(config: NetworkConfig) -> None:
             ("final_norm", stack.final_norm, pre_norm or not stack.final_norm),
             ("key_value_heads", stack.key_value_heads, stack.kept_heads == stack.heads),
             ("embedding_dim", stack.embedding_dim, stack.embedding_dim is None),
+            ("transform", stack.transform, stack.transform is None),
             ("token_types", stack.token_types, not stack.token_types),
             ("scale_features", stack.scale_features, name == "decoder" or not stack.scale_features),
         )
@@ -248,9 +261,8 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _describe(config: Any, model: Bundle, source: Sequence[str], target: Sequence[str]) -> None:
-    network = model.network.config
-    start, _ = model.beginning()
-    config.decoder_start_token = target[model.network.decoder_start if start is None else start]
+    network, (start, _) = encoder_decoder(model).config, model.beginning()
+    config.decoder_start_token = target[encoder_decoder(model).decoder_start if start is None else start]
     unknown = model.target.unk if model.target is not None and model.target.unk is not None else network.unk
     config.unk_token = target[min(unknown, len(target) - 1)]
     config.bos_token, config.eos_token = target[network.bos], target[network.eos]

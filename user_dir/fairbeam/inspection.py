@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,19 @@ from torch import Tensor, nn
 from fairbeam.data.databin import DataBin
 from fairbeam.data.indexed import IndexedReader
 from fairbeam.machine import processor
-from fairbeam.network import Network, NetworkConfig, Precision, has_fast_bfloat16, tune_memory
-from fairbeam.network.losses import label_smoothed_cross_entropy
+from fairbeam.network import (
+    AnyNetwork,
+    Generator,
+    LanguageModel,
+    LanguageModelConfig,
+    Network,
+    NetworkConfig,
+    Precision,
+    has_fast_bfloat16,
+    tune_memory,
+)
+from fairbeam.network.adaptive import AdaptiveSoftmax
+from fairbeam.network.losses import LossSums, label_smoothed_cross_entropy
 
 PACKAGES = (
     "fairbeam", "torch", "numpy", "sentencepiece", "sacrebleu", "safetensors",
@@ -88,7 +100,7 @@ class NetworkTable:
     batch: int
     source: int
     """Source tokens of each dummy sentence; ``target`` alike."""
-    target: int
+    target: int | None
     rows: tuple[ModuleRow, ...]
     parameters: int
     """Distinct parameters, tied weights once."""
@@ -190,14 +202,14 @@ def split_sizes(folder: str | Path) -> dict[str, int]:
     return {stream.split: len(IndexedReader(stream.prefix)) for stream in DataBin.open(folder).streams}
 
 
-def describe_network(network: Network) -> NetworkTable:
+def describe_network(network: AnyNetwork) -> NetworkTable:
     """Pass a dummy batch through ``network`` and note what comes out of each module.
 
     Source and target differ in length, so that shapes tell which is which.
     """
     batch = 2
     source = min(11, network.max_source_positions)
-    target = min(13, network.max_target_positions)
+    target = min(13, network.max_target_positions) if isinstance(network, Network) else None
     shapes: dict[nn.Module, dict[tuple[int, ...], None]] = {}
 
     def note(module: nn.Module, _: object, output: object) -> None:
@@ -209,7 +221,7 @@ def describe_network(network: Network) -> NetworkTable:
     was_training = network.training
     try:
         with torch.inference_mode():
-            network.eval()(_tokens(network, batch, source), _tokens(network, batch, target))
+            network.eval()(*(_tokens(network, batch, length) for length in (source, target) if length))
     finally:
         network.train(was_training)
         for hook in hooks:
@@ -225,13 +237,13 @@ def describe_network(network: Network) -> NetworkTable:
     return NetworkTable(batch=batch, source=source, target=target, rows=rows, parameters=sum(counts.values()))
 
 
-def broken_weights(network: Network) -> list[str]:
+def broken_weights(network: AnyNetwork) -> list[str]:
     """Names of the weights that hold NaN or infinity, as a training run that diverged leaves them."""
     return [name for name, weight in network.named_parameters() if not bool(weight.isfinite().all())]
 
 
 def estimate_training(
-    config: NetworkConfig,
+    config: NetworkConfig | LanguageModelConfig,
     max_tokens: int,
     *,
     dtype: torch.dtype = torch.float32,
@@ -245,10 +257,10 @@ def estimate_training(
     Args:
         dtype: what linear layers and attention compute in.
     """
-    whole = replace(config, encoder=replace(config.encoder, layer_drop=0.0),
-                    decoder=replace(config.decoder, layer_drop=0.0))  # fmt: skip
+    stacks = {name: getattr(config, name) for name in ("encoder", "decoder") if hasattr(config, name)}
+    whole = replace(config, **{name: replace(stack, layer_drop=0.0) for name, stack in stacks.items()})
     with torch.random.fork_rng(devices=[]):
-        network = Network(whole, dtype)
+        network = Network(whole, dtype) if isinstance(whole, NetworkConfig) else LanguageModel(whole, dtype)
         sentences, length = _batch_shape(network, max_tokens, length)
         # Not one sentence: torch may then keep views where any larger batch needs copies.
         two, four = (saved_for_backward(network, count, length) for count in (2, 4))
@@ -259,7 +271,7 @@ def estimate_training(
                           moments=2 * weights, activations=activations)  # fmt: skip
 
 
-def saved_for_backward(network: Network, sentences: int, length: int) -> int:
+def saved_for_backward(network: Generator, sentences: int, length: int) -> int:
     """Bytes that autograd keeps from the forward to the backward pass of a training step, weights aside.
 
     Args:
@@ -277,18 +289,23 @@ def saved_for_backward(network: Network, sentences: int, length: int) -> int:
 
     tokens = _tokens(network, sentences, length)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, _unchanged):
-        features = network(tokens, tokens, features_only=True).flatten(0, 1)
+        inputs = (tokens, tokens) if isinstance(network, Network) else (tokens,)
+        features = network(*inputs, features_only=True).flatten(0, 1)
         # The graph is bound to a name, so that no address is freed and counted for two tensors.
-        _graph = label_smoothed_cross_entropy(
-            features, network.head.weight, tokens.flatten(),
-            smoothing=0.1, pad=network.config.pad, dtype=network.compute_dtype,
-        )  # fmt: skip
+        _graph = _loss(network, features, tokens.flatten())
     return sum(kept.values())
+
+
+def _loss(network: Generator, features: Tensor, target: Tensor) -> Tensor | LossSums:
+    if isinstance(network.head, AdaptiveSoftmax):
+        return network.head.negative_log_likelihood(features, target)
+    weight, pad = network.head.weight, network.config.pad
+    return label_smoothed_cross_entropy(features, weight, target, smoothing=0.1, pad=pad, dtype=network.compute_dtype)
 
 
 @torch.inference_mode()
 def estimate_decoding(
-    network: Network,
+    network: Generator,
     max_tokens: int,
     *,
     beam: int = 5,
@@ -304,11 +321,13 @@ def estimate_decoding(
     """
     ready = network.for_inference(dtype)
     sentences, length = _batch_shape(network, max_tokens, length)
-    state = ready.prefill(_tokens(network, 1, length), beam)
+    state: Any = ready.prefill(_tokens(network, 1, length), beam)
     for tokens in _tokens(network, length, beam):
         ready.step(state, tokens[None])
-    remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
-    memory = [tensor for layer in remembered.layers for tensor in layer]
+    memory: list[Tensor] = []
+    if isinstance(ready, Network):
+        remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
+        memory = [tensor for layer in remembered.layers for tensor in layer]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),
@@ -317,16 +336,17 @@ def estimate_decoding(
     )  # fmt: skip
 
 
-def _batch_shape(network: Network, max_tokens: int, length: int) -> tuple[int, int]:
-    length = min(length, max_tokens, network.max_source_positions, network.max_target_positions)
+def _batch_shape(network: Generator, max_tokens: int, length: int) -> tuple[int, int]:
+    targets = network.longest_target(length) if isinstance(network, LanguageModel) else network.max_target_positions
+    length = max(1, min(length, max_tokens, network.max_source_positions, targets))
     return max_tokens // length, length
 
 
-def _tokens(network: Network, batch: int, length: int) -> Tensor:
+def _tokens(network: AnyNetwork | Generator, batch: int, length: int) -> Tensor:
     """Dummy ids (batch, length) that either vocabulary has, without padding."""
     config = network.config
     words = min(config.source_vocabulary, config.target_vocabulary)
-    ids = torch.arange(batch * length, device=network.head.weight.device) % max(1, words - _FIRST_WORD)
+    ids = torch.arange(batch * length, device=next(network.parameters()).device) % max(1, words - _FIRST_WORD)
     return (ids + min(_FIRST_WORD, words - 1)).view(batch, length)
 
 
@@ -341,7 +361,7 @@ def _storage_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(sizes.values())
 
 
-def _inference_bytes(network: Network) -> int:
+def _inference_bytes(network: Generator) -> int:
     # oneDNN's tensors have no storage to ask.
     packed = [getattr(module, "_packed", None) for module in network.modules()]
     copies: int = sum(tensor.numel() * tensor.element_size() for tensor in packed if tensor is not None)

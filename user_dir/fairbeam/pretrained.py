@@ -15,7 +15,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.families import hugging_face
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig
+from fairbeam.network import EncoderNetwork, Network, NetworkConfig
 from fairbeam.origin import Origin
 from fairbeam.text import PretrainedTokenizer, Side, from_hf
 from fairbeam.text.reading import parse_object, read_object
@@ -70,13 +70,13 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
     """
     folder = Path(folder)
     network, family, origin = hugging_face.read(folder)
-    if not isinstance(network, Network):
-        raise CheckpointError(f"{folder}: a model of family {family!r} is not an encoder-decoder; expected one")
     files = origins.read_files(folder)
     options = _generation_values(folder, origin.config, files)
+    start, first, translates = None, None, isinstance(network, Network)
     try:
-        generation = generation_options(options)
-        start, first = (_symbol(options, name, network.config) for name in _STARTS)
+        generation = generation_options(options if translates else _of_continuations(options))
+        if isinstance(network, Network):
+            start, first = (_symbol(options, name, network.config) for name in _STARTS)
     except ConfigError as error:
         where = GENERATION if GENERATION in files else hugging_face.CONFIG
         raise CheckpointError(f"{folder / where}: {error}") from None
@@ -84,10 +84,10 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
     return Bundle(
         network=network,
         source=source,
-        target=target,
+        target=None if isinstance(network, EncoderNetwork) else target,
         generation=generation,
         family=family,
-        start=None if start == network.config.decoder_start else start,
+        start=None if start == getattr(network.config, "decoder_start", None) else start,
         forced_first=first,
         origin=replace(origin, files=files),
     )
@@ -149,6 +149,11 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     if unknown:
         logger.warning("generation defaults that change the output and are not applied: %s", ", ".join(unknown))
     return GenerationOptions(**chosen)
+
+
+def _of_continuations(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those lengths that would count a prompt's tokens too."""
+    return {name: value for name, value in values.items() if name not in ("max_length", "min_length")}
 
 
 def _phrases(values: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], ...]:

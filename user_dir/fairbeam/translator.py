@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -18,8 +18,10 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
+from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
-from fairbeam.network import Network, Precision, pad_batch, tune_memory
+from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
+from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
 from fairbeam.text import TextSide, Tokenizer, find_model
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 ONE_DICTIONARY = "dict.txt"
 """Where source and target are one language."""
+_TUNED = "fairbeam_from_bundle"
+"""The architecture of checkpoints that hold another model's weights, trained further."""
 
 
 class TooLong(StrEnum):
@@ -95,6 +99,7 @@ class Translator:
             raise ConfigError(f"--workers {workers}: must be at least 1")
         tune_memory()
         first = models[0]
+        networks = [generator(model) for model in models]
         if first.source is None or first.target is None:
             raise ConfigError(
                 "the model has no tokenizer, so it takes ids alone; add the tokenizer's files to its folder"
@@ -109,7 +114,7 @@ class Translator:
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
         dtype = Precision.parse(precision).resolve(self.device)
-        self.networks = [model.network.to(self.device).for_inference(dtype) for model in models]
+        self.networks: list[Generator] = [network.to(self.device).for_inference(dtype) for network in networks]
         self.source, self.target = first.source, first.target
         self.generation = first.generation
         self.special = special_ids(first)
@@ -172,6 +177,8 @@ class Translator:
         """
         rows = self.source.encode(source), self.target.encode(target)
         network = self.networks[0]
+        if not isinstance(network, Network):
+            raise ConfigError("a decoder without an encoder has no cross-attention to show")
         for side, row, limit in (
             ("source", rows[0], network.max_source_positions),
             ("target", rows[1], network.max_target_positions),
@@ -198,7 +205,7 @@ class Translator:
         filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.special.pad, options.nbest
+        pad, nbest = self.special.padding_of_sources, options.nbest
         sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
         decoded = self._decoder.decode(
             Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
@@ -243,13 +250,31 @@ class Translator:
         )
 
 
+def generator(model: Bundle) -> Generator:
+    """The bundle's network, if it writes text.
+
+    Raises:
+        ConfigError: it is an encoder.
+    """
+    if isinstance(model.network, EncoderNetwork):
+        raise ConfigError("the model is an encoder, which writes no text; fairbeam compose gives it a decoder")
+    return model.network
+
+
 def special_ids(model: Bundle) -> Special:
-    """The ids that the search must know, as the model has them."""
-    config = model.network.config
-    unknown = config.unk if model.target is None or model.target.unk is None else model.target.unk
+    """The ids that the search must know, as the model has them.
+
+    Raises:
+        ConfigError: no symbol ends the model's texts.
+    """
+    config = generator(model).config
+    if config.eos is None:
+        raise ConfigError("the model has no symbol that ends a text; expected eos_token_id in its configuration")
+    known = getattr(config, "unk", None) if model.target is None or model.target.unk is None else model.target.unk
     # Some configurations leave it at a default that their vocabulary does not reach.
-    unknown = unknown if unknown < config.target_vocabulary else config.pad
-    return Special(bos=config.bos, pad=config.pad, eos=config.eos, unk=unknown)
+    unknown = known if known is not None and known < config.target_vocabulary else config.pad
+    bos = config.eos if config.bos is None else config.bos
+    return Special(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)
 
 
 def _vocabularies(model: Bundle) -> list[list[str]]:
@@ -324,6 +349,8 @@ def with_languages(model: Bundle, files: ModelFiles) -> Bundle:
 def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     """A fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
     read = checkpoint.read(path)
+    if read.architecture == _TUNED:
+        return _read_tuned(read, path, files)
     network, family = _network_of(read)
     source, target = _sides(read, path, files)
     # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
@@ -340,6 +367,35 @@ def _sides(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> list[T
     symbols = fairseq.task_symbols(read.task)
     sides = [Tokenizer.load(folder, name, file=one) for name in names]
     return [dataclasses.replace(side, dictionary=side.dictionary.extended(symbols)) for side in sides]
+
+
+def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
+    """A pretrained model that was trained further: its files, and the checkpoint's weights with low-rank changes merged
+    in."""
+    trained_from = read.task.get("bundle")
+    if files.data is None and (not isinstance(trained_from, str) or not trained_from):
+        raise CheckpointError(f"{path}: does not say which bundle it was trained from; name its folder with --data")
+    folder = Path(str(trained_from)) if files.data is None else files.data
+    if not folder.is_dir():
+        raise InputError(f"{path}: was trained from {folder}, which is not there; name the bundle's folder with --data")
+    languages = [files.source_lang or read.task.get("source_lang"), files.target_lang or read.task.get("target_lang")]
+    source, target = (language if isinstance(language, str) else None for language in languages)
+    base = read_model(folder, ModelFiles(source_lang=source, target_lang=target))
+    network = build(base.network.config)
+    add_low_rank_(network, _low_rank_options(read.config, path))
+    own = {name.removeprefix(fairseq_transformer.OWN_PREFIX): tensor for name, tensor in read.model.items()}
+    rows = [same(name, name) for name in network.state_dict()]
+    network.load_state_dict(read_weights(rows, own, network.state_dict(), frozenset()))
+    merge_low_rank_(network)
+    return dataclasses.replace(base, network=network.eval())
+
+
+def _low_rank_options(options: Mapping[str, Any], path: Path) -> TuningOptions:
+    rank, alpha, targets = (options.get(f"lora_{name}") for name in ("rank", "alpha", "targets"))
+    if type(rank) is not int or not isinstance(alpha, int | float) or not isinstance(targets, str):
+        raise CheckpointError(f"{path}: lora_rank, lora_alpha and lora_targets are {(rank, alpha, targets)!r:.200}")
+    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    return TuningOptions(lora_rank=rank, lora_alpha=alpha, lora_targets=names)
 
 
 def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:

@@ -9,5 +9,5 @@ scoring.apply()
 
 # Importing these registers them with fairseq; the mends above must be in place first.
 from fairbeam_plugin.criterions import label_smoothed_cross_entropy  # noqa: E402, F401
-from fairbeam_plugin.models import transformer  # noqa: E402, F401
+from fairbeam_plugin.models import families, from_bundle, transformer  # noqa: E402, F401
 from fairbeam_plugin.tasks import translation  # noqa: E402, F401

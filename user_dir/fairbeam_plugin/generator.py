@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 from enum import Enum
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
+import numpy as np
 import torch
 from fairseq.models.bart import BARTModel
 from fairseq.models.lstm import LSTMModel
@@ -63,6 +64,11 @@ def generation_options(args: Any) -> GenerationOptions:
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
+def special_ids(dictionary: Any) -> Special:
+    """The ids of a fairseq dictionary that the search must know."""
+    return Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
+
+
 def network_of(model: Any) -> Generator:
     """The network of a fairseq model: its own, or converted from a stock one.
 
@@ -113,9 +119,17 @@ class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
     def __init__(
-        self, models: List[Any], options: GenerationOptions, dictionary: Any, precision: Precision, eos: int
+        self,
+        models: List[Any],
+        options: GenerationOptions,
+        special: Special,
+        precision: Precision,
+        beginning: Tuple[Optional[int], Optional[int]] = (None, None),
     ) -> None:
-        """Takes a copy of the models' weights as they are now; ``eos`` ends an output and is what it begins with.
+        """Takes a copy of the models' weights as they are now.
+
+        Args:
+            beginning: the symbol decoding begins with, if not the network's own, and the first token of every output.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
@@ -123,9 +137,9 @@ class FairbeamGenerator:
         device = next(models[0].parameters()).device
         dtype = precision.resolve(device)
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
-        special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=eos, unk=dictionary.unk())
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
         self.options = options
+        self._start, self._first = beginning
         self.decoder = Decoder(networks, device, special)
 
     def generate(
@@ -138,17 +152,21 @@ class FairbeamGenerator:
     ) -> List[List[Dict[str, Tensor]]]:
         """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
         source = sample["net_input"]["src_tokens"].numpy(force=True)
-        prefix = None if prefix_tokens is None else prefix_tokens.numpy(force=True)
+        prefix = self._prefix(len(source), None if prefix_tokens is None else prefix_tokens.numpy(force=True))
+        start = self._start if bos_token is None else bos_token
         # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
         count = min(self.decoder.workers, max(1, len(source) // 2))
         parts = [slice(part, None, count) for part in range(count)]
-        batches = [
-            Batch(source[part], self.options, None if prefix is None else prefix[part], bos_token) for part in parts
-        ]
+        batches = [Batch(source[part], self.options, None if prefix is None else prefix[part], start) for part in parts]
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
         for part, found in zip(parts, self.decoder.decode(batches), strict=True):
             results[part] = [[_as_fairseq(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
         return results
+
+    def _prefix(self, sentences: int, given: Optional[np.ndarray]) -> Optional[np.ndarray]:
+        if given is not None or self._first is None:
+            return given
+        return np.full((sentences, 1), self._first)
 
 
 def _as_fairseq(hypothesis: Hypothesis) -> Dict[str, Tensor]:

@@ -15,7 +15,9 @@ from rich.markup import escape
 
 from fairbeam.errors import FairbeamError
 
-COMMANDS = ("prepare", "translate", "average", "score", "export", "convert", "doctor", "report", "demo_corpus")
+COMMANDS = (
+    "prepare", "translate", "average", "score", "export", "convert", "compose", "doctor", "report", "demo_corpus",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from rich.table import Table
 from fairbeam.conversion import Parity, convert, pairs
 from fairbeam.translator import ModelFiles
 
+_OUTPUTS = {True: "agrees", False: "DIFFERS", None: "none: the model writes no text"}
+
 
 def command(
     places: Annotated[
@@ -56,7 +58,7 @@ def _table(parity: Parity) -> Table:
         f"{numbers}, real text: largest difference": (
             "no tokenizer" if parity.text_difference is None else f"{parity.text_difference:.3g}"
         ),
-        "greedy output": "agrees" if parity.greedy_agrees else "DIFFERS",
+        "greedy output": _OUTPUTS[parity.greedy_agrees],
         "beam-5 output": beams,
         "result": "passed" if parity.passed else "FAILED",
     }

@@ -15,6 +15,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.data import databin
 from fairbeam.errors import FairbeamError
 from fairbeam.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
+from fairbeam.network import EncoderNetwork, Network
 from fairbeam.translator import ModelFiles, read_model
 
 _PIPE_WIDTH = 120
@@ -107,11 +108,13 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
 
 
 def _show_model(console: Console, path: Path, model: Bundle, max_tokens: int) -> None:
-    sides = (model.source, model.target)
+    sides = (model.source, model.target) if isinstance(model.network, Network) else (model.source,)
     languages = " to ".join((side and side.language) or "any language" for side in sides)
     console.print(f"{escape(str(path))}: [green]sound[/], {escape(languages)}", soft_wrap=True)
     network = model.network
     console.print(_module_table(inspection.describe_network(network)))
+    if isinstance(network, EncoderNetwork):
+        return
     training = [inspection.estimate_training(network.config, max_tokens, dtype=dtype) for dtype in _DTYPES]
     console.print(_training_table(training, max_tokens))
     decoding = [inspection.estimate_decoding(network, max_tokens, dtype=dtype) for dtype in _DTYPES]
@@ -126,7 +129,11 @@ def _facts_table(title: str, facts: dict[str, str]) -> Table:
 
 
 def _module_table(network: NetworkTable) -> Table:
-    tokens = f"{network.source} source and {network.target} target tokens"
+    tokens = (
+        f"{network.source} source and {network.target} target tokens"
+        if network.target
+        else (f"{network.source} tokens")
+    )
     title = f"modules, on {network.batch} sentences of {tokens}"
     table = Table("module", "class", "output", title=title, title_justify="left", show_footer=True)
     table.columns[0].footer = "all, tied weights once"

@@ -60,4 +60,10 @@ FAMILY = EncoderFamily(
     ),
     pooler="albert.pooler.weight",
     not_weights=r"albert\.embeddings\.position_ids",
+    presets={
+        "base": {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+        "large": bert.LARGE,
+        "xlarge": {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 8192},
+        "xxlarge": {},
+    },
 )

@@ -22,4 +22,13 @@ FAMILY = Family(
     ),
     rows=ROWS,
     defaults={"decoder_start_token_id": 2},
+    presets={
+        "base": {
+            "d_model": 768,
+            **{f"{stack}_layers": 6 for stack in ("encoder", "decoder")},
+            **{f"{stack}_attention_heads": 12 for stack in ("encoder", "decoder")},
+            **{f"{stack}_ffn_dim": 3072 for stack in ("encoder", "decoder")},
+        },
+        "large": {},
+    },
 )

@@ -57,6 +57,7 @@ DEFAULTS = {
     "pad_token_id": 0,
     "tie_word_embeddings": True,
 }
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 ANSWER_HEAD = HeadPage(place="token_head", mark="qa_outputs.weight", drops=False)
 """Scores of each token as the first and as the last of an answer (Devlin et al., 2019, section 4.2)."""
 TAG_HEAD = HeadPage(place="token_head", mark="classifier.weight", classes=("ForTokenClassification",))
@@ -100,4 +101,5 @@ FAMILY = EncoderFamily(
     ),
     pooler="bert.pooler.dense.weight",
     not_weights=r"bert\.embeddings\.position_ids",
+    presets={"base": {}, "large": LARGE},
 )

@@ -53,4 +53,5 @@ FAMILY = LanguageModelFamily(
         "tie_word_embeddings": True,
     },
     outside=gpt2.OUTSIDE,
+    presets={"large": {}},
 )

@@ -74,4 +74,5 @@ FAMILY = EncoderFamily(
         bert.ANSWER_HEAD,
     ),
     not_weights=r"distilbert\.embeddings\.position_ids",
+    presets={"base": {}},
 )

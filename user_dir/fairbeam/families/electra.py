@@ -69,4 +69,14 @@ FAMILY = EncoderFamily(
     must_be={"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
     not_weights=r"electra\.embeddings\.position_ids",
     projection="electra.embeddings_project.weight",
+    presets={
+        "small": {},
+        "base": {
+            "embedding_size": 768,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+        },
+        "large": {**bert.LARGE, "embedding_size": 1024},
+    },
 )

@@ -114,6 +114,14 @@ class Page(Protocol):
     def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
         """Our tensors and theirs."""
 
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Options that ``config.json`` may leave out."""
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Options of the sizes that were published, by their names."""
+
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a ``config.json`` and the weights beside it.
 
@@ -121,6 +129,9 @@ class Page(Protocol):
             ConfigError: an option has the wrong type, is out of range, or asks for what the network cannot do;
                 names it, its value and what was expected.
         """
+
+    def untrained(self, config: Mapping[str, Any]) -> AnyConfig:
+        """The network of a ``config.json`` that is to be trained from scratch; errors as for ``plan``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +165,8 @@ class Family:
     """One matrix embeds source and target, whatever is said of the output projection."""
     tied_by_weights: bool = False
     """The output projection is the embedding unless the weights hold another, whatever ``config.json`` says."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of the sizes that were published, by their names."""
 
     def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
@@ -171,6 +184,10 @@ class Family:
         if not network.share_embeddings:
             unread |= set(self._shared().theirs)  # there, but nothing looks anything up in it
         return Plan(network, self.rows_for(network), frozenset(unread))
+
+    def untrained(self, config: Mapping[str, Any]) -> NetworkConfig:
+        """The network before training; see ``Page``."""
+        return self.network_config(config, output_bias=False)
 
     def _shared(self) -> Row:
         return same("source_embedding.weight", f"{self.prefix}shared.weight")

@@ -55,4 +55,10 @@ FAMILY = LanguageModelFamily(
     must_be={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
     outside=OUTSIDE,
     not_weights=r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
+    presets={
+        "small": {},
+        "medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+        "large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+        "xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+    },
 )

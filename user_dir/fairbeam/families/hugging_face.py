@@ -35,17 +35,18 @@ from fairbeam.families import (
     pegasus,
     roberta,
     t5,
+    transfo_xl,
     xlm_roberta,
 )
 from fairbeam.families.family import Page
-from fairbeam.families.weights import Row, read_weights, write_weights
+from fairbeam.families.weights import Row, expand, read_weights, write_weights
 from fairbeam.network import AnyConfig, AnyNetwork, NetworkConfig, StackConfig, build
 from fairbeam.origin import Origin
 
 _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl)),
+    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl)),
 )
 FAMILIES = {page.model_type: page for page in _PAGES}
 """The page of each ``model_type``."""
@@ -178,11 +179,11 @@ def _convert(
 
 def _with_tied(rows: Sequence[Row], network: AnyNetwork, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors, with every name of a tied tensor filled in from the names that there are."""
-    parameters = {name: id(value) for name, value in network.named_parameters(remove_duplicate=False)}
+    parameters = dict(network.named_parameters(remove_duplicate=False))
     groups: dict[int, list[str]] = defaultdict(list)
-    for row in rows:
-        if row.ours in parameters:
-            groups[parameters[row.ours]] += row.theirs
+    for row in expand(rows, parameters):
+        if len(row.theirs) == 1:  # what is joined of several is tied to nothing
+            groups[id(parameters[row.ours])] += row.theirs
     filled = dict(theirs)
     for names in groups.values():
         there = [name for name in names if name in theirs]

@@ -27,4 +27,5 @@ FAMILY = Family(
         "decoder_layerdrop": 0.05,
         "decoder_start_token_id": 2,
     },
+    presets={"418m": {}},
 )

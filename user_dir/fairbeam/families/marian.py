@@ -28,4 +28,14 @@ FAMILY = Family(
         "pad_token_id": 58100,
         "decoder_start_token_id": 58100,
     },
+    presets={
+        "base": {
+            "d_model": 512,
+            **{f"{stack}_layers": 6 for stack in ("encoder", "decoder")},
+            **{f"{stack}_attention_heads": 8 for stack in ("encoder", "decoder")},
+            **{f"{stack}_ffn_dim": 2048 for stack in ("encoder", "decoder")},
+            "activation_function": "swish",
+            "scale_embedding": True,
+        },
+    },
 )

@@ -11,4 +11,5 @@ FAMILY = replace(
     model_type="mbart",
     stack=replace(bart.FAMILY.stack, norm_placement=NormPlacement.PRE, final_norm=True),
     defaults={},
+    presets={"large": {"scale_embedding": True}},
 )

@@ -16,4 +16,9 @@ FAMILY = replace(
         "feed_forward_proj": "gated-gelu",
         "scale_decoder_outputs": False,
     },
+    presets={
+        "small": {},
+        "base": {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_ff": 2048},
+        "large": {"d_model": 1024, "num_layers": 24, "num_heads": 16, "d_ff": 2816},
+    },
 )

@@ -34,4 +34,5 @@ FAMILY = replace(
     activations={"gelu": "gelu_new"},
     must_be={},
     not_weights=r"transformer\.(position_ids|h\.\d+\.attn\.bias)",
+    presets={"base": {}},
 )

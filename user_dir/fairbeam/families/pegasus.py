@@ -16,4 +16,11 @@ FAMILY = replace(
         "unk_token_id": 105,
         "decoder_start_token_id": 0,
     },
+    presets={
+        "large": {
+            **{f"{stack}_layers": 16 for stack in ("encoder", "decoder")},
+            "activation_function": "relu",
+            "scale_embedding": True,
+        },
+    },
 )

@@ -44,4 +44,5 @@ FAMILY = EncoderFamily(
     ),
     pooler="roberta.pooler.dense.weight",
     not_weights=r"roberta\.embeddings\.position_ids",
+    presets={size: {**options, "max_position_embeddings": 514} for size, options in bert.FAMILY.presets.items()},
 )

@@ -11,6 +11,7 @@ from fairbeam.families.family import MAX_POSITIONS, MAX_SIZE, Options, Plan
 from fairbeam.families.weights import Row
 from fairbeam.network import (
     Activation,
+    AdaptiveConfig,
     AnyConfig,
     DropoutConfig,
     EncoderConfig,
@@ -129,6 +130,8 @@ class _Page:
     outside: frozenset[str] = frozenset()
     not_weights: str = ""
     """Regular expression of names that carry no weights."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of the sizes that were published, by their names."""
 
     def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
         """Our tensors and theirs; see ``Page``."""
@@ -201,9 +204,8 @@ class EncoderFamily(_Page):
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a folder; see ``Page``."""
         options = self.options(config)
-        vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
-        pad = options.symbol(self.names["pad"], vocabulary)
-        stack, dropout = self.stack_config(options, pad), self.dropout_config(options)
+        network = self._bare(options)
+        stack, dropout = network.encoder, network.dropout
         if self.projection is not None and self.projection not in theirs:
             stack = replace(stack, embedding_dim=None)
         special = self.names["head_dropout"]
@@ -214,18 +216,39 @@ class EncoderFamily(_Page):
             for head in self.heads
             if head.there(theirs, architecture)
         }
-        network = EncoderConfig(
-            vocabulary=vocabulary,
+        network = replace(
+            network,
             encoder=stack,
             pooler=self.pooler is not None and self.pooler in theirs,
             tie_output="symbol_head" in heads and options.flag("tie_word_embeddings"),
-            dropout=dropout,
-            pad=pad,
             symbol_head=heads.get("symbol_head"),
             token_head=heads.get("token_head"),
             sequence_head=heads.get("sequence_head"),
         )
         return Plan(network, self.rows, frozenset())
+
+    def untrained(self, config: Mapping[str, Any]) -> EncoderConfig:
+        """A masked language model before training; see ``Page``."""
+        options = self.options(config)
+        network = self._bare(options)
+        stack = network.encoder
+        if stack.embedding_dim == stack.dim:
+            stack = replace(stack, embedding_dim=None)
+        page = next(head for head in self.heads if head.place == "symbol_head")
+        head = HeadConfig(
+            outputs=network.vocabulary,
+            hidden=stack.embedding_width,
+            activation=stack.activation if page.activation is None else page.activation,
+            norm=page.norm,
+        )
+        return replace(network, encoder=stack, symbol_head=head, tie_output=True)
+
+    def _bare(self, options: Options) -> EncoderConfig:
+        """The network without any head."""
+        vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
+        pad = options.symbol(self.names["pad"], vocabulary)
+        stack, dropout = self.stack_config(options, pad), self.dropout_config(options)
+        return EncoderConfig(vocabulary=vocabulary, encoder=stack, dropout=dropout, pad=pad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +263,11 @@ class LanguageModelFamily(_Page):
             None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
             for name in ("bos", "eos", "pad")
         )
-        biased = any(name in theirs for row in self.rows if row.ours == "head.bias" for name in row.theirs)
+        biased = any(row.ours.startswith("head.bias") and row.at(0).theirs[0] in theirs for row in self.rows)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),
+            adaptive=self.adaptive_config(options),
             tie_output=options.flag("tie_word_embeddings"),
             output_bias=biased,
             dropout=self.dropout_config(options),
@@ -252,7 +276,17 @@ class LanguageModelFamily(_Page):
             pad=-1 if pad is None or pad in (bos, eos) else pad,
             eos=eos,
         )
-        return Plan(network, self.rows, frozenset())
+        return Plan(network, self.rows_for(network), frozenset())
+
+    def adaptive_config(self, options: Options) -> AdaptiveConfig | None:
+        """The clusters of symbols that a ``config.json`` describes; None for a family without."""
+        return None
+
+    def untrained(self, config: Mapping[str, Any]) -> LanguageModelConfig:
+        """The network before training; see ``Page``."""
+        network = self.plan(config, {}).network
+        assert isinstance(network, LanguageModelConfig)
+        return network
 
 
 def _first_axis(name: str, theirs: Mapping[str, Tensor]) -> int:

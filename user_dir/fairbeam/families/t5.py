@@ -99,4 +99,9 @@ FAMILY = Family(
         "unk_token_id": 2,
         "decoder_start_token_id": 0,
     },
+    presets={
+        "small": {},
+        "base": {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_ff": 3072},
+        "large": {"d_model": 1024, "num_layers": 24, "num_heads": 16, "d_ff": 4096},
+    },
 )

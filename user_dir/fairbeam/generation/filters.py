@@ -26,6 +26,13 @@ class Special:
     """Below 0 where the vocabulary has no symbol for padding."""
     eos: int = 2
     unk: int = 3
+    source_pad: int | None = None
+    """Padding of sources, where it is another symbol; ``pad`` if None."""
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches of sources."""
+        return self.pad if self.source_pad is None else self.source_pad
 
 
 def never_pad(special: Special) -> Filter:

@@ -67,7 +67,7 @@ class BeamSearch:
             prefix,
         )
         state = self.model.prefill(source, self.options.beam)
-        choose = build_chooser(self.options, source, self.special.pad)
+        choose = build_chooser(self.options, source, self.special.padding_of_sources)
         finished = Finished(len(source), self.options)
         alive = torch.arange(len(source), device=source.device)
 
@@ -99,7 +99,7 @@ class BeamSearch:
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
     def _limits(self, source: Tensor) -> Tensor:
-        lengths = source.ne(self.special.pad).sum(1).tolist()
+        lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
         limits = [self.options.length_limit(length, self.model.longest_target(length)) for length in lengths]
         return torch.tensor(limits, device=source.device)
 

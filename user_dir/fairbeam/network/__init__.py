@@ -1,7 +1,10 @@
 """The configurable Transformer, and a recurrent network: tensors only, knows nothing of files, text or search."""
 
+import torch
+
 from fairbeam.network.config import (
     Activation,
+    AdaptiveConfig,
     DropoutConfig,
     EncoderConfig,
     HeadConfig,
@@ -16,6 +19,7 @@ from fairbeam.network.config import (
 from fairbeam.network.encoder import Encoded, EncoderNetwork
 from fairbeam.network.language_model import LanguageModel
 from fairbeam.network.network import Network, pad_batch
+from fairbeam.network.recurrence import SegmentMemory
 from fairbeam.network.recurrent import RecurrentConfig, RecurrentDropout, RecurrentNetwork
 from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
@@ -25,19 +29,20 @@ AnyNetwork = Network | EncoderNetwork | LanguageModel
 AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig
 
 
-def build(config: AnyConfig) -> AnyNetwork:
+def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
     """The network that ``config`` describes, of whichever shape."""
     match config:
         case NetworkConfig():
-            return Network(config)
+            return Network(config, compute_dtype)
         case EncoderConfig():
-            return EncoderNetwork(config)
+            return EncoderNetwork(config, compute_dtype)
         case LanguageModelConfig():
-            return LanguageModel(config)
+            return LanguageModel(config, compute_dtype)
 
 
 __all__ = [
     "Activation",
+    "AdaptiveConfig",
     "AnyConfig",
     "AnyNetwork",
     "DropoutConfig",
@@ -58,6 +63,7 @@ __all__ = [
     "RecurrentConfig",
     "RecurrentDropout",
     "RecurrentNetwork",
+    "SegmentMemory",
     "StackConfig",
     "build",
     "has_fast_bfloat16",

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
 from fairbeam.network.linear import Linear
@@ -48,13 +49,13 @@ class BaseNetwork(nn.Module):
 class DecodingNetwork(BaseNetwork):
     """A network that predicts the next token."""
 
-    head: Linear
+    head: Linear | AdaptiveSoftmax
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         network = super().for_inference(dtype)
-        if dtype != torch.float32:
+        if dtype != torch.float32 and isinstance(self.head, Linear):
             tied = self.head.weight is self._output_embedding()
             network._exact_head = (network._output_embedding() if tied else self.head.weight).detach()
             network._exact_bias = None if self.head.bias is None else self.head.bias.detach()

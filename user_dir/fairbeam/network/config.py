@@ -6,10 +6,14 @@ A value says *what* differs (where the norms stand, how positions are told apart
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from fairbeam.errors import ConfigError
+
+_MAX_CLUSTERS = 64
+"""Of symbols: models have three or four."""
 
 
 class Activation(StrEnum):
@@ -52,6 +56,9 @@ class PositionKind(StrEnum):
     """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
     ROTARY = "rotary"
     """Queries and keys are turned by angles that grow with the position (Su et al., 2021, section 3.2)."""
+    RELATIVE_SINUSOIDAL = "relative_sinusoidal"
+    """Attention, whose projections have no biases, scores keys by what they hold and by projected sinusoids of their
+    distance, each with a trained bias of queries; layers remember what they read before (Dai et al., 2019, 3)."""
     NONE = "none"
 
 
@@ -76,6 +83,15 @@ class PositionConfig:
     """Half the buckets are for keys that stand behind the query; otherwise those count as distance 0."""
     rotary_base: float = 10000.0
     """Pairs of numbers turn at rates from one radian a position down to almost its inverse."""
+    memory_length: int = 0
+    """Tokens before a segment, or before the latest token in decoding, that relative sinusoidal positions look back
+    on; the memory of nothing is vectors of zeros."""
+    clamp_length: int | None = None
+    """Distances beyond share this one's sinusoids."""
+    same_length: bool = False
+    """Each token sees as many as the memory holds, itself among them; otherwise a segment's later ones see more."""
+    share_biases: bool = False
+    """All layers have the same two trained biases of queries."""
 
     def __post_init__(self) -> None:
         near = self.buckets // (4 if self.bidirectional else 2)
@@ -84,6 +100,13 @@ class PositionConfig:
                 f"positions.buckets is {self.buckets} and positions.max_distance is {self.max_distance}, but {near} "
                 f"distances have buckets of their own; expected 1 to {self.max_distance - 1}"
             )
+        if self.kind is PositionKind.RELATIVE_SINUSOIDAL and self.memory_length < 1:
+            raise ConfigError(
+                f"positions.kind is {self.kind} and positions.memory_length is {self.memory_length}; "
+                "expected at least 1"
+            )
+        if self.clamp_length is not None and self.clamp_length < 1:
+            raise ConfigError(f"positions.clamp_length is {self.clamp_length}; expected at least 1")
         if self.rotary_base <= 0:
             raise ConfigError(f"positions.rotary_base is {self.rotary_base}; expected a number above 0")
         if self.offset < 1 and not self.count_padding:
@@ -140,6 +163,9 @@ class StackConfig:
     scale_features: bool = False
     """Multiply what comes out by ``dim ** -0.5``: an embedding that is not scaled makes large logits where it is the
     output projection too."""
+    transform: Activation | None = None
+    """What comes out passes a linear layer to the embeddings' width, this activation and a norm, as before the output
+    projection of masked language models (Devlin et al., 2019); None for none of it."""
 
     def __post_init__(self) -> None:
         distinct = self.distinct_layers
@@ -154,6 +180,11 @@ class StackConfig:
     def embedding_width(self) -> int:
         """Width of the embeddings, projected or not."""
         return self.dim if self.embedding_dim is None else self.embedding_dim
+
+    @property
+    def features_width(self) -> int:
+        """Width of what comes out."""
+        return self.dim if self.transform is None else self.embedding_width
 
     @property
     def head_width(self) -> int:
@@ -207,6 +238,8 @@ class NetworkConfig(Described):
     decoder: StackConfig = StackConfig()
     share_embeddings: bool = False
     """One matrix embeds source and target tokens."""
+    share_layers: bool = False
+    """The encoder's layers are the decoder's, which adds cross-attention (Rothe et al., 2020, section 3)."""
     tie_output: bool = False
     """The output projection is the target embedding."""
     output_bias: bool = False
@@ -214,12 +247,17 @@ class NetworkConfig(Described):
     dropout: DropoutConfig = DropoutConfig()
     bos: int = 0
     pad: int = 1
+    """Fills batches; below 0 where the vocabulary has no symbol for it."""
     eos: int = 2
     unk: int = 3
     decoder_start: int | None = None
     """The symbol a target begins with on the decoder's input; ``eos`` if None."""
+    source_pad: int | None = None
+    """Fills batches of sources, where the vocabularies differ in it; ``pad`` if None."""
 
     def __post_init__(self) -> None:
+        if self.share_layers and _alike(self.encoder) != _alike(self.decoder):
+            raise ConfigError("share_layers needs layers of one kind, but the encoder's differ from the decoder's")
         if self.share_embeddings and self.source_vocabulary != self.target_vocabulary:
             raise ConfigError(
                 f"share_embeddings needs equal vocabularies, but source_vocabulary is "
@@ -234,6 +272,14 @@ class NetworkConfig(Described):
             _check_tied(self.decoder)
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             _check_heads(name, stack)
+        kind = self.decoder.positions.kind
+        if kind is PositionKind.RELATIVE_SINUSOIDAL:  # targets are whole, without segments to remember
+            raise ConfigError(f"decoder.positions.kind is {kind}, which a decoder behind an encoder cannot have")
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches of sources."""
+        return self.pad if self.source_pad is None else self.source_pad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +333,52 @@ class EncoderConfig(Described):
                 f"ends with {head.outputs} x {inputs}"
             )
 
+    @property
+    def source_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches."""
+        return self.pad
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveConfig:
+    """Symbols, sorted by frequency, in clusters: a choice of cluster and one within it score the rare ones (Grave et
+    al., 2017), and their vectors may be narrower (Baevski and Auli, 2019)."""
+
+    cutoffs: tuple[int, ...] = ()
+    """The first symbol of each cluster but the first."""
+    factor: int = 1
+    """Each cluster's vectors are as many times narrower than those of the one before it. At 1 all are in one table."""
+    tied_projections: tuple[bool, ...] = ()
+    """For each cluster, whether the output's projection is the embedding's; none is if empty."""
+
+    def widths(self, first: int) -> tuple[int, ...]:
+        """Of each cluster's vectors, where the first one's are ``first`` wide."""
+        return tuple(first // self.factor**number for number in range(len(self.cutoffs) + 1))
+
+    def __post_init__(self) -> None:
+        bounds = (0, *self.cutoffs)
+        if any(one >= other for one, other in pairwise(bounds)):
+            raise ConfigError(f"adaptive.cutoffs are {list(self.cutoffs)}; expected numbers that grow, above 0")
+        if len(bounds) > _MAX_CLUSTERS:
+            raise ConfigError(f"adaptive.cutoffs are {len(self.cutoffs)} numbers; expected at most {_MAX_CLUSTERS - 1}")
+        if self.factor < 1:
+            raise ConfigError(f"adaptive.factor is {self.factor}; expected at least 1")
+        if len(self.tied_projections) not in (0, len(bounds)):
+            raise ConfigError(
+                f"adaptive.tied_projections has {len(self.tied_projections)} values, but adaptive.cutoffs makes "
+                f"{len(bounds)} clusters"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig(Described):
@@ -294,6 +386,8 @@ class LanguageModelConfig(Described):
 
     vocabulary: int
     decoder: StackConfig = StackConfig()
+    adaptive: AdaptiveConfig | None = None
+    """Embeddings and output in clusters, both projected."""
     tie_output: bool = True
     """The output projection is the embedding."""
     output_bias: bool = False
@@ -303,22 +397,70 @@ class LanguageModelConfig(Described):
     pad: int = -1
     """Fills batches; below 0 where the vocabulary has no symbol for it."""
     eos: int | None = None
+    separator: int | None = None
+    """The symbol between a source and the target that is made of it; None where texts are continued as they are."""
+    prefix_attention: bool = False
+    """The tokens of a source see one another, not only those before (Dong et al., 2019, section 2.4)."""
 
     def __post_init__(self) -> None:
+        if self.prefix_attention and self.separator is None:
+            raise ConfigError("prefix_attention is true, but separator is None: nothing says where a source ends")
         _check_heads("decoder", self.decoder)
         kind = self.decoder.positions.kind
         if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
             raise ConfigError(f"decoder.positions.kind is {kind}, which a language model cannot have yet")
-        if self.tie_output:
+        if self.adaptive is not None:
+            _check_adaptive(self.adaptive, self.vocabulary, self.decoder)
+        elif self.tie_output:
             _check_tied(self.decoder)
+
+    @property
+    def source_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches."""
+        return self.pad
+
+
+def _check_adaptive(adaptive: AdaptiveConfig, vocabulary: int, decoder: StackConfig) -> None:
+    if adaptive.cutoffs and adaptive.cutoffs[-1] >= vocabulary:
+        raise ConfigError(
+            f"adaptive.cutoffs are {list(adaptive.cutoffs)}, but vocabulary is {vocabulary}; expected less"
+        )
+    if not adaptive.widths(decoder.embedding_width)[-1]:
+        raise ConfigError(
+            f"adaptive.factor is {adaptive.factor}, which leaves nothing of {decoder.embedding_width} dimensions for "
+            f"the last of {len(adaptive.cutoffs) + 1} clusters"
+        )
+    if decoder.embedding_norm or decoder.token_types:
+        raise ConfigError("adaptive embeddings have no types of tokens and no norm; expected neither")
 
 
 def _check_tied(decoder: StackConfig) -> None:
-    if decoder.embedding_width != decoder.dim:
+    if decoder.embedding_width != decoder.features_width:
         raise ConfigError(
             f"tie_output needs equal widths, but decoder.embedding_dim is {decoder.embedding_dim} "
             f"and decoder.dim is {decoder.dim}"
         )
+
+
+_OF_LAYERS = (
+    "layers", "dim", "heads", "ffn_dim", "activation", "gated", "bias", "head_dim", "key_value_heads",
+    "attention_scale", "norm", "norm_epsilon", "norm_bias", "norm_placement", "distinct_layers",
+)  # fmt: skip
+
+
+def _alike(stack: StackConfig) -> list[Any]:
+    """What two stacks that share layers have in common."""
+    return [getattr(stack, name) for name in _OF_LAYERS]
 
 
 def _check_heads(name: str, stack: StackConfig) -> None:
@@ -334,8 +476,25 @@ def _check_heads(name: str, stack: StackConfig) -> None:
             f"{name}.positions.kind is {kind}, which has a number for each head, and {name}.key_value_heads is "
             f"{stack.kept_heads}; expected {stack.heads}"
         )
+    if kind is PositionKind.RELATIVE_SINUSOIDAL:
+        _check_recurrence(name, stack)
     if kind is PositionKind.ROTARY and stack.head_width % 2:
         raise ConfigError(f"{name}.positions.kind is {kind}, but a head is {stack.head_width} wide; expected pairs")
+
+
+def _check_recurrence(name: str, stack: StackConfig) -> None:
+    kind = stack.positions.kind
+    if name != "decoder":
+        raise ConfigError(f"{name}.positions.kind is {kind}, which only a decoder can have")
+    if stack.kept_heads != stack.heads:
+        raise ConfigError(
+            f"{name}.positions.kind is {kind}, which wants a key for each head, and {name}.key_value_heads is "
+            f"{stack.kept_heads}; expected {stack.heads}"
+        )
+    if stack.dim % 2:
+        raise ConfigError(f"{name}.positions.kind is {kind}, but {name}.dim is {stack.dim}; expected an even number")
+    if stack.layer_drop:
+        raise ConfigError(f"{name}.positions.kind is {kind}, but {name}.layer_drop is {stack.layer_drop}; expected 0")
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -360,6 +519,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = next(option for option in get_args(hint) if option is not NoneType)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, where)
+    if get_origin(hint) is tuple:  # of any length, all of one kind; JSON has lists alone
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(get_args(hint)[0], item, f"{where}[{number}]") for number, item in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
             return hint(value)

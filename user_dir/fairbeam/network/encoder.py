@@ -83,6 +83,6 @@ class EncoderNetwork(BaseNetwork):
         return self.encoder(x, per_head(closed, self.config.encoder.heads))
 
     @property
-    def max_positions(self) -> int:
+    def max_source_positions(self) -> int:
         """Longest sequence in tokens."""
         return self.config.encoder.positions.max_positions

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
+from fairbeam.network.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import KeyValues, PromptState, per_head
 from fairbeam.network.config import LanguageModelConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import number_tokens
+from fairbeam.network.recurrence import Segment, SegmentMemory
 from fairbeam.network.stacks import Embedding, Stack
 
 
@@ -23,36 +25,69 @@ class LanguageModel(DecodingNetwork):
         super().__init__()
         self.config = config
         stack, masks = config.decoder, MaskSource()
-        self.embedding = Embedding(stack, config.vocabulary, config.pad, Dropout(config.dropout.residual, masks))
+        self.embedding, self.head = _ends(config, Dropout(config.dropout.residual, masks))
         self.decoder = Stack(stack, None, config.dropout, masks)
-        self.head = Linear(stack.dim, config.vocabulary, bias=config.output_bias)
-        nn.init.normal_(self.head.weight, std=stack.dim**-0.5)
-        if config.tie_output:
-            self.head.weight = self.embedding.weight
         self._masks = masks
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
-    def forward(self, tokens: Tensor, *, features_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        target: Tensor | None = None,
+        *,
+        features_only: bool = False,
+        memory: SegmentMemory | None = None,
+    ) -> Tensor:
         """Predict each next token from those before it.
 
         Args:
             tokens: (batch, length) ids, padded on either side.
+            target: (batch, target) previous tokens of what is made of ``tokens``, padded on the right; begins with
+                the separator. Only these are predicted.
             features_only: return what the output projection would read.
+            memory: what earlier segments left, for networks that have one; this segment is added in place. That of
+                nothing if None.
 
         Returns:
-            Logits (batch, length, vocabulary) in ``compute_dtype``, or float32 features (batch, length, dim).
+            Logits (batch, length or target, vocabulary) in ``compute_dtype``, or float32 features of the same length.
+            An adaptive output gives log probabilities, in float32.
+
+        Raises:
+            ConfigError: the network has no memory, or this one is of another number of sequences.
         """
         if self.training:
             self._masks.restart()
-        features = self._read(tokens, tokens.ne(self.config.pad), None)
+        source = 0 if target is None else tokens.size(1)
+        if target is not None:
+            tokens = torch.cat([tokens, target], dim=1)
+        if self.decoder.recurrence is not None:
+            memory = self.start_memory(len(tokens)) if memory is None else memory
+        elif memory is not None:
+            raise self._no_memory()
+        features = self._read(tokens, tokens.ne(self.config.pad), memory, source)[:, source:]
         return features if features_only else self.head(features)
+
+    def start_memory(self, batch: int) -> SegmentMemory:
+        """What a first segment of ``batch`` sequences remembers: nothing.
+
+        Raises:
+            ConfigError: the network has no memory.
+        """
+        if self.decoder.recurrence is None:
+            raise self._no_memory()
+        return SegmentMemory.empty(batch, self.config.decoder, next(self.parameters()))
 
     def prefill(self, source: Tensor, beams: int) -> PromptState:
         """Read a batch of prompts, (batch, length) ids padded on either side, for ``beams`` continuations of each.
 
+        Where a separator tells targets from sources, it ends every prompt.
+
         Raises:
             ConfigError: a prompt is empty, or has more tokens than there are positions.
         """
+        columns = source.size(1)
+        if self.config.separator is not None:
+            source = torch.cat([source, source.new_full((len(source), 1), self.config.separator)], dim=1)
         real = source.ne(self.config.pad)
         lengths = real.sum(1)
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_target_positions:
@@ -60,13 +95,19 @@ class LanguageModel(DecodingNetwork):
                 f"prompts have {int(lengths.min())} to {int(lengths.max())} tokens; "
                 f"expected 1 to {self.max_target_positions}"
             )
-        heads, head_dim = self.config.decoder.kept_heads, self.config.decoder.head_width
-        like = self.embedding.weight.new_empty(0, dtype=self.attention_dtype)
-        capacity = source.size(1) + 16 * beams
-        caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]
-        features = self._read(source, real, caches)
+        if self.decoder.recurrence is not None:  # steps begin at what the prompt left in memory
+            memory = self.start_memory(len(source))
+            features = self._read(source, real, memory, columns)
+            caches = self.decoder.recall(memory, 16 * beams)
+            closed = features.new_zeros(len(source), caches[0].length, dtype=self.attention_dtype)
+        else:
+            heads, head_dim = self.config.decoder.kept_heads, self.config.decoder.head_width
+            like = next(self.parameters()).new_empty(0, dtype=self.attention_dtype)
+            capacity = source.size(1) + 16 * beams
+            caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]
+            features = self._read(source, real, caches, columns)
+            closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
-        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         rows = torch.arange(len(source), device=source.device)
         return PromptState(caches, closed, lengths, beams, features[rows, last].unsqueeze(1))
 
@@ -89,9 +130,14 @@ class LanguageModel(DecodingNetwork):
         return self._scores(state, features)
 
     @property
-    def first_token(self) -> None:
-        """None: a prompt's continuation begins with no symbol."""
-        return None
+    def first_token(self) -> int | None:
+        """The separator; None where a prompt's continuation begins with no symbol."""
+        return self.config.separator
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest prompt in tokens that leaves room for a separator and a first token."""
+        return self.max_target_positions - 2
 
     @property
     def max_target_positions(self) -> int:
@@ -100,14 +146,21 @@ class LanguageModel(DecodingNetwork):
 
     def longest_target(self, source_length: int) -> int:
         """Longest continuation of a prompt, the symbol that ends it included, which itself takes no position."""
-        return self.max_target_positions - source_length + 1
+        return self.max_target_positions - source_length + (1 if self.config.separator is None else 0)
 
-    def _read(self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | None) -> Tensor:
-        """Features (batch, length, dim) of whole sequences, which look back only."""
+    def _read(
+        self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | SegmentMemory | None, source: int
+    ) -> Tensor:
+        """Features (batch, length, dim) of whole sequences, which look back only, but for the first ``source`` columns
+        where the network sees sources as a whole."""
         length = tokens.size(1)
         numbers = number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
-        x = self.embedding(tokens if self.config.pad >= 0 else tokens.clamp_min(0), numbers)
+        x = self.embedding(tokens, numbers)
+        if isinstance(caches, SegmentMemory):
+            return self.decoder(x, None, Segment(caches, real))
         causal = x.new_full((length, length), float("-inf"), dtype=self.attention_dtype).triu(1)
+        if self.config.prefix_attention:
+            causal[:source, :source] = 0.0
         if bool(real.all()):
             return self.decoder(x, causal, caches)
         # Padding sees itself, since a row without any key has no softmax; nothing else sees padding.
@@ -115,5 +168,28 @@ class LanguageModel(DecodingNetwork):
         mask = causal.masked_fill(~(real[:, None] | itself), float("-inf"))
         return self.decoder(x, per_head(mask, self.config.decoder.heads), caches)
 
+    def _no_memory(self) -> ConfigError:
+        kind = self.config.decoder.positions.kind
+        return ConfigError(f"decoder.positions.kind is {kind}, which has no memory of segments")
+
     def _output_embedding(self) -> Tensor:
+        assert isinstance(self.embedding, Embedding)
         return self.embedding.weight
+
+
+def _ends(
+    config: LanguageModelConfig, dropout: Dropout
+) -> tuple[Embedding | AdaptiveEmbedding, Linear | AdaptiveSoftmax]:
+    """The embedding and the output, with the weights they share."""
+    stack, vocabulary, adaptive = config.decoder, config.vocabulary, config.adaptive
+    if adaptive is not None:
+        clusters = AdaptiveEmbedding(adaptive, vocabulary, stack, dropout)
+        softmax = AdaptiveSoftmax(adaptive, vocabulary, stack, bias=config.output_bias)
+        softmax.tie(clusters, tables=config.tie_output, projections=adaptive.tied_projections)
+        return clusters, softmax
+    embedding = Embedding(stack, vocabulary, config.pad, dropout)
+    head = Linear(stack.features_width, vocabulary, bias=config.output_bias)
+    nn.init.normal_(head.weight, std=stack.features_width**-0.5)
+    if config.tie_output:
+        head.weight = embedding.weight
+    return embedding, head

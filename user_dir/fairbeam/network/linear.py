@@ -36,6 +36,21 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return x
 
 
+class LowRank(nn.Module):
+    """A trained change of a frozen weight: the product of two narrow matrices (Hu et al., 2022, section 4.1)."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(rank, inputs))
+        self.up = nn.Parameter(torch.zeros(outputs, rank))  # training begins with no change
+        nn.init.normal_(self.down, std=inputs**-0.5)
+        self.scale = alpha / rank
+
+    def forward(self) -> Tensor:
+        """The change, (outputs, inputs)."""
+        return (self.up @ self.down) * self.scale
+
+
 class Linear(nn.Module):
     """``activation(x Wᵀ + b)``, computed and returned in ``compute_dtype``.
 
@@ -51,6 +66,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.activation = activation
+        self.low_rank: LowRank | None = None
         self.compute_dtype = torch.float32
         self._fused = _FUSED.get(activation, ("none", ""))
         self._packed: Tensor | None = None
@@ -64,7 +80,15 @@ class Linear(nn.Module):
             kind, algorithm = self._fused
             return torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._packed_bias, kind, [], algorithm)
         bias = None if self.bias is None else self.bias.to(dtype)
-        return activate(F.linear(x, self.weight.to(dtype), bias), self.activation)
+        weight = self.weight if self.low_rank is None else self.weight + self.low_rank()
+        return activate(F.linear(x, weight.to(dtype), bias), self.activation)
+
+    @torch.no_grad()
+    def merge_(self) -> None:
+        """Make the low-rank change, if there is one, part of the weight."""
+        if self.low_rank is not None:
+            self.weight.add_(self.low_rank())
+            self.low_rank = None
 
     @torch.no_grad()
     def pack_(self, dtype: torch.dtype) -> None:
@@ -73,6 +97,7 @@ class Linear(nn.Module):
         oneDNN's float32 product on weights laid out beforehand is about twice as fast as the default one and
         differs from it by rounding only.
         """
+        self.merge_()
         self.compute_dtype = dtype
         weight = self.weight.detach().to(dtype)
         bias = None if self.bias is None else self.bias.detach().to(dtype)

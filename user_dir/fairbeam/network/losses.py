@@ -29,6 +29,7 @@ def label_smoothed_cross_entropy(
     *,
     smoothing: float,
     pad: int,
+    bias: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LossSums:
     """Cross-entropy against smoothed labels (Szegedy et al., 2016, section 7), as fairseq sums it.
@@ -41,12 +42,13 @@ def label_smoothed_cross_entropy(
         features: (tokens, dim).
         weight: (vocabulary, dim) output projection.
         target: (tokens,) ids; ``pad`` marks tokens that do not count.
+        bias: (vocabulary,) added to the logits.
         dtype: what the matrix products compute in; all sums are float32.
     """
     real = target.ne(pad)
     if not bool(real.all()):
         features, target = features[real], target[real]
-    return LossSums(*_ChunkedCrossEntropy.apply(features.to(dtype), weight, target, smoothing))
+    return LossSums(*_ChunkedCrossEntropy.apply(features.to(dtype), weight, bias, target, smoothing))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -58,31 +60,37 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, target: Tensor, smoothing: float
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         vocabulary = weight.size(0)
         others = smoothing / (vocabulary - 1)
         to_label = 1 - smoothing - others
         low = weight.to(features.dtype)
         vocabulary_sum = low.float().sum(0)  # its product with a feature vector is the sum of all its logits
-        needs_gradient = any(ctx.needs_input_grad[:2])
+        bias_sum = 0.0 if bias is None else bias.sum()
+        needs_gradient = any(ctx.needs_input_grad[:3])
         grad_features = torch.empty_like(features) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
+        grad_bias = None if bias is None or not needs_gradient else torch.zeros_like(bias)
         loss, nll, correct = (features.new_zeros((), dtype=torch.float32) for _ in range(3))
         step = max(16, _CHUNK_ELEMENTS // vocabulary)
         for start in range(0, len(features), step):
             rows = slice(start, start + step)
             logits = F.linear(features[rows], low).float()
+            if bias is not None:
+                logits += bias
             best = logits.amax(dim=1)
             at_label = logits.gather(1, target[rows, None]).squeeze(1)
             probabilities = torch.softmax(logits, dim=1)
             log_normaliser = best - probabilities.amax(dim=1).log()
             token_nll = log_normaliser - at_label
-            total = features[rows].float() @ vocabulary_sum
+            total = features[rows].float() @ vocabulary_sum + bias_sum
             nll += token_nll.sum()
             loss += (to_label * token_nll + others * (vocabulary * log_normaliser - total)).sum()
             correct += at_label.eq(best).sum()
             if grad_features is not None and grad_weight is not None:
+                if grad_bias is not None:
+                    grad_bias += probabilities.sum(0)
                 probabilities = probabilities.to(features.dtype)
                 taken = others * vocabulary_sum + to_label * low[target[rows]].float()
                 grad_features[rows] = (torch.mm(probabilities, low).float() - taken).to(features.dtype)
@@ -90,12 +98,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight -= others * features.float().sum(0)
             grad_weight.index_add_(0, target, features.float(), alpha=-to_label)
-        ctx.save_for_backward(grad_features, grad_weight)
+        if grad_bias is not None:
+            grad_bias -= others * len(features) + to_label * torch.bincount(target, minlength=vocabulary)
+        ctx.save_for_backward(grad_features, grad_weight, grad_bias)
         ctx.mark_non_differentiable(nll, correct)
         return loss, nll, correct
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grad_features, grad_weight = ctx.saved_tensors
+        grad_features, grad_weight, grad_bias = ctx.saved_tensors
         scale = gradients[0]
-        return grad_features * scale.to(grad_features.dtype), grad_weight * scale, None, None
+        at_bias = None if grad_bias is None else grad_bias * scale
+        return grad_features * scale.to(grad_features.dtype), grad_weight * scale, at_bias, None, None

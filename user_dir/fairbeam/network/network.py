@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
-from fairbeam.network.config import NetworkConfig
+from fairbeam.network.config import NetworkConfig, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import number_positions
@@ -21,23 +21,28 @@ class Network(DecodingNetwork):
     the weights are float32 (the weights until ``for_inference``).
     """
 
+    head: Linear
+
     def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         masks = MaskSource()
         dropout = config.dropout
 
-        def embedding(stack: str, vocabulary: int) -> Embedding:
-            return Embedding(getattr(config, stack), vocabulary, config.pad, Dropout(dropout.residual, masks))
+        def embedding(stack: StackConfig, vocabulary: int, pad: int) -> Embedding:
+            return Embedding(stack, vocabulary, pad, Dropout(dropout.residual, masks))
 
-        self.source_embedding = embedding("encoder", config.source_vocabulary)
-        self.target_embedding = embedding("decoder", config.target_vocabulary)
+        self.source_embedding = embedding(config.encoder, config.source_vocabulary, config.padding_of_sources)
+        self.target_embedding = embedding(config.decoder, config.target_vocabulary, config.pad)
         self.encoder = Stack(config.encoder, None, dropout, masks)
         self.decoder = Stack(config.decoder, config.encoder.dim, dropout, masks)
-        self.head = Linear(config.decoder.dim, config.target_vocabulary, bias=config.output_bias)
-        nn.init.normal_(self.head.weight, std=config.decoder.dim**-0.5)
+        width = config.decoder.features_width
+        self.head = Linear(width, config.target_vocabulary, bias=config.output_bias)
+        nn.init.normal_(self.head.weight, std=width**-0.5)
         if config.share_embeddings:
             self.target_embedding.weight = self.source_embedding.weight
+        if config.share_layers:
+            self.decoder.share_(self.encoder)
         if config.tie_output:
             self.head.weight = self.target_embedding.weight
         self._masks = masks
@@ -65,7 +70,7 @@ class Network(DecodingNetwork):
 
         The mask is (batch * decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
         """
-        real = source.ne(self.config.pad)
+        real = source.ne(self.config.padding_of_sources)
         numbers = number_positions(real, self.config.encoder.positions)
         x = self.source_embedding(source, numbers)
         if bool(real.all()):

@@ -68,7 +68,7 @@ def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
             return SinusoidalPositions(config, dim)
         case PositionKind.LEARNED:
             return LearnedPositions(config, dim)
-        case PositionKind.RELATIVE_BUCKETS | PositionKind.ROTARY | PositionKind.NONE:
+        case PositionKind.RELATIVE_BUCKETS | PositionKind.ROTARY | PositionKind.RELATIVE_SINUSOIDAL | PositionKind.NONE:
             return None
 
 

@@ -73,6 +73,11 @@ class RecurrentConfig(Described):
             )
 
     @property
+    def padding_of_sources(self) -> int:
+        """What fills batches of sources."""
+        return self.pad
+
+    @property
     def encoder_units(self) -> int:
         """Numbers in a state of the encoder."""
         return self.encoder_hidden * (2 if self.bidirectional else 1)

@@ -2,6 +2,7 @@
 in training the query dimension is the sequence, at a decoding step it is the beams."""
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +10,13 @@ from torch import Tensor, nn
 
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
-from fairbeam.network.config import DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
+from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
+from fairbeam.network.recurrence import PastStates, Recurrence, RecurrentAttention, Segment, SegmentMemory, Sight
+
+_SEEN_BY_ATTENTION = (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY, PositionKind.RELATIVE_SINUSOIDAL)
 
 
 class LayerNorm(nn.Module):
@@ -73,6 +77,8 @@ class Residual(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, and a feed-forward block."""
 
+    attention: ClassVar[type[SelfAttention]] = SelfAttention
+
     def __init__(self, config: StackConfig, memory_dim: int | None, dropouts: DropoutConfig, masks: MaskSource) -> None:
         super().__init__()
         dim = config.dim
@@ -80,7 +86,7 @@ class Layer(nn.Module):
         def residual() -> Residual:
             return Residual(config, Dropout(dropouts.residual, masks))
 
-        self.self_attention = SelfAttention(config, Dropout(dropouts.attention, masks))
+        self.self_attention = self.attention(config, Dropout(dropouts.attention, masks))
         self.self_attention_residual = residual()
         if memory_dim is not None:
             self.cross_attention = CrossAttention(config, memory_dim, Dropout(dropouts.attention, masks))
@@ -99,10 +105,10 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None,
-        cache: KeyValues | None = None,
+        cache: KeyValues | PastStates | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
-        rotation: Rotation | None = None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
         x = self.attend_to_self(x, mask, cache, rotation)
@@ -113,7 +119,11 @@ class Layer(nn.Module):
         return around.leave(x, self.outer(self.activation_dropout(self._inner(around.enter(x)))))
 
     def attend_to_self(
-        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None, rotation: Rotation | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KeyValues | PastStates | None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
@@ -126,7 +136,7 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
-        rotation: Rotation | None = None,
+        rotation: Rotation | Sight | None = None,
     ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
         x = self.attend_to_self(x, mask, cache, rotation)
@@ -135,6 +145,23 @@ class Layer(nn.Module):
     def _inner(self, x: Tensor) -> Tensor:
         inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
         return inner
+
+
+class RecurrentLayer(Layer):
+    """A layer whose self-attention sees what the layer read before, too."""
+
+    attention = RecurrentAttention
+
+    def attend_to_self(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KeyValues | PastStates | None,
+        rotation: Rotation | Sight | None = None,
+    ) -> Tensor:
+        around = self.self_attention_residual
+        seen = cache.extend(x) if isinstance(cache, PastStates) else x
+        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, rotation))
 
 
 class Embedding(nn.Module):
@@ -149,6 +176,7 @@ class Embedding(nn.Module):
         if pad >= 0:
             nn.init.zeros_(self.weight[pad])
         self.pad = pad if pad >= 0 and not config.train_padding else None
+        self.has_padding = pad >= 0
         self.scale = math.sqrt(config.dim) if config.scale_embedding else 1.0
         self.positions = build_positions(config.positions, width)
         self.types = nn.Parameter(torch.empty(config.token_types, width)) if config.token_types else None
@@ -163,6 +191,8 @@ class Embedding(nn.Module):
 
         ``types`` are (batch, queries) kinds of tokens; all are of the first kind if None.
         """
+        if not self.has_padding:  # what fills the batch then has no vector, and nothing sees which it gets
+            tokens = tokens.clamp_min(0)
         x = F.embedding(tokens, self.weight, self.pad) * self.scale
         if self.types is not None:
             x = x + (self.types[0] if types is None else F.embedding(types, self.types))
@@ -174,6 +204,21 @@ class Embedding(nn.Module):
         return x if self.projection is None else self.projection(x).float()
 
 
+class Transform(nn.Module):
+    """A linear layer to the embeddings' width, an activation and a norm: what masked language models put between the
+    last layer and the output projection (Devlin et al., 2019)."""
+
+    def __init__(self, config: StackConfig, activation: Activation) -> None:
+        super().__init__()
+        self.linear = Linear(config.dim, config.embedding_width, activation=activation)
+        self.norm = build_norm(config, config.embedding_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) to (..., embedding_width), float32."""
+        transformed: Tensor = self.norm(self.linear(x).float())
+        return transformed
+
+
 class Stack(nn.Module):
     """Layers with an optional final norm; layers may be dropped whole in training."""
 
@@ -181,12 +226,26 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         distinct = config.layers if config.distinct_layers is None else config.distinct_layers
-        self.layers = nn.ModuleList(Layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
+        recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
+        build_layer = RecurrentLayer if recurrent else Layer
+        self.layers = nn.ModuleList(build_layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
         self.final_norm = build_norm(config) if config.final_norm else None
         self.dropout = Dropout(dropouts.features, masks)
         self.scale = config.dim**-0.5 if config.scale_features else None
+        self.transform = None if config.transform is None else Transform(config, config.transform)
         relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
         self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
+        self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
+        if recurrent and config.positions.share_biases:
+            first, *others = (layer.self_attention for layer in self.in_order())
+            for attention in others:
+                attention.content_bias, attention.position_bias = first.content_bias, first.position_bias
+
+    def share_(self, other: "Stack") -> None:
+        """Take the layers of ``other`` for one's own, except for cross-attention."""
+        for own, theirs in zip(self.layers, other.layers, strict=True):
+            for name, module in theirs.named_children():
+                setattr(own, name, module)
 
     def in_order(self) -> list[Layer]:
         """The layers as they are applied; where weights are shared, a layer comes several times in a row."""
@@ -198,7 +257,7 @@ class Stack(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None,
-        caches: list[KeyValues] | None = None,
+        caches: list[KeyValues] | Segment | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Run all layers on (batch, queries, dim)."""
@@ -215,16 +274,31 @@ class Stack(nn.Module):
                 turns,
             )
         x = self.dropout(x if self.final_norm is None else self.final_norm(x))
-        return x if self.scale is None else x * self.scale
+        x = x if self.scale is None else x * self.scale
+        return x if self.transform is None else self.transform(x)
+
+    def recall(self, memory: SegmentMemory, spare: int) -> list[KeyValues]:
+        """Each layer's keys and values of what segments left, with room for ``spare`` more."""
+        assert self.recurrence is not None
+        vectors = self.recurrence.vectors(self.config.positions.memory_length, memory.layers[0].device)
+        caches = []
+        for layer, states in zip(self.in_order(), memory.layers, strict=True):
+            attention: RecurrentAttention = layer.self_attention  # type: ignore[assignment]
+            caches.append(attention.recall(layer.self_attention_residual.enter(states), vectors, spare))
+        return caches
 
     def place(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | None
-    ) -> tuple[Tensor | None, Rotation | None]:
+        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None
+    ) -> tuple[Tensor | None, Rotation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
         positions = self.config.positions
-        if positions.kind not in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):
+        if positions.kind not in _SEEN_BY_ATTENTION:
             return mask, None
+        if self.recurrence is not None:
+            seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches)
+            return seen
+        assert not isinstance(caches, Segment)
         queries, keys = _numbers(x, caches)
         if self.relative is None:
             return mask, rotation(queries, self.config.head_width, positions.rotary_base)

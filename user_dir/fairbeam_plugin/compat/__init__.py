@@ -12,6 +12,7 @@ from fairbeam_plugin.compat import (
     configuration,
     distributed,
     errors,
+    learning_rates,
     mbart,
     numpy_names,
     precision,
@@ -25,6 +26,7 @@ _PARTS = (
     quiet,
     repeats,
     errors,
+    learning_rates,
     numpy_names,
     configuration,
     checkpoints,
@@ -35,6 +37,7 @@ _PARTS = (
     scoring,
     adam,
     mbart,
+    learning_rates,
 )
 
 

@@ -20,8 +20,6 @@ class FairbeamLabelSmoothedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
         """The summed loss of a batch, its sample size, and what to log (sums, in nats)."""
         if not reduce:
             raise NotImplementedError("losses of single tokens are never built here; use stock's criterion for them")
-        if getattr(model.decoder.output_projection, "bias", None) is not None:
-            raise NotImplementedError("this loss has no output bias yet; use stock's criterion")
         features = model(**sample["net_input"], features_only=True)[0]
         target = sample["target"]
         if self.ignore_prefix_size > 0:
@@ -32,6 +30,7 @@ class FairbeamLabelSmoothedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
             target.flatten(),
             smoothing=self.eps,
             pad=self.padding_idx,
+            bias=getattr(model.decoder.output_projection, "bias", None),
             dtype=getattr(model, "compute_dtype", features.dtype),
         )
         sample_size = target.size(0) if self.sentence_avg else sample["ntokens"]

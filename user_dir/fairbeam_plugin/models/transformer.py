@@ -108,8 +108,10 @@ class NetworkDecoder(FairseqDecoder):
     ) -> Tuple[Tensor, Dict[str, Any]]:
         assert encoder_out is not None
         source = encoder_out["src_tokens"][0]
-        logits = self._network[0](source, prev_output_tokens)
-        return logits, {"attn": [self._network[0].alignments(source, prev_output_tokens)]}
+        network = self._network[0]
+        logits = network(source, prev_output_tokens)
+        looks = [network.alignments(source, prev_output_tokens)] if isinstance(network, Network) else [None]
+        return logits, {"attn": looks}
 
     def max_positions(self) -> int:
         return self._network[0].max_target_positions

@@ -17,6 +17,7 @@ from fairseq.data import (
     LanguagePairDataset,
     ListDataset,
     PrependTokenDataset,
+    data_utils,
     encoders,
     iterators,
 )
@@ -25,6 +26,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
+from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
 from fairbeam.data.databin import DataBin, References
 from fairbeam.errors import ConfigError, InputError
@@ -34,8 +36,11 @@ from fairbeam.files import read_lines, read_parallel
 from fairbeam.network import Precision
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, Tokenizer, find_model
+from fairbeam.translator import ModelFiles, generator, read_model, special_ids
 from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
+from fairbeam_plugin.generator import special_ids as special_of
 from fairbeam_plugin.scoring import Transcript
+from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary, BundlePairDataset, TargetLines
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
 
 logger = logging.getLogger(__name__)
@@ -52,6 +57,13 @@ class FairbeamTranslationConfig(TranslationConfig):
         metadata={"help": "precision to decode in; auto takes bfloat16 where the hardware is fast at it"},
     )
     left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
+    bundle: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "a pretrained model, a bundle or a Hugging Face folder, for --arch fairbeam_from_bundle; its "
+            "tokenizers read the plain text of the data folder, and no dictionaries are needed"
+        },
+    )
     subword_sampling: float = field(
         default=0.0,
         metadata={
@@ -109,8 +121,35 @@ class FairbeamTranslationTask(TranslationTask):
 
     cfg: FairbeamTranslationConfig
 
-    def __init__(self, cfg: FairbeamTranslationConfig, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
+    @classmethod
+    def setup_task(cls, cfg: FairbeamTranslationConfig, **options: Any) -> "FairbeamTranslationTask":
+        """The task with the data's dictionaries, or with the vocabularies of a pretrained model."""
+        if cfg.bundle is None:
+            return super().setup_task(cfg, **options)
+        if cfg.subword_sampling > 0:
+            raise ConfigError("--subword-sampling: a pretrained model's own tokenizers do not sample")
+        folder = utils.split_paths(cfg.data)[0]
+        if cfg.source_lang is None or cfg.target_lang is None:
+            cfg.source_lang, cfg.target_lang = data_utils.infer_language_pair(folder)
+        if cfg.source_lang is None or cfg.target_lang is None:
+            raise ConfigError(f"{folder}: which language is the source? Give --source-lang and --target-lang")
+        model = read_model(cfg.bundle, ModelFiles(source_lang=cfg.source_lang, target_lang=cfg.target_lang))
+        network = generator(model)
+        if model.source is None or model.target is None:
+            raise ConfigError(f"--bundle {cfg.bundle}: has no tokenizer; add the tokenizer's files to its folder")
+        source = BundleDictionary(model, model.source, network.config.source_vocabulary)
+        target = BundleDictionary(model, model.target, network.config.target_vocabulary)
+        return cls(cfg, source, target, model)
+
+    def __init__(
+        self,
+        cfg: FairbeamTranslationConfig,
+        src_dict: Dictionary,
+        tgt_dict: Dictionary,
+        bundle: Optional[Bundle] = None,
+    ) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
+        self.bundle = bundle
         if cfg.left_pad_target:
             raise ConfigError("--left-pad-target True: the target is padded on the right here")
         self.folder = Path(utils.split_paths(cfg.data)[0])
@@ -123,7 +162,11 @@ class FairbeamTranslationTask(TranslationTask):
         for symbol in self._symbols:
             src_dict.add_symbol(symbol)
             tgt_dict.add_symbol(symbol)
-        self._target = None if find_model(self.folder, cfg.target_lang) is None else self._tokenizer(cfg.target_lang)
+        if bundle is not None:
+            self._target = bundle.target
+        else:
+            has_model = find_model(self.folder, cfg.target_lang) is not None
+            self._target = self._tokenizer(cfg.target_lang) if has_model else None
         self._detokenizer = encoders.build_tokenizer(
             Namespace(tokenizer=cfg.eval_bleu_detok, **json.loads(cfg.eval_bleu_detok_args or "{}"))
         )
@@ -135,7 +178,9 @@ class FairbeamTranslationTask(TranslationTask):
             self.folder / f"{split}.{target}-{source}.{source}.idx"
         ).is_file()
         sampled = self.cfg.subword_sampling > 0 and split == self.cfg.train_subset
-        if sampled or (not binarised and self._text_path(split, source).is_file()):
+        if self.bundle is not None:
+            self.datasets[split] = self._bundle_dataset(split)
+        elif sampled or (not binarised and self._text_path(split, source).is_file()):
             self.datasets[split] = self._text_dataset(split, sampled)
         else:
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
@@ -164,14 +209,6 @@ class FairbeamTranslationTask(TranslationTask):
         """What ends a target, and stands before it on the decoder's input."""
         return self.tgt_dict.index(f"[{self.cfg.target_lang}]") if self._symbols else self.tgt_dict.eos()
 
-    def build_dataset_for_inference(
-        self, src_tokens: List[torch.Tensor], src_lengths: List[int], constraints: Any = None
-    ) -> LanguagePairDataset:
-        """Sentences typed in, marked like those of a split."""
-        dataset = super().build_dataset_for_inference(src_tokens, src_lengths, constraints)
-        dataset.src = ListDataset(src_tokens, src_lengths)
-        return self._marked(dataset)
-
     def _text_path(self, split: str, language: str) -> Path:
         kept = self.folder / "raw" / f"{split}.{language}"
         return kept if kept.is_file() else self.folder / f"{split}.{language}"
@@ -197,6 +234,42 @@ class FairbeamTranslationTask(TranslationTask):
             shuffle=split != "test",
             eos=self._eos,
         )
+
+    def _bundle_dataset(self, split: str) -> BundlePairDataset:
+        paths = [self._text_path(split, language) for language in (self.cfg.source_lang, self.cfg.target_lang)]
+        if not paths[0].is_file():
+            raise FileNotFoundError(f"{paths[0]}: no such file; a pretrained model reads plain text")
+        source, target = EncodedLines(read_lines(paths[0]), self.bundle.source), None
+        if paths[1].is_file():
+            read_parallel(*paths)  # refuses sides of different lengths
+            lines = [self._reference_format.separate(line)[0] for line in read_lines(paths[1])]
+            target = EncodedLines(lines, TargetLines(self.bundle.target, self.tgt_dict.eos()))
+        return self._bundle_pairs(source, source.sizes, target, None if target is None else target.sizes, split)
+
+    def _bundle_pairs(self, source: Any, sizes: Any, target: Any, target_sizes: Any, split: str) -> BundlePairDataset:
+        network = generator(self.bundle)
+        start, _ = self.bundle.beginning()
+        start = network.first_token if start is None else start
+        return BundlePairDataset(
+            source,
+            sizes,
+            target,
+            target_sizes,
+            self.tgt_dict,
+            source_pad=network.config.padding_of_sources,
+            start=self.tgt_dict.eos() if start is None else start,
+            left_pad_source=self.cfg.left_pad_source,
+            left_pad_target=False,
+            shuffle=split != "test",
+        )
+
+    def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
+        """Sources of ``fairseq-interactive``, marked like those of a split."""
+        if self.bundle is None:
+            dataset = super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
+            dataset.src = ListDataset(src_tokens, src_lengths)
+            return self._marked(dataset)
+        return self._bundle_pairs(src_tokens, src_lengths, None, None, "test")
 
     def _tokenizer(self, language: str) -> Tokenizer:
         if find_model(self.folder, language) is None:
@@ -308,6 +381,8 @@ class FairbeamTranslationTask(TranslationTask):
         return model
 
     def _check_vocabularies(self, module: torch.nn.Module, state: Dict[str, Any], *unused: Any) -> None:
+        if self.bundle is not None:
+            return
         for names, dictionary, language in (
             (("network.source_embedding.weight", "encoder.embed_tokens.weight"), self.src_dict, self.cfg.source_lang),
             (("network.target_embedding.weight", "decoder.embed_tokens.weight"), self.tgt_dict, self.cfg.target_lang),
@@ -336,18 +411,29 @@ class FairbeamTranslationTask(TranslationTask):
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
-                precision = Precision.parse(str(self.cfg.precision))
-                return FairbeamGenerator(models, generation_options(args), self.tgt_dict, precision, self._eos)
+                return self._own_generator(models, args)
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
+        if reasons and self.bundle is not None:
+            raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
         if self._symbols:
             extra = {"eos": self._eos, **extra}
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
+    def _own_generator(self, models: List[Any], args: Any) -> FairbeamGenerator:
+        precision = Precision.parse(str(self.cfg.precision))
+        if self.bundle is None:
+            special = replace(special_of(self.tgt_dict), eos=self._eos)
+            return FairbeamGenerator(models, generation_options(args), special, precision)
+        special, beginning = special_ids(self.bundle), self.bundle.beginning()
+        return FairbeamGenerator(models, generation_options(args), special, precision, beginning)
+
     def build_bpe(self, args: Any) -> Any:
-        """The subwords of ``--bpe``, or else those that came with the data."""
+        """The subwords of ``--bpe``, or else those that came with the data or the model."""
+        if self.bundle is not None:
+            return BundleCodec(self.tgt_dict)
         codec = super().build_bpe(args)
         if codec is None and self._target is not None:
             source = Tokenizer.load(self.folder, self.cfg.source_lang)
