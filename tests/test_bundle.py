@@ -254,12 +254,12 @@ def test_a_network_of_another_build_comes_back(tmp_path):
 
 def test_configurations_from_before_a_field_existed_are_read(saved):
     new = ("gated", "bias", "head_dim", "key_value_heads", "attention_scale", "norm", "norm_epsilon", "norm_bias",
-           "scale_features", "train_padding")  # fmt: skip
+           "scale_features", "train_padding", "qkv_bias", "attention_output_bias")  # fmt: skip
     config = json.loads((saved / CONFIG).read_text())
     for stack in ("encoder", "decoder"):
         for field in new:
             del config["network"][stack][field]
-        for field in ("buckets", "max_distance", "bidirectional", "rotary_base"):
+        for field in ("buckets", "max_distance", "bidirectional", "rotary_base", "rotary_scaling"):
             del config["network"][stack]["positions"][field]
     del config["network"]["dropout"]["features"]
     (saved / CONFIG).write_text(json.dumps(config))

@@ -16,6 +16,7 @@ from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.hugging_face import FAMILIES, read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, Special
 from fairbeam.network import LanguageModelConfig
+from fairbeam.network.positions import rotary_rates
 
 transformers = pytest.importorskip("transformers")
 
@@ -24,6 +25,14 @@ SIZES = {
     "vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 40,
     "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": EOS, "initializer_range": 0.1,
 }  # fmt: skip
+ROPE = {"rope_type": "llama3", "rope_theta": 900.0, "factor": 3.0, "low_freq_factor": 0.5, "high_freq_factor": 1.5,
+        "original_max_position_embeddings": 12}  # fmt: skip
+LLAMA = {
+    "vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 28, "max_position_embeddings": 40, "tie_word_embeddings": True,
+    "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": EOS, "initializer_range": 0.2,
+}  # fmt: skip
+UNTIED = "llama, untied, biases, wide heads"
 # name: (beginning of the classes' names, options)
 MODELS = {
     "gpt2": ("GPT2", SIZES),
@@ -33,8 +42,16 @@ MODELS = {
     "openai-gpt": ("OpenAIGPT", SIZES),
     "openai-gpt, swish": ("OpenAIGPT", {**SIZES, "afn": "swish"}),
     "ctrl": ("CTRL", {**SIZES, "dff": 28}),
+    "llama": ("Llama", {**LLAMA, "rope_parameters": ROPE}),
+    UNTIED: (
+        "Llama", {**LLAMA, "num_key_value_heads": 4, "head_dim": 10, "attention_bias": True, "mlp_bias": True,
+                  "tie_word_embeddings": False, "rope_theta": 99.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    ),
+    "llama, biases of attention": ("Llama", {**LLAMA, "num_key_value_heads": 1, "attention_bias": True}),
+    "mistral": ("Mistral", {**LLAMA, "head_dim": 8}),
+    "qwen2": ("Qwen2", LLAMA),
 }  # fmt: skip
-EACH = ["gpt2", "openai-gpt", "ctrl"]
+EACH = ["gpt2", "openai-gpt", "ctrl", "llama", "mistral", "qwen2"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +60,12 @@ def quiet():
     transformers.utils.logging.disable_progress_bar()
 
 
-def their_model(name: str, end: str = "LMHeadModel"):
+def their_model(name: str, end: str = "ForCausalLM"):
     """Hugging Face's model, float32, in evaluation mode, with random numbers in every weight."""
     begin, options = MODELS[name]
+    options = copy.deepcopy(options)  # theirs adds to what it is given
+    if end == "ForCausalLM" and begin in ("GPT2", "OpenAIGPT", "CTRL"):
+        end = "LMHeadModel"
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,14 +146,9 @@ def test_steps_with_reordered_beams_equal_whole_sequences(name, packed, left_pad
     latest = torch.full((sentences, beams), EOS)  # not looked at
     for step in range(24):
         logits = decoder.step(state, latest)
-        for beam in range(beams):
-            whole = torch.cat([prompts[rows], tokens[:, beam]], dim=1)
-            last = network(whole)[:, -1]
-            for row, prompt in enumerate(prompts[rows]):
-                if not left_pad and prompt[-1] == PAD:  # the whole sequence in one piece
-                    piece = torch.cat([prompt[prompt.ne(PAD)], tokens[row, beam]])
-                    last[row] = network(piece[None])[0, -1]
-            torch.testing.assert_close(logits[:, beam], last, rtol=1e-4, atol=1e-4)
+        begun = batch(PAD, left_pad=True)[rows].repeat_interleave(beams, dim=0)  # padding is not in between
+        last = network(torch.cat([begun, tokens.flatten(0, 1)], dim=1))[:, -1]
+        torch.testing.assert_close(logits, last.view_as(logits), rtol=1e-4, atol=1e-4)
         parents = torch.randint(0, beams, (len(rows), beams), generator=generator)
         latest = torch.randint(4, VOCABULARY, (len(rows), beams), generator=generator)
         tokens = torch.cat([tokens.gather(1, parents[:, :, None].expand(-1, -1, step)), latest[:, :, None]], dim=2)
@@ -254,7 +269,7 @@ def test_a_bfloat16_copy_stays_close(name, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    ("name", "end"), [*((name, "LMHeadModel") for name in MODELS), *((name, "Model") for name in EACH)]
+    ("name", "end"), [*((name, "ForCausalLM") for name in MODELS), *((name, "Model") for name in [*EACH, UNTIED])]
 )
 def test_a_folder_comes_back_as_it_was(name, end, dtype, tmp_path):
     their_model(name, end).to(dtype).save_pretrained(tmp_path / "theirs")
@@ -264,6 +279,21 @@ def test_a_folder_comes_back_as_it_was(name, end, dtype, tmp_path):
     assert (tmp_path / "ours/config.json").read_text() == (tmp_path / "theirs/config.json").read_text()
     config = checkpoint.network.config
     assert LanguageModelConfig.from_dict(config.to_dict()) == config
+
+
+@torch.no_grad()
+def test_a_model_without_an_output_gives_features(tmp_path):
+    theirs = their_model(UNTIED, "Model")
+    theirs.save_pretrained(tmp_path)
+    network, tokens = read(tmp_path).network, batch(PAD, left_pad=False)
+    real = tokens.ne(PAD)
+    expected = theirs(input_ids=tokens, attention_mask=real.long()).last_hidden_state[real]
+    for ours, tolerance in ((network, 1e-5), (network.for_inference(torch.bfloat16), 0.2)):
+        features = ours(tokens, features_only=True)[real]
+        torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+        for use in (ours, lambda prompts, ours=ours: ours.prefill(prompts, 2)):
+            with pytest.raises(ConfigError, match="output is false"):
+                use(tokens)
 
 
 def same_tensors(theirs, ours):
@@ -311,3 +341,49 @@ def test_what_does_not_fit_is_named(change, problem, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         read(tmp_path)
     assert problem in str(caught.value)
+
+
+ROTARY = {**LLAMA, "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}}
+
+
+@pytest.mark.parametrize("config", [ROTARY, {**LLAMA, "rope_theta": 500, "rope_scaling": ROPE}, LLAMA])
+def test_rotary_options_of_old_files_mean_what_they_do_at_theirs(config):
+    new = transformers.LlamaConfig(**copy.deepcopy(config)).to_dict()
+    assert "rope_parameters" in new
+    assert FAMILIES["llama"].plan(new, {}) == FAMILIES["llama"].plan(config, {})
+    positions = FAMILIES["llama"].plan(new, {}).network.decoder.positions
+    theirs = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(transformers.LlamaConfig(**new))
+    torch.testing.assert_close(rotary_rates(positions, 6), theirs.inv_freq, rtol=1e-6, atol=0)
+
+
+def test_sequences_stay_within_the_window():
+    def longest(**change) -> int:
+        return FAMILIES["mistral"].plan({**LLAMA, **change}, {}).network.decoder.positions.max_positions
+
+    assert [longest(sliding_window=window) for window in (None, 7, 41)] == [40, 7, 40]
+
+
+@pytest.mark.parametrize(("eos", "expected"), [([2], (2, PAD)), ([2, PAD], (None, -1)), ([], (None, PAD))])
+def test_several_symbols_may_end_a_text(eos, expected):
+    config = FAMILIES["llama"].plan({**LLAMA, "eos_token_id": eos}, {}).network
+    assert (config.eos, config.pad) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type is 'yarn'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0; expected a number above 0"),
+        ({"rope_parameters": {**ROPE, "low_freq_factor": 2}}, "rotary_scaling.slowed_turns is 2.0"),
+        ({"rope_parameters": [1]}, "rope_parameters is .1.; expected an object"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"num_key_value_heads": 3}, "decoder.key_value_heads .3."),
+        ({"original_max_position_embeddings": 9}, "original_max_position_embeddings is 9"),
+        ({"eos_token_id": [2, 41]}, "eos_token_id is 41"),
+        ({"mlp_bias": None}, "mlp_bias is None; expected true or false"),
+    ],
+)
+def test_options_of_llama_that_cannot_be_followed_are_named(change, problem):
+    with pytest.raises(ConfigError, match=problem):
+        FAMILIES["llama"].plan({**LLAMA, **change}, {})

@@ -6,10 +6,13 @@ A model's test is its entry in ``MODELS``; the checks are the same for all.
 import copy
 import json
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError
@@ -134,6 +137,33 @@ def test_states_scores_and_gradients_equal_theirs(name, left_pad, tmp_path):
     sum(expected[key].square().mean() for key in slopes).backward()
     sum(actual[key].square().mean() for key in slopes).backward()
     same_gradients(theirs, gradients(ours, family, origin))
+
+
+GOLDEN = Path(__file__).parent / "golden/relative_key.safetensors"
+with safe_open(GOLDEN, "pt") as file:
+    CONFIGS = file.metadata()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_vectors_of_distances_give_what_an_older_release_computed(name, side, tmp_path):
+    """Theirs has dropped them: ``golden/relative_key.py`` says what made the tensors."""
+    golden, beginning = load_file(GOLDEN), f"{name}/weights/"
+    weights = {key.removeprefix(beginning): golden[key] for key in golden if key.startswith(beginning)}
+    (tmp_path / "theirs").mkdir()
+    save_file(weights, tmp_path / "theirs/model.safetensors")
+    (tmp_path / "theirs/config.json").write_text(CONFIGS[name])
+    checkpoint = read(tmp_path / "theirs")
+    ours, family, origin = checkpoint
+    tokens = golden[f"{side}/tokens"]
+    states = ours(tokens).states[tokens.ne(1)]
+    torch.testing.assert_close(states, golden[f"{name}/{side}/states"], rtol=1e-5, atol=1e-5)
+    states.square().mean().backward()
+    origin = replace(origin, dtypes=dict.fromkeys(origin.dtypes, torch.float32))
+    (first, *_) = (slope for key, slope in gradients(ours, family, origin).items() if "distance_embedding" in key)
+    torch.testing.assert_close(first, golden[f"{name}/{side}/gradient"], rtol=1e-4, atol=1e-6)
+    write(tmp_path / "ours", *checkpoint)
+    same_tensors(tmp_path / "theirs", tmp_path / "ours")
 
 
 @torch.no_grad()
@@ -297,7 +327,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
     ("change", "problem"),
     [
         ({"is_decoder": True}, "is_decoder is True"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type is 'rotary'"),
         ({"num_attention_heads": 5}, "encoder.dim is 24, which encoder.heads (5) does not divide"),
         ({"num_hidden_layers": 4097}, "num_hidden_layers is 4097; expected an integer from 1 to 4096"),
         ({"num_hidden_layers": 1}, "unexpected bert.encoder.layer.1"),

@@ -127,6 +127,7 @@ MODERN = {
         "activation": Activation.SILU, "head_dim": 10, "bias": False,
     },
     "rotary": {"kind": PositionKind.ROTARY},
+    "vectors of distances": {"kind": PositionKind.RELATIVE_KEY_QUERY, "attention_scale": 0.5},
     "one head of keys, norms without bias": {
         "kind": PositionKind.SINUSOIDAL, "key_value_heads": 1, "norm_bias": False, "norm_epsilon": 1e-3,
     },

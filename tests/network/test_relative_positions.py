@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fairbeam.network import PositionConfig, PositionKind, StackConfig
-from fairbeam.network.attention import SelfAttention
+from fairbeam.network.attention import SelfAttention, for_group
 from fairbeam.network.cache import slot_steps
 from fairbeam.network.dropout import Dropout, MaskSource
-from fairbeam.network.positions import RelativeBuckets, distance_buckets, rotation
+from fairbeam.network.positions import Places, RelativeBuckets, Rotary, distance_buckets, distances
 from fairbeam.network.stacks import LayerNorm, RMSNorm
 
 
@@ -48,8 +48,10 @@ def test_biases_are_looked_up_by_head():
     config = PositionConfig(kind=PositionKind.RELATIVE_BUCKETS, buckets=8, max_distance=9)
     module = RelativeBuckets(config, 3)
     queries, keys = torch.tensor([0, 4]), torch.tensor([0, 1, 1, 7])
-    found = module(queries, keys)
+    found = module(Places(queries, keys).ahead())
     assert found.shape == (3, 2, 4)
+    each = module(Places(torch.stack([queries, queries + 3]), torch.stack([keys, keys + 3])).ahead())
+    assert torch.equal(each, torch.stack([found, found]))
     for head in range(3):
         for q, query in enumerate(queries.tolist()):
             for k, key in enumerate(keys.tolist()):
@@ -61,8 +63,43 @@ def test_rotation_is_a_product_of_complex_numbers():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, width))
     pairs = x[..., : width // 2] + 1j * x[..., width // 2 :]
     turned = pairs * np.exp(1j * numbers[:, None] * 100.0 ** (-2 * np.arange(width // 2) / width))
-    found = rotation(torch.from_numpy(numbers), width, 100.0).turn(torch.from_numpy(x).float())
-    np.testing.assert_allclose(found, np.concatenate([turned.real, turned.imag], axis=-1), rtol=1e-3, atol=1e-3)
+    module = Rotary(PositionConfig(kind=PositionKind.ROTARY, rotary_base=100.0), width)
+    expected = np.concatenate([turned.real, turned.imag], axis=-1)
+    for given in (torch.from_numpy(numbers), torch.from_numpy(numbers).expand(2, -1)):
+        np.testing.assert_allclose(module(given).turn(torch.from_numpy(x).float()), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", [PositionKind.RELATIVE_KEY, PositionKind.RELATIVE_KEY_QUERY])
+def test_vectors_of_distances_stand_beside_keys(kind, masked):
+    """Against one vector a pair, which the products are taken with one by one."""
+    torch.manual_seed(0)
+    positions = PositionConfig(kind=kind, max_positions=9)
+    config = StackConfig(dim=12, heads=2, attention_scale=0.7, positions=positions)
+    attention = SelfAttention(config, Dropout(0.0, MaskSource()))
+    table = attention.distances.weight
+    assert table.shape == (17, 6)
+    x = torch.randn(2, 5, 12, requires_grad=True)
+    places = Places(torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]), torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]))
+    mask = torch.zeros(4, 1, 5)
+    mask[2:, :, :2] = float("-inf")
+    found = attention(x, mask if masked else None, None, distances(places.ahead(), 2, 5, config))
+
+    query, keys, values = (part.unflatten(2, (2, 6)) for part in attention.qkv(x).split(12, dim=2))  # (.., heads, 6)
+    scores = torch.zeros(2, 2, 5, 5)
+    for row, head, q, k in np.ndindex(2, 2, 5, 5):
+        vector = table[places.queries[row, q] - places.keys[row, k] + 8]
+        beside = keys[row, k, head] + vector
+        scores[row, head, q, k] = query[row, q, head] @ beside
+        if kind is PositionKind.RELATIVE_KEY_QUERY:
+            scores[row, head, q, k] = scores[row, head, q, k] + vector @ keys[row, k, head]
+    weights = (scores * 0.7 + (mask.view(2, 2, 1, 5) if masked else 0)).softmax(3)
+    expected = attention.output(torch.einsum("bhqk,bkhd->bqhd", weights, values).flatten(2))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    wrt = [x, *attention.parameters()]
+    slopes = (torch.autograd.grad(out.square().sum(), wrt, retain_graph=True) for out in (found, expected))
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_slots_know_their_step():
@@ -78,7 +115,7 @@ def test_groups_of_heads_share_keys_and_values(kept):
     attention = SelfAttention(config, Dropout(0.0, MaskSource()))
     x = torch.randn(2, 5, 12)
     causal = torch.full((5, 5), float("-inf")).triu(1)
-    found = attention(x, causal)
+    found = attention(x, for_group(causal, 4 // kept))
     projected = attention.qkv(x).numpy()
     query, keys, values = np.split(projected, [24, 24 + 6 * kept], axis=2)
     heads = []

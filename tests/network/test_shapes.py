@@ -17,6 +17,8 @@ from fairbeam.network import (
     LanguageModelConfig,
     Network,
     NetworkConfig,
+    PositionConfig,
+    PositionKind,
     StackConfig,
     build,
 )
@@ -105,6 +107,40 @@ def test_what_is_sampled_depends_on_the_prompt_alone(pad):
     for prompt, together in zip(prompts, search(prompts), strict=True):
         (alone,) = search(prompt[prompt.ne(pad)][None])
         assert [h.tokens.tolist() for h in alone] == [h.tokens.tolist() for h in together]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pad", [1, -1])
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [("rotary", 4), ("rotary", 2), ("relative_buckets", 4), ("relative_key", 4), ("relative_key_query", 4),
+     ("sinusoidal", 1), ("none", 2)],
+)  # fmt: skip
+def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
+    """A sentence alone, without padding, is the reference for what it is beside others."""
+    torch.manual_seed(0)
+    # Fewer positions than slots: beams share them.
+    positions = PositionConfig(
+        kind=PositionKind(kind), buckets=8, max_distance=9, bidirectional=False, max_positions=24
+    )
+    stack = dataclasses.replace(STACK, positions=positions, key_value_heads=kept)
+    network = LanguageModel(dataclasses.replace(DECODER, decoder=stack, pad=pad)).eval()
+    for parameter in network.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.2)
+    prompts = tokens()
+    prompts[1, 5:], prompts[2, :4], prompts[3, 2:5] = pad, pad, pad  # behind, before and within
+    together = network(prompts)
+    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=12), Special(pad=pad, eos=2))
+    for prompt, logits, continued in zip(prompts, together, search(prompts), strict=True):
+        real = prompt.ne(pad)
+        torch.testing.assert_close(logits[real], network(prompt[real][None])[0], rtol=1e-4, atol=1e-4)
+        (alone,) = search(prompt[real][None])
+        for one, other in zip(alone, continued, strict=True):
+            assert one.tokens.tolist() == other.tokens.tolist()
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            forced = network(torch.cat([prompt[real], one.tokens])[None])[0, real.sum() - 1 : -1]
+            expected = forced.log_softmax(1).gather(1, one.tokens[:, None])[:, 0]
+            torch.testing.assert_close(one.positional_scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_sentence_vectors_are_means_of_real_states_of_length_one():

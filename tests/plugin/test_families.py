@@ -28,6 +28,7 @@ TINY = {
     "distilbert": "dim=32,n_layers=1,n_heads=2,hidden_dim=48",
     **dict.fromkeys(("gpt2", "openai-gpt"), GPT),
     "ctrl": f"{GPT},dff=48",
+    **dict.fromkeys(("llama", "mistral", "qwen2"), f"{BERT},num_key_value_heads=1"),
     "transfo-xl": "d_model=32,d_embed=32,n_head=2,d_head=16,d_inner=48,n_layer=1,mem_len=8",
 }
 """What makes each family small, in its own words."""

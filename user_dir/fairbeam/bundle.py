@@ -376,7 +376,8 @@ def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:
         ("positions.max_positions", stack.positions.max_positions, _MAX_POSITIONS),
     ):
         _check_range(f"{name}.{field_name}", value, 1, most)
-    _check_range(f"{name}.positions.offset", stack.positions.offset, 0, _MAX_POSITIONS)
+    for field_name in ("offset", "memory_length"):
+        _check_range(f"{name}.positions.{field_name}", getattr(stack.positions, field_name), 0, _MAX_POSITIONS)
     _check_range(f"{name}.token_types", stack.token_types, 0, _MAX_SIZE)
 
 

@@ -9,6 +9,10 @@ LAYER_ROWS = (
         "encoder.layers.{i}.self_attention.qkv",
         *(f"encoder.layer.{{i}}.attention.self.{part}" for part in ("query", "key", "value")),
     ),
+    same(
+        "encoder.layers.{i}.self_attention.distances.weight",
+        "encoder.layer.{i}.attention.self.distance_embedding.weight",
+    ),
     *affine("encoder.layers.{i}.self_attention.output", "encoder.layer.{i}.attention.output.dense"),
     *affine("encoder.layers.{i}.self_attention_residual.norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     *affine("encoder.layers.{i}.inner", "encoder.layer.{i}.intermediate.dense"),
@@ -41,6 +45,7 @@ STACK = StackConfig(
     norm_epsilon=1e-12,
     positions=PositionConfig(kind=PositionKind.LEARNED, offset=0, count_padding=True),
 )
+POSITION_KINDS = {"relative_key": PositionKind.RELATIVE_KEY, "relative_key_query": PositionKind.RELATIVE_KEY_QUERY}
 DEFAULTS = {
     "vocab_size": 30522,
     "num_hidden_layers": 12,
@@ -85,6 +90,7 @@ FAMILY = EncoderFamily(
         *affine("token_head.output", "qa_outputs"),
     ),
     names=BERT_NAMES,
+    position_kinds=POSITION_KINDS,
     defaults=DEFAULTS,
     heads=(
         HeadPage(

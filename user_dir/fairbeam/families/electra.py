@@ -28,6 +28,7 @@ FAMILY = EncoderFamily(
         *affine("sequence_head.output", "classifier"),
     ),
     names={**bert.FAMILY.names, "embedding_dim": "embedding_size"},
+    position_kinds=bert.POSITION_KINDS,
     defaults={
         **bert.DEFAULTS,
         "embedding_size": 128,

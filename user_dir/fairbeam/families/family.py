@@ -3,6 +3,7 @@
 ``shapes.py`` has the same for families of other shapes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -320,6 +321,12 @@ class Options:
         value = self.get(name)
         if type(value) not in (int, float) or not 0 <= value <= 1:
             raise ConfigError(f"{self._theirs(name)} is {value!r}; expected a number from 0 to 1")
+        return float(value)
+
+    def positive(self, name: str) -> float:
+        value = self.get(name)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ConfigError(f"{self._theirs(name)} is {value!r}; expected a number above 0")
         return float(value)
 
     def activation(self, name: str) -> Activation:

@@ -27,12 +27,15 @@ from fairbeam.families import (
     distilbert,
     electra,
     gpt2,
+    llama,
     m2m_100,
     marian,
     mbart,
+    mistral,
     mt5,
     openai_gpt,
     pegasus,
+    qwen2,
     roberta,
     t5,
     transfo_xl,
@@ -46,7 +49,7 @@ from fairbeam.origin import Origin
 _PAGES: tuple[Page, ...] = (
     *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
     *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl)),
+    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
 )
 FAMILIES = {page.model_type: page for page in _PAGES}
 """The page of each ``model_type``."""

@@ -21,6 +21,7 @@ FAMILY = EncoderFamily(
         *affine("token_head.output", "qa_outputs"),
     ),
     names=bert.FAMILY.names,
+    position_kinds=bert.POSITION_KINDS,
     defaults={**bert.DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
     heads=(
         HeadPage(

@@ -17,6 +17,9 @@ from fairbeam.network import (
     EncoderConfig,
     HeadConfig,
     LanguageModelConfig,
+    PositionConfig,
+    PositionKind,
+    RotaryScaling,
     StackConfig,
 )
 
@@ -55,11 +58,13 @@ GPT_NAMES: Mapping[str, str] = {
 }
 """Our options, as GPT's configuration and those that descend from it call them."""
 
+_FLAGS = ("bias", "qkv_bias", "attention_output_bias")
+"""Fields of ``StackConfig`` that options of theirs may be."""
+
 _MUST_BE: Mapping[str, Any] = {
     "is_encoder_decoder": False,
     "is_decoder": False,
     "add_cross_attention": False,
-    "position_embedding_type": "absolute",
     "quantization_config": None,
     "pruned_heads": {},
 }
@@ -119,13 +124,16 @@ class _Page:
     rows: tuple[Row, ...]
     """Our tensors and theirs. Of two names for one tensor either may be missing."""
     names: Mapping[str, str]
-    """Our options and theirs; those that are not there stay as ``stack`` has them."""
+    """Our options and theirs; those that are not there stay as ``stack`` has them. ``window`` is how far back theirs
+    attends: within it, sequences are computed alike, and longer ones are not taken."""
     defaults: Mapping[str, Any]
     """Options that ``config.json`` may leave out."""
     must_be: Mapping[str, Any] = field(default_factory=dict)
     """Options that the network cannot follow, with the value that leaves it alone."""
     activations: Mapping[str, str] = field(default_factory=dict)
     """Names of activations that mean another one here."""
+    position_kinds: Mapping[str, PositionKind] = field(default_factory=dict)
+    """Values of ``position_embedding_type`` other than ``absolute``, which is the kind that ``stack`` has."""
     tables: tuple[Row, ...] = ()
     outside: frozenset[str] = frozenset()
     not_weights: str = ""
@@ -150,37 +158,63 @@ class _Page:
 
     def stack_config(self, options: Options, pad: int) -> StackConfig:
         """The layers that a ``config.json`` describes."""
-        sizes = {
-            name: options.size(self.names[name], MAX_LAYERS if name.endswith("layers") else MAX_SIZE)
-            for name in ("layers", "dim", "heads", "distinct_layers", "embedding_dim", "token_types")
-            if name in self.names and not (name == "token_types" and options.values[self.names[name]] == 0)
-        }
-        ffn = self.names.get("ffn_dim")
-        if ffn is None or options.values[ffn] is None:
-            sizes["ffn_dim"] = 4 * sizes["dim"]
-        else:
-            sizes["ffn_dim"] = options.size(ffn, MAX_SIZE)
-        positions = self.stack.positions
-        offset = positions.offset if positions.count_padding else pad + 1
-        rows = options.size(self.names["max_positions"], MAX_POSITIONS)
-        if rows <= offset:
-            raise ConfigError(f"{self.names['max_positions']} is {rows}; expected more than {offset}")
         epsilon = self.names.get("norm_epsilon")
+        flags = {name: options.flag(self.names[name]) for name in _FLAGS if name in self.names}
         return replace(
             self.stack,
-            **sizes,  # type: ignore[arg-type]
+            **self._sizes(options),  # type: ignore[arg-type]
+            **flags,  # type: ignore[arg-type]
             activation=self._activation(options),
             norm_epsilon=self.stack.norm_epsilon if epsilon is None else options.probability(epsilon),
-            positions=replace(positions, max_positions=rows - offset, offset=offset),
+            positions=self._positions(options, pad),
         )
 
     def dropout_config(self, options: Options) -> DropoutConfig:
         """Dropout in training; where embeddings have a probability of their own, the blocks' stands for both."""
-        attention = self.names.get("attention_dropout")
+        residual, attention = (self.names.get(f"{place}_dropout") for place in ("residual", "attention"))
         return DropoutConfig(
-            residual=options.probability(self.names["residual_dropout"]),
+            residual=0.0 if residual is None else options.probability(residual),
             attention=0.0 if attention is None else options.probability(attention),
         )
+
+    def _sizes(self, options: Options) -> dict[str, int | None]:
+        sizes: dict[str, int | None] = {
+            name: options.size(self.names[name], MAX_LAYERS if name.endswith("layers") else MAX_SIZE)
+            for name in ("layers", "dim", "heads", "distinct_layers", "embedding_dim", "token_types")
+            if name in self.names and not (name == "token_types" and options.values[self.names[name]] == 0)
+        }
+        dim, heads = options.size(self.names["dim"], MAX_SIZE), options.size(self.names["heads"], MAX_SIZE)
+        # Files may spell out what None stands for, or leave it out: either way it is the same network.
+        for name, implied in (("head_dim", dim // heads), ("key_value_heads", heads)):
+            theirs = self.names.get(name)
+            if theirs is not None and options.values[theirs] not in (None, implied):
+                sizes[name] = options.size(theirs, MAX_SIZE)
+        ffn = self.names.get("ffn_dim")
+        sizes["ffn_dim"] = 4 * dim if ffn is None or options.values[ffn] is None else options.size(ffn, MAX_SIZE)
+        return sizes
+
+    def _positions(self, options: Options, pad: int) -> PositionConfig:
+        positions, most = self.stack.positions, self.names["max_positions"]
+        kind = self._position_kind(options)
+        if kind.has_distance_vectors:  # distances between columns: theirs counts padding here, and reserves no row
+            positions = replace(positions, kind=kind, offset=0, count_padding=True)
+        offset = positions.offset if positions.count_padding else pad + 1
+        rows, window = options.size(most, MAX_POSITIONS), self.names.get("window")
+        if rows <= offset:
+            raise ConfigError(f"{most} is {rows}; expected more than {offset}")
+        if window is not None and options.values[window] is not None:
+            rows = min(rows, offset + options.size(window, MAX_SIZE))
+        rotary = rotary_options(options, rows) if positions.kind is PositionKind.ROTARY else {}
+        return replace(positions, max_positions=rows - offset, offset=offset, **rotary)
+
+    def _position_kind(self, options: Options) -> PositionKind:
+        value = options.get("position_embedding_type")
+        if value in (None, "absolute"):
+            return self.stack.positions.kind
+        if not isinstance(value, str) or value not in self.position_kinds:
+            expected = ", ".join(("absolute", *self.position_kinds))
+            raise ConfigError(f"position_embedding_type is {value!r}, which has no conversion; expected {expected}")
+        return self.position_kinds[value]
 
     def _activation(self, options: Options) -> Activation:
         name = self.names.get("activation")
@@ -225,7 +259,9 @@ class EncoderFamily(_Page):
             token_head=heads.get("token_head"),
             sequence_head=heads.get("sequence_head"),
         )
-        return Plan(network, self.rows, frozenset())
+        # Where layers tell distances apart, theirs stores a table of positions that nothing looks anything up in.
+        table = {name for row in self.rows if row.ours == "embedding.positions.weight" for name in row.theirs}
+        return Plan(network, self.rows, frozenset(table if stack.positions.kind.has_distance_vectors else ()))
 
     def untrained(self, config: Mapping[str, Any]) -> EncoderConfig:
         """A masked language model before training; see ``Page``."""
@@ -255,26 +291,42 @@ class EncoderFamily(_Page):
 class LanguageModelFamily(_Page):
     """A page of a decoder without an encoder."""
 
+    bare: str = ""
+    """Name of the class that has no output projection, where its weights do not imply one."""
+
+    def rows_for(self, config: AnyConfig) -> tuple[Row, ...]:
+        """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
+        stack = config.decoder if isinstance(config, LanguageModelConfig) else self.stack
+        shares = (stack.heads, stack.kept_heads, stack.kept_heads)
+        return tuple(
+            replace(row, shares=shares) if ".self_attention.qkv." in row.ours and len(row.theirs) == 3 else row
+            for row in self.rows
+        )
+
     def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
         """The network of a folder; see ``Page``."""
         options = self.options(config)
         vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
-        bos, eos, pad = (
+        bos, pad = (
             None if options.values[self.names[name]] is None else options.symbol(self.names[name], vocabulary)
-            for name in ("bos", "eos", "pad")
+            for name in ("bos", "pad")
         )
+        ends = self._ends(options, vocabulary)
+        tied = options.flag("tie_word_embeddings")
         biased = any(row.ours.startswith("head.bias") and row.at(0).theirs[0] in theirs for row in self.rows)
         network = LanguageModelConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),
             adaptive=self.adaptive_config(options),
-            tie_output=options.flag("tie_word_embeddings"),
+            output=tied or not self.bare or _architecture(config) != self.bare,
+            tie_output=tied,
             output_bias=biased,
             dropout=self.dropout_config(options),
             bos=bos,
             # A symbol that prompts have as well cannot tell padding apart.
-            pad=-1 if pad is None or pad in (bos, eos) else pad,
-            eos=eos,
+            pad=-1 if pad is None or pad in (bos, *ends) else pad,
+            # Several symbols may end a text; which of them does is then for whoever decodes to say.
+            eos=ends[0] if len(ends) == 1 else None,
         )
         return Plan(network, self.rows_for(network), frozenset())
 
@@ -287,6 +339,48 @@ class LanguageModelFamily(_Page):
         network = self.plan(config, {}).network
         assert isinstance(network, LanguageModelConfig)
         return network
+
+    def _ends(self, options: Options, vocabulary: int) -> list[int]:
+        """The symbols that end a text: none, one, or a list of them."""
+        name = self.names["eos"]
+        value = options.values[name]
+        several = value if isinstance(value, list) else [] if value is None else [value]
+        return [Options({name: one}).symbol(name, vocabulary) for one in several]
+
+
+def rotary_options(options: Options, max_positions: int) -> dict[str, Any]:
+    """Fields of ``PositionConfig`` that say how fast pairs turn.
+
+    ``rope_parameters`` is one object; older files have ``rope_theta`` beside ``rope_scaling``, which wins where both
+    are, and say ``type`` for ``rope_type``.
+
+    Raises:
+        ConfigError: pairs turn in a way that has no conversion.
+    """
+    given = options.get("rope_scaling") or options.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"rope_parameters is {given!r}; expected an object")
+    length = "original_max_position_embeddings"
+    options.require(length, None)  # beside the object, it would win
+    outer = {name: options.get(name) for name in ("rope_theta", "partial_rotary_factor") if name in options.values}
+    rope = Options({"rope_theta": 10000.0, length: max_positions, **outer, **given})
+    rope.require("partial_rotary_factor", 1)
+    base, kind = rope.positive("rope_theta"), given.get("rope_type", given.get("type", "default"))
+    match kind:
+        case "default":
+            scaling = None
+        case "linear":
+            scaling = RotaryScaling(factor=rope.positive("factor"))
+        case "llama3":
+            scaling = RotaryScaling(
+                factor=rope.positive("factor"),
+                trained_positions=rope.size(length, MAX_POSITIONS),
+                slowed_turns=rope.positive("low_freq_factor"),
+                kept_turns=rope.positive("high_freq_factor"),
+            )
+        case _:
+            raise ConfigError(f"rope_type is {kind!r}, which has no conversion; expected default, linear or llama3")
+    return {"rotary_base": base, "rotary_scaling": scaling}
 
 
 def _first_axis(name: str, theirs: Mapping[str, Tensor]) -> int:

@@ -23,6 +23,8 @@ class Row:
     """Theirs have a leading axis of size one that ours lack."""
     transposed: bool = False
     """Theirs are matrices with (inputs, outputs) where ours have (outputs, inputs); theirs are joined already."""
+    shares: tuple[int, ...] | None = None
+    """Lengths of theirs in proportion to each other, where they are not equally long."""
 
     def at(self, layer: int) -> "Row":
         """The row for one layer."""
@@ -128,4 +130,6 @@ def _parts(row: Row, whole: Tensor) -> Sequence[Tensor]:
     """Our tensor as the row's names of theirs hold it."""
     if row.transposed:
         return [whole.T]
+    if row.shares is not None:
+        return whole.split([len(whole) * share // sum(row.shares) for share in row.shares])
     return (whole.unsqueeze(0) if row.lifted else whole).chunk(len(row.theirs))

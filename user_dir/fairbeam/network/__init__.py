@@ -14,6 +14,7 @@ from fairbeam.network.config import (
     NormPlacement,
     PositionConfig,
     PositionKind,
+    RotaryScaling,
     StackConfig,
 )
 from fairbeam.network.encoder import Encoded, EncoderNetwork
@@ -63,6 +64,7 @@ __all__ = [
     "RecurrentConfig",
     "RecurrentDropout",
     "RecurrentNetwork",
+    "RotaryScaling",
     "SegmentMemory",
     "StackConfig",
     "build",

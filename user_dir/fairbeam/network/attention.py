@@ -8,7 +8,7 @@ from fairbeam.network.cache import Folded, KeyValues, Projected
 from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import Rotation
+from fairbeam.network.positions import Distances, DistanceVectors, Relation, Rotation
 
 
 def heads_apart(x: Tensor, heads: int, parts: int = 1) -> Tensor:
@@ -78,16 +78,20 @@ class SelfAttention(nn.Module):
         self.group = config.heads // config.kept_heads
         self.scale = scale_of(config)
         width = config.head_width
-        self.qkv = Linear(config.dim, (self.heads + 2 * self.kept_heads) * width, bias=config.bias)
-        self.output = Linear(self.heads * width, config.dim, bias=config.bias)
+        self.qkv = Linear(config.dim, (self.heads + 2 * self.kept_heads) * width, bias=config.projects_with_bias)
+        self.output = Linear(self.heads * width, config.dim, bias=config.gathers_with_bias)
+        told_apart = config.positions.kind.has_distance_vectors
+        self.distances = DistanceVectors(config.positions, width) if told_apart else None
         self.dropout = dropout
         self.attention_dtype = torch.float32
         nn.init.xavier_uniform_(self.qkv.weight, gain=1.0)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None, rotation: Rotation | None = None
+        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None, relation: Relation | None = None
     ) -> Tensor:
-        """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values."""
+        """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values
+        and written out for their groups (``for_group``)."""
+        rotation = relation if isinstance(relation, Rotation) else None
         if self.group == 1 and rotation is None:
             apart = heads_apart(self.qkv(x), self.heads, parts=3)
             if cache is None:
@@ -99,11 +103,14 @@ class SelfAttention(nn.Module):
             asking, kept = self._turned(self.qkv(x), rotation)
             query = packed(asking.unsqueeze(0), self.attention_dtype)[0]
             keys, values = packed(kept, self.attention_dtype) if cache is None else cache.append(kept)
+        if self.distances is not None:
+            assert isinstance(relation, Distances)
+            bias = self.distances(query, keys, relation, self.scale)
+            mask = bias if mask is None else bias + mask
         if self.group == 1:
             context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
         else:  # the queries of a group's heads stand one behind the other
             grouped = query.view(len(keys), -1, query.size(2))
-            mask = None if mask is None else for_group(mask, self.group)
             context = attend(grouped, keys, values, mask, scale=self.scale, dropout=self.dropout).view_as(query)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
@@ -124,9 +131,9 @@ class CrossAttention(nn.Module):
         self.heads = config.heads
         self.scale = scale_of(config)
         inner = config.heads * config.head_width
-        self.query = Linear(config.dim, inner, bias=config.bias)
-        self.key_value = Linear(memory_dim, 2 * inner, bias=config.bias)
-        self.output = Linear(inner, config.dim, bias=config.bias)
+        self.query = Linear(config.dim, inner, bias=config.projects_with_bias)
+        self.key_value = Linear(memory_dim, 2 * inner, bias=config.projects_with_bias)
+        self.output = Linear(inner, config.dim, bias=config.gathers_with_bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
         self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None

@@ -50,12 +50,13 @@ class DecodingNetwork(BaseNetwork):
     """A network that predicts the next token."""
 
     head: Linear | AdaptiveSoftmax
+    has_head: bool = True
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         network = super().for_inference(dtype)
-        if dtype != torch.float32 and isinstance(self.head, Linear):
+        if self.has_head and dtype != torch.float32 and isinstance(self.head, Linear):
             tied = self.head.weight is self._output_embedding()
             network._exact_head = (network._output_embedding() if tied else self.head.weight).detach()
             network._exact_bias = None if self.head.bias is None else self.head.bias.detach()

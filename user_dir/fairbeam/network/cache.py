@@ -140,17 +140,20 @@ class DecoderState:
 class PromptState(DecoderState):
     """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
 
-    def __init__(self, layers: list[KeyValues], closed: Tensor, lengths: Tensor, beams: int, features: Tensor) -> None:
+    def __init__(self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor) -> None:
         """A state behind the prompt.
 
         Args:
             layers: keys and values of the prompt.
             closed: (batch, prompt), 0 at tokens and -inf at padding.
-            lengths: (batch,) tokens of each prompt.
+            numbers: (batch, prompt) position numbers; padding's are the lowest.
             features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
         """
         super().__init__(None, layers, len(closed), beams, closed)
-        self.lengths = lengths
+        self.numbers = numbers
+        """(batch, slots): the position number of each filled slot."""
+        self.next_numbers = numbers.amax(1, keepdim=True) + 1
+        """(batch, 1): the position number at which all beams of a sentence go on."""
         self.features: Tensor | None = features
         self.steps = 1  # the prompt's last token is run already
         self._history = closed[:, None].expand(-1, beams, -1)
@@ -160,7 +163,12 @@ class PromptState(DecoderState):
         features, self.features = self.features, None
         return features
 
+    def advance(self) -> Tensor:
+        self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
+        self.next_numbers = self.next_numbers + 1
+        return super().advance()
+
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
-        self.lengths = self.lengths[sentences]
+        self.numbers, self.next_numbers = self.numbers[sentences], self.next_numbers[sentences]
         self.features = None if self.features is None else self.features[sentences]

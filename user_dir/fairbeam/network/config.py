@@ -4,6 +4,7 @@ A value says *what* differs (where the norms stand, how positions are told apart
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -59,7 +60,46 @@ class PositionKind(StrEnum):
     RELATIVE_SINUSOIDAL = "relative_sinusoidal"
     """Attention, whose projections have no biases, scores keys by what they hold and by projected sinusoids of their
     distance, each with a trained bias of queries; layers remember what they read before (Dai et al., 2019, 3)."""
+    RELATIVE_KEY = "relative_key"
+    """A layer's trained vector of the distance is added to the key that a query looks at (Shaw et al., 2018, 3.2)."""
+    RELATIVE_KEY_QUERY = "relative_key_query"
+    """It is added to the query that looks at the key as well (Huang et al., 2020, method 4), where the two vectors'
+    own product counts for nothing."""
     NONE = "none"
+
+    @property
+    def has_distance_vectors(self) -> bool:
+        """Whether each layer has a vector for each distance."""
+        return self in (PositionKind.RELATIVE_KEY, PositionKind.RELATIVE_KEY_QUERY)
+
+    @property
+    def acts_in_attention(self) -> bool:
+        """Whether self-attention has to be told where queries and keys stand."""
+        return self.has_distance_vectors or self in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryScaling:
+    """Pairs of numbers that turn more slowly, for sequences longer than those a network was first trained on."""
+
+    factor: float
+    """By so much more slowly (Chen et al., 2023)."""
+    trained_positions: int | None = None
+    """Length of those first sequences: pairs that made several turns within it keep their rates (Dubey et al., 2024,
+    as Llama 3.1's configuration states it). All are slowed if None."""
+    slowed_turns: float = 1.0
+    """Pairs that made no more turns than this are slowed by all of ``factor``."""
+    kept_turns: float = 4.0
+    """Those that made no fewer than this are not slowed; between the two, the rate is interpolated."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ConfigError(f"rotary_scaling.factor is {self.factor}; expected a number above 0")
+        if not 0 <= self.slowed_turns < self.kept_turns < math.inf:
+            raise ConfigError(
+                f"rotary_scaling.slowed_turns is {self.slowed_turns} and rotary_scaling.kept_turns is "
+                f"{self.kept_turns}; expected the first to be smaller"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +108,8 @@ class PositionConfig:
 
     kind: PositionKind = PositionKind.SINUSOIDAL
     max_positions: int = 1024
-    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative and
-    rotary positions have no table that ends, and compute longer sequences too."""
+    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative buckets
+    and rotary positions have no table that ends, and compute longer sequences too."""
     offset: int = 2
     """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
     count_padding: bool = False
@@ -92,6 +132,7 @@ class PositionConfig:
     """Each token sees as many as the memory holds, itself among them; otherwise a segment's later ones see more."""
     share_biases: bool = False
     """All layers have the same two trained biases of queries."""
+    rotary_scaling: RotaryScaling | None = None
 
     def __post_init__(self) -> None:
         near = self.buckets // (4 if self.bidirectional else 2)
@@ -130,6 +171,10 @@ class StackConfig:
     """The activation of one projection is multiplied by a second, linear one (Shazeer, 2020)."""
     bias: bool = True
     """Linear layers add a trained vector."""
+    qkv_bias: bool | None = None
+    """The projections of queries, keys and values do; as ``bias`` says if None."""
+    attention_output_bias: bool | None = None
+    """The projection of what attention has gathered does; as ``bias`` says if None."""
     head_dim: int | None = None
     """Width of an attention head; ``dim / heads`` if None."""
     key_value_heads: int | None = None
@@ -190,6 +235,16 @@ class StackConfig:
     def head_width(self) -> int:
         """Numbers a head reads of a query."""
         return self.dim // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def projects_with_bias(self) -> bool:
+        """Whether the projections of queries, keys and values add a trained vector."""
+        return self.bias if self.qkv_bias is None else self.qkv_bias
+
+    @property
+    def gathers_with_bias(self) -> bool:
+        """Whether the projection of what attention has gathered adds a trained vector."""
+        return self.bias if self.attention_output_bias is None else self.attention_output_bias
 
     @property
     def kept_heads(self) -> int:
@@ -388,6 +443,8 @@ class LanguageModelConfig(Described):
     decoder: StackConfig = StackConfig()
     adaptive: AdaptiveConfig | None = None
     """Embeddings and output in clusters, both projected."""
+    output: bool = True
+    """There is an output projection; without one, features are all that the network gives."""
     tie_output: bool = True
     """The output projection is the embedding."""
     output_bias: bool = False
@@ -406,9 +463,11 @@ class LanguageModelConfig(Described):
         if self.prefix_attention and self.separator is None:
             raise ConfigError("prefix_attention is true, but separator is None: nothing says where a source ends")
         _check_heads("decoder", self.decoder)
-        kind = self.decoder.positions.kind
-        if kind in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY):  # prompts would need numbers of their own
-            raise ConfigError(f"decoder.positions.kind is {kind}, which a language model cannot have yet")
+        if not self.output and (self.tie_output or self.output_bias):
+            raise ConfigError(
+                f"output is false, but tie_output is {self.tie_output} and output_bias is {self.output_bias}; "
+                "expected both to be false"
+            )
         if self.adaptive is not None:
             _check_adaptive(self.adaptive, self.vocabulary, self.decoder)
         elif self.tie_output:
@@ -471,9 +530,10 @@ def _check_heads(name: str, stack: StackConfig) -> None:
             f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.kept_heads}) does not divide"
         )
     kind = stack.positions.kind
-    if kind is PositionKind.RELATIVE_BUCKETS and stack.kept_heads != stack.heads:
+    biased = kind is PositionKind.RELATIVE_BUCKETS or kind.has_distance_vectors
+    if biased and stack.kept_heads != stack.heads:
         raise ConfigError(
-            f"{name}.positions.kind is {kind}, which has a number for each head, and {name}.key_value_heads is "
+            f"{name}.positions.kind is {kind}, which scores distances for each head, and {name}.key_value_heads is "
             f"{stack.kept_heads}; expected {stack.heads}"
         )
     if kind is PositionKind.RELATIVE_SINUSOIDAL:

@@ -10,7 +10,7 @@ from fairbeam.network.cache import KeyValues, PromptState, per_head
 from fairbeam.network.config import LanguageModelConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_tokens
+from fairbeam.network.positions import Places, number_tokens
 from fairbeam.network.recurrence import Segment, SegmentMemory
 from fairbeam.network.stacks import Embedding, Stack
 
@@ -25,8 +25,11 @@ class LanguageModel(DecodingNetwork):
         super().__init__()
         self.config = config
         stack, masks = config.decoder, MaskSource()
-        self.embedding, self.head = _ends(config, Dropout(config.dropout.residual, masks))
+        self.embedding, head = _ends(config, Dropout(config.dropout.residual, masks))
+        if head is not None:
+            self.head = head
         self.decoder = Stack(stack, None, config.dropout, masks)
+        self.has_head = config.output
         self._masks = masks
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
@@ -53,8 +56,11 @@ class LanguageModel(DecodingNetwork):
             An adaptive output gives log probabilities, in float32.
 
         Raises:
-            ConfigError: the network has no memory, or this one is of another number of sequences.
+            ConfigError: the network has no memory, or this one is of another number of sequences; or there is no
+                output projection for logits.
         """
+        if not features_only:
+            self._require_head()
         if self.training:
             self._masks.restart()
         source = 0 if target is None else tokens.size(1)
@@ -64,7 +70,8 @@ class LanguageModel(DecodingNetwork):
             memory = self.start_memory(len(tokens)) if memory is None else memory
         elif memory is not None:
             raise self._no_memory()
-        features = self._read(tokens, tokens.ne(self.config.pad), memory, source)[:, source:]
+        real = tokens.ne(self.config.pad)
+        features = self._read(tokens, real, self._numbers(real), memory, source)[:, source:]
         return features if features_only else self.head(features)
 
     def start_memory(self, batch: int) -> SegmentMemory:
@@ -83,8 +90,10 @@ class LanguageModel(DecodingNetwork):
         Where a separator tells targets from sources, it ends every prompt.
 
         Raises:
-            ConfigError: a prompt is empty, or has more tokens than there are positions.
+            ConfigError: a prompt is empty, or has more tokens than there are positions, or there is no output
+                projection.
         """
+        self._require_head()
         columns = source.size(1)
         if self.config.separator is not None:
             source = torch.cat([source, source.new_full((len(source), 1), self.config.separator)], dim=1)
@@ -95,9 +104,10 @@ class LanguageModel(DecodingNetwork):
                 f"prompts have {int(lengths.min())} to {int(lengths.max())} tokens; "
                 f"expected 1 to {self.max_target_positions}"
             )
+        numbers = self._numbers(real)
         if self.decoder.recurrence is not None:  # steps begin at what the prompt left in memory
             memory = self.start_memory(len(source))
-            features = self._read(source, real, memory, columns)
+            features = self._read(source, real, numbers, memory, columns)
             caches = self.decoder.recall(memory, 16 * beams)
             closed = features.new_zeros(len(source), caches[0].length, dtype=self.attention_dtype)
         else:
@@ -105,11 +115,11 @@ class LanguageModel(DecodingNetwork):
             like = next(self.parameters()).new_empty(0, dtype=self.attention_dtype)
             capacity = source.size(1) + 16 * beams
             caches = [KeyValues.empty(len(source), heads, head_dim, like, capacity) for _ in self.decoder.in_order()]
-            features = self._read(source, real, caches, columns)
+            features = self._read(source, real, numbers, caches, columns)
             closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
         rows = torch.arange(len(source), device=source.device)
-        return PromptState(caches, closed, lengths, beams, features[rows, last].unsqueeze(1))
+        return PromptState(caches, closed, numbers, beams, features[rows, last].unsqueeze(1))
 
     def step(self, state: PromptState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.
@@ -124,9 +134,9 @@ class LanguageModel(DecodingNetwork):
         """
         features = state.take_features()
         if features is None:
-            numbers = (state.lengths + (state.steps - 1 + self.config.decoder.positions.offset)).unsqueeze(1)
-            x = self.embedding(tokens, numbers)
-            features = self.decoder(x, state.advance(), state.layers)
+            numbers = state.next_numbers
+            x, mask = self.embedding(tokens, numbers), state.advance()
+            features = self.decoder(x, mask, state.layers, places=Places(numbers, state.numbers))
         return self._scores(state, features)
 
     @property
@@ -148,13 +158,25 @@ class LanguageModel(DecodingNetwork):
         """Longest continuation of a prompt, the symbol that ends it included, which itself takes no position."""
         return self.max_target_positions - source_length + (1 if self.config.separator is None else 0)
 
+    def _require_head(self) -> None:
+        if not self.has_head:
+            raise ConfigError("output is false: the network has no output projection, only features")
+
+    def _numbers(self, real: Tensor) -> Tensor:
+        """Position numbers, (batch, length) like ``real``."""
+        return number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
+
     def _read(
-        self, tokens: Tensor, real: Tensor, caches: list[KeyValues] | SegmentMemory | None, source: int
+        self,
+        tokens: Tensor,
+        real: Tensor,
+        numbers: Tensor,
+        caches: list[KeyValues] | SegmentMemory | None,
+        source: int,
     ) -> Tensor:
         """Features (batch, length, dim) of whole sequences, which look back only, but for the first ``source`` columns
         where the network sees sources as a whole."""
         length = tokens.size(1)
-        numbers = number_tokens(real, self.config.decoder.positions.offset).clamp_min(0)
         x = self.embedding(tokens, numbers)
         if isinstance(caches, SegmentMemory):
             return self.decoder(x, None, Segment(caches, real))
@@ -162,11 +184,13 @@ class LanguageModel(DecodingNetwork):
         if self.config.prefix_attention:
             causal[:source, :source] = 0.0
         if bool(real.all()):
-            return self.decoder(x, causal, caches)
+            alike = numbers[0]
+            return self.decoder(x, causal, caches, places=Places(alike, alike))
         # Padding sees itself, since a row without any key has no softmax; nothing else sees padding.
         itself = torch.eye(length, dtype=torch.bool, device=real.device)
         mask = causal.masked_fill(~(real[:, None] | itself), float("-inf"))
-        return self.decoder(x, per_head(mask, self.config.decoder.heads), caches)
+        places = Places(numbers, numbers)
+        return self.decoder(x, per_head(mask, self.config.decoder.kept_heads), caches, places=places)
 
     def _no_memory(self) -> ConfigError:
         kind = self.config.decoder.positions.kind
@@ -179,7 +203,7 @@ class LanguageModel(DecodingNetwork):
 
 def _ends(
     config: LanguageModelConfig, dropout: Dropout
-) -> tuple[Embedding | AdaptiveEmbedding, Linear | AdaptiveSoftmax]:
+) -> tuple[Embedding | AdaptiveEmbedding, Linear | AdaptiveSoftmax | None]:
     """The embedding and the output, with the weights they share."""
     stack, vocabulary, adaptive = config.decoder, config.vocabulary, config.adaptive
     if adaptive is not None:
@@ -188,6 +212,8 @@ def _ends(
         softmax.tie(clusters, tables=config.tie_output, projections=adaptive.tied_projections)
         return clusters, softmax
     embedding = Embedding(stack, vocabulary, config.pad, dropout)
+    if not config.output:
+        return embedding, None
     head = Linear(stack.features_width, vocabulary, bias=config.output_bias)
     nn.init.normal_(head.weight, std=stack.features_width**-0.5)
     if config.tie_output:

@@ -131,11 +131,11 @@ class Network(DecodingNetwork):
         """
         memory = self.remember(*self.encode(source))
         x, causal = self._embed_forced(target)
-        mask, turns = self.decoder.place(x, causal, None)
+        mask, relation = self.decoder.place(x, causal, None)
         *below, last = self._decoder_layers()
         for layer, key_values in zip(below, memory.layers, strict=False):
-            x = layer(x, mask, None, key_values, memory.mask, turns)
-        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, turns)
+            x = layer(x, mask, None, key_values, memory.mask, relation)
+        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relation)
 
     @property
     def decoder_start(self) -> int:

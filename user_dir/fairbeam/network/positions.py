@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.config import PositionConfig, PositionKind
+from fairbeam.network.config import PositionConfig, PositionKind, StackConfig
 
 
 def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSOIDAL) -> Tensor:
@@ -68,7 +68,7 @@ def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
             return SinusoidalPositions(config, dim)
         case PositionKind.LEARNED:
             return LearnedPositions(config, dim)
-        case PositionKind.RELATIVE_BUCKETS | PositionKind.ROTARY | PositionKind.RELATIVE_SINUSOIDAL | PositionKind.NONE:
+        case _:
             return None
 
 
@@ -81,10 +81,10 @@ class RelativeBuckets(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.buckets, heads))
         nn.init.normal_(self.weight, std=heads**-0.5)
 
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Position numbers (queries,) and (keys,) to what is added to the scores, (heads, queries, keys)."""
-        buckets = distance_buckets(keys - queries.unsqueeze(1), self.config)
-        return F.embedding(buckets, self.weight).permute(2, 0, 1)
+    def forward(self, ahead: Tensor) -> Tensor:
+        """Distances (..., queries, keys) as in ``distance_buckets`` to what is added to the scores,
+        (..., heads, queries, keys)."""
+        return F.embedding(distance_buckets(ahead, self.config), self.weight).movedim(-1, -3)
 
 
 def distance_buckets(ahead: Tensor, config: PositionConfig) -> Tensor:
@@ -109,23 +109,109 @@ def distance_buckets(ahead: Tensor, config: PositionConfig) -> Tensor:
 
 
 class Rotation(NamedTuple):
-    """By which angles queries and new keys are turned; each (length, head_dim)."""
+    """By which angles queries and new keys are turned; each (length, head_dim), or (batch, 1, length, head_dim) where
+    sentences differ."""
 
     cosines: Tensor
     sines: Tensor
 
     def turn(self, x: Tensor) -> Tensor:
-        """Turn the pairs ``(x[i], x[i + head_dim / 2])`` of (..., length, head_dim)."""
+        """Turn the pairs ``(x[i], x[i + head_dim / 2])`` of (batch, heads, length, head_dim)."""
         first, second = x.chunk(2, dim=-1)
         return x * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
 
 
-def rotation(numbers: Tensor, head_dim: int, base: float) -> Rotation:
-    """The angles of positions (length,): pair ``i`` turns by ``base ** (-2 i / head_dim)`` a position (Su et al.,
-    2021, section 3.2.2)."""
-    rates = base ** (torch.arange(0, head_dim, 2, dtype=torch.float, device=numbers.device) / -head_dim)
-    angles = (numbers.unsqueeze(1) * rates).repeat(1, 2)
-    return Rotation(angles.cos(), angles.sin())
+class Rotary(nn.Module):
+    """The angles of positions (Su et al., 2021, section 3.2.2); the rates are not part of the saved weights."""
+
+    rates: Tensor
+
+    def __init__(self, config: PositionConfig, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rates", rotary_rates(config, head_dim), persistent=False)
+
+    def forward(self, numbers: Tensor) -> Rotation:
+        """Position numbers (length,), or (batch, length), to a rotation."""
+        angles = numbers.unsqueeze(-1) * self.rates
+        angles = torch.cat([angles, angles], dim=-1)
+        angles = angles if numbers.dim() == 1 else angles.unsqueeze(1)
+        return Rotation(angles.cos(), angles.sin())
+
+
+def rotary_rates(config: PositionConfig, head_dim: int) -> Tensor:
+    """By how many radians a position each pair turns, (head_dim / 2,): pair ``i`` by ``base ** (-2 i / head_dim)``,
+    or as much of it as ``config.rotary_scaling`` leaves."""
+    # A quotient, as the reference has it: late positions multiply the last bit of a rate by thousands.
+    rates = 1.0 / config.rotary_base ** (torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim)
+    scaling = config.rotary_scaling
+    if scaling is None:
+        return rates
+    if scaling.trained_positions is None:
+        return rates / scaling.factor
+    turns = scaling.trained_positions * rates / (2 * math.pi)
+    kept = ((turns - scaling.slowed_turns) / (scaling.kept_turns - scaling.slowed_turns)).clamp(0.0, 1.0)
+    return (1.0 - kept) * rates / scaling.factor + kept * rates
+
+
+class Distances(NamedTuple):
+    """Which vector of a table stands for the distance from each query to each key."""
+
+    rows: Tensor
+    """(batch * heads, queries, keys) rows of the part of the table that is used."""
+    reach: int
+    """The part has distances from ``-reach`` to ``reach``."""
+
+
+def distances(ahead: Tensor, batch: int, queries: int, config: StackConfig) -> Distances:
+    """The distances of ``Places.ahead`` for every head, which all layers share.
+
+    The table's row of a query that stands by ``d`` positions behind a key is ``max_positions - 1 + d``.
+    """
+    keys = ahead.size(-1)  # no two stand further apart than there are keys
+    reach = min(keys, config.positions.max_positions) - 1
+    rows = (reach - ahead).expand(batch, queries, keys)
+    return Distances(rows.unsqueeze(1).expand(-1, config.heads, -1, -1).flatten(0, 1), reach)
+
+
+class DistanceVectors(nn.Module):
+    """A trained vector a distance, which stands beside the key in products with queries (Shaw et al., 2018), or beside
+    the query in products with keys as well (Huang et al., 2020)."""
+
+    def __init__(self, config: PositionConfig, head_dim: int) -> None:
+        super().__init__()
+        self.max_positions = config.max_positions
+        self.with_keys = config.kind is PositionKind.RELATIVE_KEY_QUERY
+        self.weight = nn.Parameter(torch.empty(2 * config.max_positions - 1, head_dim))
+        nn.init.normal_(self.weight, std=head_dim**-0.5)
+
+    def forward(self, query: Tensor, keys: Tensor, between: Distances, scale: float) -> Tensor:
+        """What is added to the scaled scores of (rows, queries, head_dim) and (rows, keys, head_dim)."""
+        nearest, reach = self.max_positions - 1, between.reach
+        vectors = (self.weight[nearest - reach : nearest + reach + 1] * scale).to(query.dtype).T
+        # Products with every distance, of which each pair picks its own: one vector a pair would be far more to read.
+        scores = torch.matmul(query, vectors).gather(2, between.rows)
+        if not self.with_keys:
+            return scores
+        return scores + torch.matmul(keys, vectors).gather(2, between.rows.mT).mT
+
+
+Relation = Rotation | Distances
+"""What a scheme tells self-attention, the same for all layers."""
+
+
+class Places(NamedTuple):
+    """Position numbers of what attends and what is attended to: those of all sentences, or each sentence's own."""
+
+    queries: Tensor
+    """(queries,) or (batch, queries); one where they all stand at the same position, as beams do."""
+    keys: Tensor
+    """(keys,) or (batch, keys)."""
+
+    def ahead(self) -> Tensor:
+        """By how many positions each key stands behind each query in the sequence, negative before it:
+        (queries, keys) or (batch, queries, keys)."""
+        keys = self.keys if self.keys.dim() == 1 else self.keys.unsqueeze(1)
+        return keys - self.queries.unsqueeze(-1)
 
 
 def number_positions(mask: Tensor, config: PositionConfig) -> Tensor:

@@ -8,15 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.attention import CrossAttention, SelfAttention
+from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import RelativeBuckets, Rotation, build_positions, rotation
+from fairbeam.network.positions import Places, Relation, RelativeBuckets, Rotary, build_positions, distances
 from fairbeam.network.recurrence import PastStates, Recurrence, RecurrentAttention, Segment, SegmentMemory, Sight
-
-_SEEN_BY_ATTENTION = (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY, PositionKind.RELATIVE_SINUSOIDAL)
 
 
 class LayerNorm(nn.Module):
@@ -108,10 +106,10 @@ class Layer(nn.Module):
         cache: KeyValues | PastStates | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
-        rotation: Rotation | Sight | None = None,
+        relation: Relation | Sight | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
-        x = self.attend_to_self(x, mask, cache, rotation)
+        x = self.attend_to_self(x, mask, cache, relation)
         if memory is not None:
             around = self.cross_attention_residual
             x = around.leave(x, self.cross_attention(around.enter(x), memory, memory_mask))
@@ -123,11 +121,11 @@ class Layer(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         cache: KeyValues | PastStates | None,
-        rotation: Rotation | Sight | None = None,
+        relation: Relation | Sight | None = None,
     ) -> Tensor:
         """The first block, (batch, queries, dim) to the same."""
         around = self.self_attention_residual
-        return around.leave(x, self.self_attention(around.enter(x), mask, cache, rotation))
+        return around.leave(x, self.self_attention(around.enter(x), mask, cache, relation))
 
     def alignment(
         self,
@@ -136,10 +134,10 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
-        rotation: Rotation | Sight | None = None,
+        relation: Relation | Sight | None = None,
     ) -> Tensor:
         """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
-        x = self.attend_to_self(x, mask, cache, rotation)
+        x = self.attend_to_self(x, mask, cache, relation)
         return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)
 
     def _inner(self, x: Tensor) -> Tensor:
@@ -157,11 +155,11 @@ class RecurrentLayer(Layer):
         x: Tensor,
         mask: Tensor | None,
         cache: KeyValues | PastStates | None,
-        rotation: Rotation | Sight | None = None,
+        relation: Relation | Sight | None = None,
     ) -> Tensor:
         around = self.self_attention_residual
         seen = cache.extend(x) if isinstance(cache, PastStates) else x
-        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, rotation))
+        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, relation))
 
 
 class Embedding(nn.Module):
@@ -233,8 +231,11 @@ class Stack(nn.Module):
         self.dropout = Dropout(dropouts.features, masks)
         self.scale = config.dim**-0.5 if config.scale_features else None
         self.transform = None if config.transform is None else Transform(config, config.transform)
-        relative = config.positions.kind is PositionKind.RELATIVE_BUCKETS
-        self.relative = RelativeBuckets(config.positions, config.heads) if relative else None
+        kind = config.positions.kind
+        self.relative = (
+            RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
+        )
+        self.rotary = Rotary(config.positions, config.head_width) if kind is PositionKind.ROTARY else None
         self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
@@ -259,9 +260,14 @@ class Stack(nn.Module):
         mask: Tensor | None,
         caches: list[KeyValues] | Segment | None = None,
         memory: Memory | None = None,
+        places: Places | None = None,
     ) -> Tensor:
-        """Run all layers on (batch, queries, dim)."""
-        mask, turns = self.place(x, mask, caches)
+        """Run all layers on (batch, queries, dim).
+
+        ``places`` say where queries and keys stand if position numbers differ between sentences; they are columns if
+        None, or, with caches, the step of the beams and of the slots.
+        """
+        mask, relation = self.place(x, mask, caches, places)
         for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
@@ -271,7 +277,7 @@ class Stack(nn.Module):
                 caches[number] if caches else None,
                 memory.layers[number] if memory else None,
                 memory.mask if memory else None,
-                turns,
+                relation,
             )
         x = self.dropout(x if self.final_norm is None else self.final_norm(x))
         x = x if self.scale is None else x * self.scale
@@ -288,32 +294,36 @@ class Stack(nn.Module):
         return caches
 
     def place(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None
-    ) -> tuple[Tensor | None, Rotation | Sight | None]:
+        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None, places: Places | None = None
+    ) -> tuple[Tensor | None, Relation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
-        added, (batch * heads, queries, keys), and the rotation of queries and new keys."""
-        positions = self.config.positions
-        if positions.kind not in _SEEN_BY_ATTENTION:
-            return mask, None
+        added, (batch * heads, queries, keys), and the rotation of queries and new keys, or the distances between."""
         if self.recurrence is not None:
             seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches)
             return seen
         assert not isinstance(caches, Segment)
-        queries, keys = _numbers(x, caches)
+        group = self.config.heads // self.config.kept_heads
+        if group > 1 and mask is not None:
+            mask = for_group(mask, group)
+        if not self.config.positions.kind.acts_in_attention:
+            return mask, None
+        places = places or _columns(x, caches)
+        if self.rotary is not None:
+            return mask, self.rotary(places.queries)
         if self.relative is None:
-            return mask, rotation(queries, self.config.head_width, positions.rotary_base)
+            return mask, distances(places.ahead(), len(x), x.size(1), self.config)
         first: SelfAttention = self.layers[0].self_attention  # type: ignore[assignment]
-        bias = self.relative(queries, keys).to(first.attention_dtype)
+        bias = self.relative(places.ahead()).to(first.attention_dtype)
         if mask is None or mask.dim() == 2:
             bias = bias if mask is None else bias + mask
             return bias.repeat(len(x), 1, 1), None
         return (mask.unflatten(0, (len(x), -1)) + bias).flatten(0, 1), None
 
 
-def _numbers(x: Tensor, caches: list[KeyValues] | None) -> tuple[Tensor, Tensor]:
+def _columns(x: Tensor, caches: list[KeyValues] | None) -> Places:
     """Position numbers of queries and keys, from 0: columns, or, with a cache, the step of the beams and slots."""
     if caches is None:
         columns = torch.arange(x.size(1), device=x.device)
-        return columns, columns
+        return Places(columns, columns)
     steps = slot_steps(caches[0].length + x.size(1), x.size(1), x.device)
-    return steps[-1:], steps
+    return Places(steps[-1:], steps)

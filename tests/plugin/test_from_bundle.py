@@ -1,0 +1,112 @@
+"""``--arch fairbeam_from_bundle``: pretrained and composed models trained further, decoded and exported."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairbeam import bundle, checkpoint
+from fairbeam.composition import SequenceOptions, compose, sequence_to_sequence
+from fairbeam.translator import load, read_model
+
+pytest.importorskip("transformers")
+spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).parents[1] / "hub_folders.py")
+hub_folders = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hub_folders)
+
+ROOT = Path(__file__).resolve().parents[2]
+TASK = ("--user-dir", ROOT / "user_dir", "--task", "fairbeam_translation", "--cpu", "--num-workers", 0)
+TRAIN = (
+    "--arch", "fairbeam_from_bundle", "--criterion", "fairbeam_label_smoothed_cross_entropy", "--optimizer", "adam",
+    "--lr", "0.002", "--max-tokens", 600, "--dropout", 0.0, "--log-format", "json", "--log-interval", 1,
+    "--no-epoch-checkpoints", "--skip-invalid-size-inputs-valid-test",
+)  # fmt: skip
+DECODE = ("--beam", 3, "--max-len-b", 8, "--skip-invalid-size-inputs-valid-test")
+
+
+@pytest.fixture(scope="module")
+def place(real_data, tmp_path_factory) -> Path:
+    """Plain text and, beside it, a composed model, a decoder that reads sources too, and a folder."""
+    folder = tmp_path_factory.mktemp("bundles")
+    (folder / "data").mkdir()
+    for split, count in (("train", 200), ("valid", 40), ("test", 12)):
+        for language, names in (("en", ("en", "en_XX")), ("de", ("de", "de_DE"))):
+            lines = (real_data / "tatoeba" / f"{split}.{language}").read_text().splitlines()[:count]
+            for name in names:
+                (folder / "data" / f"{split}.{name}").write_text("".join(f"{line}\n" for line in lines))
+    for name in ("bert", "gpt2", "mbart"):
+        hub_folders.make(name, folder / name)
+    bert, gpt2 = (read_model(folder / name) for name in ("bert", "gpt2"))
+    bundle.save(folder / "composed", compose(bert, gpt2))
+    bundle.save(folder / "alone", sequence_to_sequence(gpt2, SequenceOptions(prefix_attention=True)))
+    return folder
+
+
+def train(run, place: Path, model: str, out: str, *options: object, languages=("en", "de")) -> list[float]:
+    """Losses of the updates."""
+    done = run(
+        "fairseq-train", place / "data", *TASK, *TRAIN, "-s", languages[0], "-t", languages[1],
+        "--bundle", place / model, "--save-dir", place / out, *options,
+    )  # fmt: skip
+    return [float(value) for value in re.findall(r'train_inner \| .*?"loss": "([\d.]+)"', done.stdout + done.stderr)]
+
+
+@pytest.fixture(scope="module")
+def composed(run, place) -> list[float]:
+    return train(run, place, "composed", "tuned", "--max-update", 8)
+
+
+def hypotheses(output: str) -> dict[int, str]:
+    return {int(number): text for number, text in re.findall(r"^D-(\d+)\t[^\t]+\t(.*)$", output, flags=re.MULTILINE)}
+
+
+def test_a_composed_model_learns_and_every_command_writes_the_same(composed, run, place):
+    assert len(composed) == 8
+    assert composed[-1] < composed[0]
+    model = ("--bundle", place / "composed", "--path", place / "tuned/checkpoint_last.pt", "-s", "en", "-t", "de")
+    generated = hypotheses(run("fairseq-generate", place / "data", *TASK, *model, *DECODE).stdout)
+    lines = (place / "data/test.en").read_text().splitlines()
+    given = "".join(f"{lines[number]}\n" for number in sorted(generated))
+    asked = run("fairseq-interactive", place / "data", *TASK, *model, *DECODE, input=given)
+    assert list(hypotheses(asked.stdout).values()) == [generated[number] for number in sorted(generated)]
+    run("fairbeam", "export", place / "tuned/checkpoint_last.pt", place / "exported", "--beam", 3)
+    ours = load(place / "exported", precision="float32", workers=1)
+    found = ours.translate([lines[number] for number in sorted(generated)], max_len_b=8)
+    assert found == [generated[number] for number in sorted(generated)]
+
+
+def test_a_decoder_alone_learns_to_translate(run, place):
+    losses = train(run, place, "alone", "alone-tuned", "--max-update", 8)
+    assert losses[-1] < losses[0]
+    tuned = read_model(place / "alone-tuned/checkpoint_last.pt")
+    assert tuned.network.config.prefix_attention
+    assert tuned.network.config.separator == tuned.network.config.eos
+
+
+def test_low_rank_training_of_a_multilingual_folder(run, place):
+    languages = ("en_XX", "de_DE")
+    options = ("--lora-rank", 2, "--layer-decay", 0.5, "--max-update", 4)
+    assert len(train(run, place, "mbart", "lora", *options, languages=languages)) == 4
+    saved = checkpoint.read(place / "lora/checkpoint_last.pt")
+    before, after = (
+        read_model(path).network.state_dict() for path in (place / "mbart", place / "lora/checkpoint_last.pt")
+    )
+    assert before.keys() == after.keys()
+    changed = {name.rsplit(".", 1)[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {
+        name.split(".low_rank.")[0].removeprefix("network.") for name in saved.model if "low_rank" in name
+    }
+
+
+def test_errors_name_what_is_wrong(run, place):
+    command = ("fairseq-train", place / "data", *TASK, *TRAIN, "-s", "en", "-t", "de", "--save-dir", place / "none")
+    for options, message in (
+        ((), "--arch fairbeam_from_bundle needs --task fairbeam_translation and --bundle"),
+        (("--bundle", place / "bert"), "the model is an encoder, which writes no text; fairbeam compose"),
+        (("--bundle", place / "composed", "--freeze", "x"), "--freeze x: begins no parameter's name"),
+    ):
+        done = run(*command, *options, check=False)
+        assert done.returncode != 0
+        assert message in done.stderr

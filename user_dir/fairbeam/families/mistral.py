@@ -1,0 +1,20 @@
+"""Mistral (Jiang et al., 2023): Llama that looks back as far as a window, whose heads share keys and values."""
+
+from dataclasses import replace
+
+from fairbeam.families import llama
+
+FAMILY = replace(
+    llama.FAMILY,
+    model_type="mistral",
+    bare="MistralModel",
+    names={**llama.NAMES, "window": "sliding_window"},
+    defaults={
+        **llama.FAMILY.defaults,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    presets={"7b": {}},
+)
