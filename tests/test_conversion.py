@@ -14,6 +14,7 @@ import fairbeam
 from fairbeam import bundle, checkpoint
 from fairbeam.conversion import Form, Place, compare, convert, pairs, place
 from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.families.fairseq import completed, page_of, task_symbols
 from fairbeam.families.fairseq_transformer import config_from_options, options_from_config, save_weights
 from fairbeam.network import Network
 from fairbeam.text import Dictionary
@@ -43,19 +44,26 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
     """A checkpoint as fairseq writes it, random weights, dictionaries beside it."""
     folder.mkdir()
     dictionary = Dictionary((f"w{i}", 1) for i in range(20))
-    options = {"_name": "transformer", "arch": "transformer", **OPTIONS, **options}
+    arch, task = options.pop("arch", "transformer"), options.pop("task", {})
+    options = {"_name": arch, "arch": arch, "task": "translation", **OPTIONS, **options}
     torch.manual_seed(0)
-    network = Network(config_from_options(options, len(dictionary), len(dictionary)))
+    size = len(dictionary.extended(task_symbols(task)))
+    network = Network(config_from_options(completed(arch, options), size, size))
     weights = {name: tensor.to(dtype) for name, tensor in save_weights(network).items()}
     for stack in ("encoder", "decoder"):
         weights[f"{stack}.version"] = torch.tensor([3.0]).to(dtype)
-        weights[f"{stack}.embed_positions._float_tensor"] = torch.zeros(1, dtype=dtype)
-    for language in ("aa", "bb"):
-        dictionary.save(folder / f"dict.{language}.txt")
+        if not arch.startswith("bart"):  # whose positions are learned
+            weights[f"{stack}.embed_positions._float_tensor"] = torch.zeros(1, dtype=dtype)
+    if arch.startswith("bart"):  # a classifier beside the text, and no second name of the tied output
+        del weights["decoder.output_projection.weight"]
+        weights["classification_heads.mnli.out_proj.weight"] = torch.randn(3, 16).to(dtype)
+        weights["classification_heads.mnli.dense.weight"] = torch.randn(16, 16).to(dtype)
+    for name in ("dict.txt",) if task else ("dict.aa.txt", "dict.bb.txt"):
+        dictionary.save(folder / name)
     path = folder / "checkpoint_best.pt"
     cfg = {
         "model": argparse.Namespace(**options),
-        "task": {"_name": "translation", "data": "data-bin", "left_pad_source": True},
+        "task": {"_name": "translation", "data": "data-bin", "left_pad_source": True, **task},
     }
     checkpoint.write(path, {"args": None, "cfg": cfg, "model": weights})
     return path
@@ -84,6 +92,7 @@ def test_there_and_back_through_a_bundle(name, tmp_path):
     [
         (torch.float32, {}),
         (torch.float16, {"share_all_embeddings": True}),
+        (torch.float16, {"arch": "bart_base"}),
         (torch.float32, {"encoder_normalize_before": True, "decoder_normalize_before": True, "activation_fn": "gelu"}),
     ],
 )
@@ -106,11 +115,38 @@ def test_a_fairseq_checkpoint_comes_back_and_loads_in_stock(dtype, options, tmp_
     run("python", tmp_path / "load.py", tmp_path / "c/model.pt", tmp_path / "c", tmp_path / "out", env=environment)
     logits, state = torch.load(tmp_path / "out")
     assert all(torch.equal(state[name], tensor.to(state[name].dtype)) for name, tensor in before.model.items()
-               if "_float_tensor" not in name)  # fmt: skip
+               if "_float_tensor" not in name and "classification" not in name)  # fmt: skip
     network = read_model(tmp_path / "c/model.pt", FILES).network
     source, previous = torch.tensor([[5, 6, 7, 2], [8, 9, 2, 1]]), torch.tensor([[2, 5, 6], [2, 7, 8]])
     with torch.no_grad():
         torch.testing.assert_close(network(source, previous), logits.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [{"_name": "denoising"}, {"_name": "multilingual_denoising", "add_lang_token": True, "langs": "target,other"}],
+)
+def test_a_pretrained_bart_comes_back_with_its_one_dictionary(task, tmp_path):
+    path = stock(tmp_path / "a", arch="bart_large", task=task)
+    there, back = Place(Form.BUNDLE, tmp_path / "b"), Place(Form.FAIRSEQ, tmp_path / "c/model.pt")
+    assert convert(Place(Form.FAIRSEQ, path), there).passed
+    assert convert(there, back).passed
+    before, after = checkpoint.read(path), checkpoint.read(back.path)
+    assert list(before.model) == list(after.model)
+    assert all(torch.equal(after.model[name], tensor) for name, tensor in before.model.items())
+    assert (after.config, after.task) == (before.config, before.task)
+    assert (tmp_path / "c/dict.txt").read_bytes() == (tmp_path / "a/dict.txt").read_bytes()
+    assert not list((tmp_path / "c").glob("dict.*.txt"))
+    model = read_model(there.path)
+    symbols = ("[target]", "[other]", "<mask>") if "langs" in task else ("<mask>",)
+    assert model.target.symbols(range(24, 24 + len(symbols))) == list(symbols)
+    assert model.target.encode("w1 w2") == ([5, 6, 2, 24] if "langs" in task else [5, 6, 2])
+    assert model.network.config.eos == model.target.last == (24 if "langs" in task else 2)
+    assert model.target.decode([5, 6, 2, 24]).startswith("w1 w2")
+    with pytest.raises(CheckpointError, match=r"prepend_bos=True has no conversion"):
+        task_symbols({"_name": "translation_from_pretrained_bart", "langs": "a", "prepend_bos": True})
+    with pytest.raises(CheckpointError, match=r"'fconv' has no conversion; known are bart, bart_base, .*transformer"):
+        page_of("fconv")
 
 
 def test_a_bundle_without_origin_becomes_a_checkpoint(tmp_path):

@@ -1,12 +1,12 @@
 """The network against fairseq's own Transformer, and its two ways of decoding against each other."""
 
-import warnings
-from argparse import Namespace
+import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
 
-from fairbeam.families.fairseq_transformer import load_network, save_weights
+from fairbeam.families.fairseq_transformer import save_weights
 from fairbeam.network import (
     Activation,
     DropoutConfig,
@@ -21,6 +21,10 @@ from fairbeam.network import (
 from fairbeam.network.cache import Folded
 from fairbeam.network.losses import label_smoothed_cross_entropy
 
+spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
+stock_models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stock_models)
+
 PAD, EOS = 1, 2
 SIZES = {"embed_dim": 24, "ffn_embed_dim": 40, "layers": 2, "attention_heads": 3}
 VARIANTS = {
@@ -34,35 +38,24 @@ VARIANTS = {
         "layernorm_embedding": True, "no_scale_embedding": True, "no_token_positional_embeddings": True,
     },
     **{f"activation {name}": {"activation_fn": name} for name in ("relu", "gelu", "gelu_accurate", "tanh", "linear")},
+    **{name: {"arch": name} for name in ("bart_large", "mbart_base", "mbart_base_wmt20")},
+    "mbart as it was trained": {
+        "arch": "mbart_large", "encoder_normalize_before": True, "decoder_normalize_before": True,
+    },
     "unequal stacks": {"encoder_layers": 1, "decoder_layers": 3, "encoder_embed_dim": 16, "encoder_attention_heads": 2},
 }  # fmt: skip
 
 
 def options_of(variant: str) -> dict:
     sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in SIZES.items()}
-    return {**sizes, "dropout": 0.0, "max_source_positions": 64, "max_target_positions": 64, **VARIANTS[variant]}
-
-
-def fairseq_model(options: dict, vocabulary: int = 37):
-    """Stock fairseq's model of these options, float32, in evaluation mode, with random weights everywhere."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("fairseq")
-        from fairseq.data import Dictionary
-        from fairseq.models.transformer import TransformerModel, base_architecture
-
-        dictionary = Dictionary()
-        for number in range(vocabulary - len(dictionary)):
-            dictionary.add_symbol(f"w{number}")
-        args = Namespace(**options)
-        base_architecture(args)
-        task = Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
-        model = TransformerModel.build_model(args, task).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():  # fairseq starts biases at 0 and norms at 1, which hide mistakes
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
+    return {
+        "arch": "transformer",
+        **sizes,
+        "dropout": 0.0,
+        "max_source_positions": 64,
+        "max_target_positions": 64,
+        **VARIANTS[variant],
+    }
 
 
 def batch(left_pad: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,8 +79,8 @@ def batch(left_pad: bool) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_and_gradients_equal_fairseq(variant, left_pad):
     options = options_of(variant)
-    theirs = fairseq_model(options)
-    ours = load_network(options, theirs.state_dict())
+    theirs = stock_models.build(options)
+    ours = stock_models.load_network(options, theirs.state_dict())
     source, target = batch(left_pad)
     real = target.ne(PAD)
     expected = theirs(source, source.ne(PAD).sum(1), target)[0]
@@ -96,28 +89,14 @@ def test_logits_and_gradients_equal_fairseq(variant, left_pad):
 
     expected[real].square().mean().backward()
     actual[real].square().mean().backward()
-    theirs_by_ours = {name: parameter.grad for name, parameter in load_gradients(options, theirs).named_parameters()}
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, theirs_by_ours[name], rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    stock_models.assert_same_gradients(ours, options, theirs)
 
 
-def load_gradients(options: dict, theirs) -> Network:
-    """A network of our names that has fairseq's gradients as its own."""
-    names = dict(theirs.named_parameters(remove_duplicate=False))
-    weights = {name: names[name].grad if name in names else tensor for name, tensor in theirs.state_dict().items()}
-    network = load_network(options, weights)
-    for parameter in network.parameters():
-        parameter.grad = parameter.detach().clone()
-    return network
-
-
-@pytest.mark.parametrize("variant", ["post-norm, shared", "unequal stacks"])
+@pytest.mark.parametrize("variant", ["post-norm, shared", "unequal stacks", "bart_large"])
 def test_weights_come_back_as_they_were(variant):
     options = options_of(variant)
-    theirs = fairseq_model(options).state_dict()
-    back = save_weights(load_network(options, theirs))
+    theirs = stock_models.build(options).state_dict()
+    back = save_weights(stock_models.load_network(options, theirs))
     assert {name for name in theirs if not name.endswith("version")} == back.keys()
     assert all(torch.equal(back[name], theirs[name]) for name in back)
 

@@ -6,6 +6,7 @@ architecture, trained in the fixture on the demo corpus.
 
 import contextlib
 import io
+import math
 import re
 import shutil
 from collections import defaultdict
@@ -18,11 +19,17 @@ from fairseq import options
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq_cli import generate
 
+import fairbeam
+from fairbeam.checkpoint import read
+from fairbeam.conversion import Form, Place, convert
 from fairbeam.data.grammar import split_corpus
+from fairbeam.text import Dictionary
+from fairbeam.translator import ModelFiles
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
 SENTENCES = 200
+MBART = ("--task", "translation_from_pretrained_bart", "--langs", "de,en")
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ def real_model(run, real_models, real_data, tmp_path_factory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def own_model(run, tmp_path_factory) -> Model:
-    """A small stock Transformer, trained for a moment: what a clone without the shared model tests with."""
+def own_data(run, tmp_path_factory) -> Path:
+    """A data-bin folder of the demo corpus, with a joined dictionary."""
     folder = tmp_path_factory.mktemp("own")
     split = split_corpus(600, 20, 40, seed=3)
     for name in ("train", "valid", "test"):
@@ -62,13 +69,30 @@ def own_model(run, tmp_path_factory) -> Model:
         write_lines(folder / f"{name}.en", [source for source, _ in pairs])
         write_lines(folder / f"{name}.de", [target for _, target in pairs])
     run("fairbeam", "prepare", folder, "en", "de", folder / "bin", "--vocab-size", "500")
-    run("fairseq-train", folder / "bin", *USER_DIR, "--task", "translation", "--arch", "transformer",
+    return folder / "bin"
+
+
+def trained(run, data_bin: Path, name: str, *extra: object) -> Model:
+    """A small stock model, trained for a moment."""
+    run("fairseq-train", data_bin, *USER_DIR, "-s", "en", "-t", "de",
         "--encoder-layers", 1, "--decoder-layers", 2, "--encoder-embed-dim", 32, "--decoder-embed-dim", 32,
         "--encoder-ffn-embed-dim", 64, "--decoder-ffn-embed-dim", 64, "--encoder-attention-heads", 2,
         "--decoder-attention-heads", 2, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 1000,
-        "--max-epoch", 4, "--save-dir", folder / "checkpoints", "--no-epoch-checkpoints",
-        "--encoder-normalize-before", "--decoder-normalize-before")  # fmt: skip
-    return Model(folder / "bin", folder / "checkpoints" / "checkpoint_last.pt")
+        "--max-epoch", 4, "--save-dir", data_bin.parent / name, "--no-epoch-checkpoints",
+        "--encoder-normalize-before", "--decoder-normalize-before", *extra)  # fmt: skip
+    return Model(data_bin, data_bin.parent / name / "checkpoint_last.pt")
+
+
+@pytest.fixture(scope="module")
+def own_model(run, own_data) -> Model:
+    """What a clone without the shared model tests with."""
+    return trained(run, own_data, "transformer", "--task", "translation", "--arch", "transformer")
+
+
+@pytest.fixture(scope="module")
+def mbart(run, own_data) -> Model:
+    """An mBART for one direction, with the dictionary that its task makes."""
+    return trained(run, own_data, "mbart", "--arch", "mbart_base", *MBART, "--max-epoch", 2)
 
 
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
@@ -154,6 +178,53 @@ def test_own_model(own_model, extra):
         fairseq_generate(own_model, "translation", "--max-len-b", 30, *extra),
         40,
     )
+
+
+def test_lstm(run, own_data):
+    folder = own_data.parent / "lstm"
+    run("fairseq-train", own_data, *USER_DIR, "-s", "en", "-t", "de", "--arch", "lstm", "--encoder-bidirectional",
+        "--encoder-embed-dim", 32, "--encoder-hidden-size", 16, "--decoder-embed-dim", 32, "--decoder-hidden-size", 24,
+        "--decoder-out-embed-dim", 32, "--share-all-embeddings", "--optimizer", "adam", "--lr", 0.01,
+        "--max-tokens", 2000, "--max-epoch", 3, "--save-dir", folder, "--no-epoch-checkpoints")  # fmt: skip
+    model = Model(own_data, folder / "checkpoint_last.pt")
+    ours = fairseq_generate(model, "fairbeam_translation", "--max-len-b", 30, "--nbest", 2)
+    assert_same(ours, fairseq_generate(model, "translation", "--max-len-b", 30, "--nbest", 2), 40)
+
+
+@pytest.mark.parametrize("extra", [(), ("--nbest", 3, "--lenpen", 0.5)])
+def test_mbart(mbart, extra):
+    assert_same(
+        fairseq_generate(mbart, "fairbeam_translation", "--langs", "de,en", "--max-len-b", 30, *extra),
+        fairseq_generate(mbart, MBART[1], *MBART[2:], "--max-len-b", 30, *extra),
+        40,
+    )
+
+
+def test_mbart_goes_into_a_bundle_and_back(mbart, tmp_path):
+    """Same text in the bundle as stock's, and a checkpoint that stock decodes alike, equal in every tensor."""
+    files = ModelFiles(data=mbart.data_bin)
+    there, back = Place(Form.BUNDLE, tmp_path / "bundle"), Place(Form.FAIRSEQ, tmp_path / "back/model.pt")
+    for pair in ((Place(Form.FAIRSEQ, mbart.checkpoint), there), (there, back)):
+        parity = convert(*pair, files=files)
+        assert parity.passed
+        assert not parity.differing
+    before, after = (read(path) for path in (mbart.checkpoint, back.path))
+    assert list(before.model) == list(after.model)
+    assert all(torch.equal(after.model[k], v) and after.model[k].dtype == v.dtype for k, v in before.model.items())
+    assert after.config == before.config
+    for language in ("en", "de"):
+        assert Dictionary.load(back.path.with_name(f"dict.{language}.txt")) == Dictionary.load(
+            mbart.data_bin / f"dict.{language}.txt"
+        )
+    short = (MBART[1], *MBART[2:], "--max-len-b", 16, "--beam", 3, "--remove-bpe", "sentencepiece")
+    stock = fairseq_generate(mbart, *short)
+    assert_same(fairseq_generate(mbart, *short, checkpoints=str(back.path)), stock, 40)
+    lines = (mbart.data_bin / "raw" / "test.en").read_text().splitlines()
+    translator = fairbeam.load(there.path, precision="float32", workers=1)
+    found = list(translator.stream(lines, max_len_b=16, beam=3))
+    for sentence, [best, *_] in enumerate(found):
+        assert best.text == stock[sentence][0][0]
+        assert best.score / math.log(2) == pytest.approx(stock[sentence][0][1], abs=1e-4)
 
 
 def test_ensemble_of_two(real_model, tmp_path):

@@ -1,7 +1,8 @@
 """From one form of a model to another, and the proof that nothing changed on the way.
 
 A form is a bundle, a Hugging Face folder, or a fairseq checkpoint with its dictionaries beside it. ``convert`` reads
-what it has written from the disk again and compares the two models.
+what it has written from the disk again and compares the two models. Folders of CTranslate2's are written too, and
+compared by what that library computes with them.
 """
 
 import random
@@ -15,20 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairbeam import bundle, checkpoint, pretrained
+from fairbeam import bundle, checkpoint, ctranslate, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import fairseq_transformer, hugging_face
+from fairbeam.families import fairseq, fairseq_transformer, hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.network import AnyNetwork, Network, NetworkConfig, pad_batch
 from fairbeam.origin import Origin
 from fairbeam.text import Dictionary, TextSide, Tokenizer
-from fairbeam.translator import ModelFiles, generator, read_fairseq, special_ids, with_languages
+from fairbeam.translator import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
 
 _SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
 _TOLERANCE = 1e-4
 """Of logits, where a dtype was not kept; equal weights give equal logits."""
+_OTHER_KERNELS = 1e-3
+"""Of log probabilities that another library computes."""
+_OTHER_SEARCH = 0.02
+"""Nats a token, on average, that outputs of another library's beam search may score below ours: it ends and compares
+hypotheses in its own ways, and what it finds instead must be about as good."""
 _STACK_VERSION = 3.0
 """Of fairseq 0.12's layout of a stack; a count below 2 takes the final norm away."""
 
@@ -39,6 +45,8 @@ class Form(StrEnum):
     BUNDLE = "bundle"
     HUGGING_FACE = "hf"
     FAIRSEQ = "fairseq"
+    CTRANSLATE2 = "ct2"
+    """A result only."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +69,28 @@ class Parity:
     parameters: int
     """Numbers in the weights, all of them mapped; an error says otherwise."""
     tensors: int
-    differing: tuple[str, ...]
-    """Names of tensors that are not the same to the bit."""
+    differing: tuple[str, ...] | None
+    """Names of tensors that are not the same to the bit; None where they cannot be read again."""
     random_difference: float
-    """The largest of logits, on random ids."""
+    """The largest of logits, on random ids; or of log probabilities, where no logits are to be had."""
     text_difference: float | None
     """The same on sentences; None without a tokenizer."""
     greedy_agrees: bool | None
     """Whether both write the same; None, as for the next one, where the model writes nothing."""
     beam_agrees: bool | None
+    """Whether outputs of five beams are equal; of another library's search, whether they are as good."""
+    beam_equal: float = 1.0
+    """Share of those outputs that are equal."""
+    beam_loss: float = 0.0
+    """By how many nats a token our model scores the result's outputs lower than its own, on average."""
+    tolerance: float = _TOLERANCE
 
     @property
     def passed(self) -> bool:
         """Whether the two are one model."""
         differences = (self.random_difference, self.text_difference or 0.0)
-        return all(value <= _TOLERANCE for value in differences) and False not in (self.greedy_agrees, self.beam_agrees)
+        close = all(value <= self.tolerance for value in differences)
+        return close and False not in (self.greedy_agrees, self.beam_agrees)
 
 
 def place(text: str, *, new: bool) -> Place:
@@ -84,12 +99,14 @@ def place(text: str, *, new: bool) -> Place:
     A bare path's form is what is there; of a ``new`` one, a checkpoint if it ends in ``.pt``, else a bundle.
 
     Raises:
-        ConfigError: the path is empty, or what is there is none of the three.
+        ConfigError: the path is empty, what is there is none of those, or the form is a result only.
     """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in list(Form):
         if not rest:
             raise ConfigError(f"{text!r}: no path behind the prefix")
+        if prefix not in list(_READERS) and not new:
+            raise ConfigError(f"{text!r}: {prefix}: can be a result, not a source; expected one of {_prefixes()}")
         return Place(Form(prefix), Path(rest))
     path = Path(text)
     if not text:
@@ -102,8 +119,13 @@ def place(text: str, *, new: bool) -> Place:
         return Place(Form.FAIRSEQ, path)
     if new:
         return Place(Form.BUNDLE, path)
-    forms = ", ".join(f"{form}:" for form in Form)
-    raise ConfigError(f"{path}: neither a bundle, a Hugging Face folder nor a checkpoint; expected one, or {forms}PATH")
+    raise ConfigError(
+        f"{path}: neither a bundle, a Hugging Face folder nor a checkpoint; expected one, or {_prefixes()} before PATH"
+    )
+
+
+def _prefixes() -> str:
+    return ", ".join(f"{form}:" for form in _READERS)
 
 
 def pairs(places: Sequence[str]) -> list[tuple[Place, Place]]:
@@ -142,6 +164,8 @@ def convert(source: Place, result: Place, *, files: ModelFiles | None = None, ov
     files = files or ModelFiles()
     model = _READERS[source.form](source.path, files)
     _WRITERS[result.form](result.path, model, overwrite)
+    if result.form is Form.CTRANSLATE2:
+        return compare_decoded(source, model, result)
     again = _READERS[result.form](result.path, _files_beside(result, model))
     return compare(source, model, result, again)
 
@@ -170,7 +194,58 @@ def compare(source: Place, model: Bundle, result: Place, again: Bundle) -> Parit
     )
 
 
+def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
+    """How far a model and CTranslate2 with its folder compute and write the same, in float32 on the CPU."""
+    network, eos = ctranslate.encoder_decoder(model), ctranslate.encoder_decoder(model).config.eos
+    decoded = ctranslate.Decoded(result.path, model)
+    targets, ids, text = _random_ids(network, seed=2), _random_ids(network, seed=_SEED), _text_ids(model)
+    sources = ids if text is None else text
+
+    def difference(rows: list[list[int]]) -> float:
+        pairs = zip(_log_probabilities(model, rows, targets), decoded.log_probabilities(rows, targets), strict=True)
+        return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+
+    limit, first = min(_STEPS, network.max_target_positions - 1), model.beginning()[1]
+    ours = [_outputs(model, sources, beam) for beam in (1, 5)]
+    theirs = [[[*row, eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
+
+    def score(rows: list[list[int]]) -> float:
+        """Nats a token, without the </s> that is forced where the limit cuts."""
+        each = [row[:limit] for row in _log_probabilities(model, sources, rows)]
+        return sum(sum(row) / len(row) for row in each) / len(each)
+
+    loss = score(ours[1]) - score(theirs[1])
+    return Parity(
+        source=source,
+        result=result,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        tensors=len(list(network.parameters())),
+        differing=None,
+        random_difference=difference(ids),
+        text_difference=None if text is None else difference(text),
+        greedy_agrees=ours[0] == theirs[0],
+        beam_agrees=loss <= _OTHER_SEARCH,
+        beam_equal=sum(a == b for a, b in zip(ours[1], theirs[1], strict=True)) / len(sources),
+        beam_loss=loss,
+        tolerance=_OTHER_KERNELS,
+    )
+
+
 # --- comparing ---
+
+
+@torch.no_grad()
+def _log_probabilities(model: Bundle, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+    """Of every token of the targets, in nats, where padding is never written."""
+    network, (start, _) = ctranslate.encoder_decoder(model), model.beginning()
+    start, pad = network.decoder_start if start is None else start, network.config.pad
+    previous = pad_batch([[start, *row[:-1]] for row in targets], pad)
+    logits = network(pad_batch(sources, network.config.padding_of_sources), previous)
+    if pad >= 0:
+        logits[:, :, pad] = float("-inf")
+    scores = torch.log_softmax(logits, dim=-1)
+    return [[scores[number, place, token].item() for place, token in enumerate(row)]
+            for number, row in enumerate(targets)]  # fmt: skip
 
 
 def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
@@ -249,6 +324,10 @@ def _write_hugging_face(path: Path, model: Bundle, overwrite: bool) -> None:
     pretrained.write(path, model, overwrite=overwrite)
 
 
+def _write_ctranslate(path: Path, model: Bundle, overwrite: bool) -> None:
+    ctranslate.write(path, model, overwrite=overwrite)
+
+
 def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
     """A checkpoint as fairseq 0.12 writes it, and the dictionaries and subwords beside it."""
     sides = [side for side in (model.source, model.target) if isinstance(side, Tokenizer)]  # a format of its own
@@ -259,27 +338,31 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         )
     if path.is_dir() or (path.exists() and not overwrite):
         raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
-    _check_dictionaries(path.parent, sides, overwrite)
-    checkpoint.write(path, _fairseq_state(model, model.network))
-    for side in sides:
-        side.save(path.parent)
-
-
-def _check_dictionaries(folder: Path, sides: Sequence[Tokenizer], overwrite: bool) -> None:
-    for side in sides:
-        path = folder / f"dict.{side.language}.txt"
-        if path.exists() and not overwrite and Dictionary.load(path) != side.dictionary:
-            raise ConfigError(f"{path}: exists already and is another model's; --overwrite replaces it")
+    state = _fairseq_state(model, model.network)
+    task = state["cfg"]["task"]
+    symbols = fairseq.task_symbols(task)
+    sides = [replace(side, dictionary=side.dictionary.without(symbols)) for side in sides]
+    files = {f"dict.{side.language}.txt": side for side in sides}
+    if task["_name"] in fairseq.ONE_DICTIONARY:
+        files = {ONE_DICTIONARY: sides[0]}
+    for name, side in files.items():
+        taken = path.parent / name
+        if taken.exists() and not overwrite and Dictionary.load(taken) != side.dictionary:
+            raise ConfigError(f"{taken}: exists already and is another model's; --overwrite replaces it")
+    checkpoint.write(path, state)
+    for name, side in files.items():
+        side.save(path.parent, file=name)
 
 
 def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
     origin = model.origin
-    weights = fairseq_transformer.save_weights(network)
+    weights: Mapping[str, Tensor] = fairseq_transformer.save_weights(network)
     task: dict[str, Any] = {}
     if origin is None:
         options = fairseq_transformer.options_from_config(network.config)
-        weights |= {f"{stack}.version": torch.tensor([_STACK_VERSION]) for stack in ("encoder", "decoder")}
+        version = torch.tensor([_STACK_VERSION])
+        weights = {**weights, **{f"{stack}.version": version for stack in ("encoder", "decoder")}}
     else:
         options, task = _original_options(origin, weights, network.config)
         weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
@@ -287,7 +370,8 @@ def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:
     task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing
     name = str(task.get("_name") or "")
     task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
-    task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
+    if task["_name"] not in fairseq.ONE_DICTIONARY:
+        task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
     return {
         "args": None,
         "cfg": {"model": Namespace(**options), "task": task},
@@ -305,10 +389,14 @@ def _original_options(
     options, task = origin.config.get("model"), origin.config.get("task")
     if not isinstance(options, dict) or not isinstance(task, dict):
         raise CheckpointError("origin.json: expected the objects model and task in its config")
-    if differing := sorted(weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())):
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if config.tie_output else set()
+    if differing := sorted((weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())) - may_lack):
         raise CheckpointError(f"origin.json: describes other tensors than the bundle's: {', '.join(differing)[:500]}")
     try:
-        described = fairseq_transformer.config_from_options(options, config.source_vocabulary, config.target_vocabulary)
+        complete = fairseq.completed(str(options.get("_name") or options.get("arch")), options)
+        described = fairseq_transformer.config_from_options(
+            complete, config.source_vocabulary, config.target_vocabulary
+        )
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"origin.json: its options make no network ({error})") from None
     for name in ("encoder", "decoder"):
@@ -339,4 +427,5 @@ _WRITERS: dict[Form, Callable[[Path, Bundle, bool], None]] = {
     Form.BUNDLE: _write_bundle,
     Form.HUGGING_FACE: _write_hugging_face,
     Form.FAIRSEQ: _write_fairseq,
+    Form.CTRANSLATE2: _write_ctranslate,
 }

@@ -342,7 +342,7 @@ def _batch_shape(network: Generator, max_tokens: int, length: int) -> tuple[int,
     return max_tokens // length, length
 
 
-def _tokens(network: AnyNetwork, batch: int, length: int) -> Tensor:
+def _tokens(network: AnyNetwork | Generator, batch: int, length: int) -> Tensor:
     """Dummy ids (batch, length) that either vocabulary has, without padding."""
     config = network.config
     words = min(config.source_vocabulary, config.target_vocabulary)

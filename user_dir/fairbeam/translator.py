@@ -17,7 +17,7 @@ from fairbeam import bundle, checkpoint, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.families import fairseq_transformer
+from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
 from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
@@ -27,6 +27,8 @@ from fairbeam.text import TextSide, Tokenizer, find_model
 
 logger = logging.getLogger(__name__)
 
+ONE_DICTIONARY = "dict.txt"
+"""Where source and target are one language."""
 _TUNED = "fairbeam_from_bundle"
 """The architecture of checkpoints that hold another model's weights, trained further."""
 
@@ -139,7 +141,7 @@ class Translator:
 
     def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
-        marks = {self.target.bos, self.target.eos, self.target.language_id}
+        marks = {self.target.bos, self.target.eos, self.target.language_id} | self.target.language_ids
         return tuple(tuple(id for id in self.target.encode(phrase) if id not in marks) for phrase in phrases if phrase)
 
     def stream(
@@ -307,7 +309,7 @@ def load(
 
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
-            ``transformer`` or ``fairbeam_transformer``.
+            ``transformer``, ``bart`` or ``fairbeam_transformer``.
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
@@ -349,10 +351,22 @@ def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     read = checkpoint.read(path)
     if read.architecture == _TUNED:
         return _read_tuned(read, path, files)
-    network = _network_of(read)
+    network, family = _network_of(read)
+    source, target = _sides(read, path, files)
+    # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
+    network.config = dataclasses.replace(network.config, eos=target.last)
+    origin = _origin_of(read, network)
+    return Bundle(network=network.eval(), source=source, target=target, family=family, origin=origin)
+
+
+def _sides(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> list[Tokenizer]:
+    """Source and target, their dictionaries as the checkpoint's task makes them of the files."""
     folder = _data_folder(read, path, files)
-    source, target = (Tokenizer.load(folder, language) for language in _languages(read, folder, files))
-    return Bundle(network=network.eval(), source=source, target=target, origin=_origin_of(read, network))
+    one = ONE_DICTIONARY if not any(folder.glob("dict.*.txt")) else None
+    names = (files.source_lang or "source", files.target_lang or "target") if one else _languages(read, folder, files)
+    symbols = fairseq.task_symbols(read.task)
+    sides = [Tokenizer.load(folder, name, file=one) for name in names]
+    return [dataclasses.replace(side, dictionary=side.dictionary.extended(symbols)) for side in sides]
 
 
 def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
@@ -386,9 +400,13 @@ def _low_rank_options(options: Mapping[str, Any], path: Path) -> TuningOptions:
 
 def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
     """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
-    written = fairseq_transformer.save_weights(network)
-    kept = {name: tensor for name, tensor in read.model.items() if name in fairseq_transformer.NOT_WEIGHTS}
-    if written.keys() != read.model.keys() - kept.keys():
+    if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
+        return None
+    page = fairseq.page_of(read.architecture)
+    written = page.save_weights(network)
+    kept = {name: tensor for name, tensor in read.model.items() if page.NOT_WEIGHTS.fullmatch(name)}
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set()
+    if written.keys() - may_lack != read.model.keys() - kept.keys() - may_lack:
         return None
     try:
         config = {"model": read.config, "task": read.task}
@@ -398,13 +416,15 @@ def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
     return Origin(config, {name: tensor.dtype for name, tensor in read.model.items()}, kept)
 
 
-def _network_of(read: checkpoint.Checkpoint) -> Network:
+def _network_of(read: checkpoint.Checkpoint) -> tuple[Network, str]:
+    """The network and its family's name."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
-        return fairseq_transformer.load_trained_network(read.config, read.model)
-    if read.architecture in fairseq_transformer.ARCHITECTURES:
-        return fairseq_transformer.load_network(read.config, read.model)
-    known = ", ".join(sorted(fairseq_transformer.ARCHITECTURES))
-    raise CheckpointError(f"architecture {read.architecture!r} has no conversion; known are {known}")
+        return fairseq_transformer.load_trained_network(read.config, read.model), fairseq_transformer.FAMILY
+    page = fairseq.page_of(read.architecture)
+    network = page.load_network(fairseq.completed(read.architecture, read.config), read.model)
+    if not isinstance(network, Network):
+        raise CheckpointError(f"architecture {read.architecture!r} is no encoder-decoder Transformer; expected one")
+    return network, page.FAMILY
 
 
 def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Path:
@@ -414,10 +434,10 @@ def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> 
     if files.data is None and isinstance(trained, str) and trained:
         tried.append(Path(trained))
     for folder in tried:
-        if any(folder.glob("dict.*.txt")):
+        if any(folder.glob("dict.*.txt")) or (folder / ONE_DICTIONARY).is_file():
             return folder
     raise InputError(
-        f"{path}: no dictionaries (dict.LANGUAGE.txt) in {' or '.join(map(str, tried))}; "
+        f"{path}: no dictionaries (dict.LANGUAGE.txt or {ONE_DICTIONARY}) in {' or '.join(map(str, tried))}; "
         "name the folder that holds them with --data"
     )
 

@@ -7,12 +7,16 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
+from fairseq.models.bart import BARTModel
+from fairseq.models.lstm import LSTMModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from torch import Tensor
 
-from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
+from fairbeam.families import fairseq_bart, fairseq_lstm, fairseq_transformer
+from fairbeam.families.fairseq import Page
+from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
-from fairbeam.network import Network, Precision
+from fairbeam.network import Generator, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,15 @@ _STOCK_ONLY: Dict[str, tuple] = {
     "retain_dropout": (False, None),
     "decoding_format": (None,),
     "prefix_allowed_tokens_fn": (None,),
+}
+
+
+# By the class itself: subclasses (NAT, …) compute something else with the same weights.
+_PAGES: Dict[type, Page] = {
+    TransformerModel: fairseq_transformer,
+    TransformerModelBase: fairseq_transformer,
+    BARTModel: fairseq_bart,
+    LSTMModel: fairseq_lstm,
 }
 
 
@@ -56,18 +69,39 @@ def special_ids(dictionary: Any) -> Special:
     return Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
 
 
-def network_of(model: Any) -> Network:
-    """The network of a fairseq model: its own, or converted from a stock ``transformer``.
+def network_of(model: Any) -> Generator:
+    """The network of a fairseq model: its own, or converted from a stock one.
 
     Raises:
         UnsupportedArchitecture: there is no conversion; names the class or the option.
     """
     if isinstance(model, FairbeamTransformerModel):
         return model.network
-    # Subclasses (BART, NAT, …) compute something else with the same weights.
-    if type(model) not in (TransformerModel, TransformerModelBase):
+    page = _PAGES.get(type(model))
+    if page is None:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no conversion")
-    return load_network(_flat_options(model.cfg), {name: t.float() for name, t in model.state_dict().items()})
+    options = _lstm_options(model) if page is fairseq_lstm else _flat_options(model.cfg)
+    return page.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
+
+
+def _lstm_options(model: LSTMModel) -> Dict[str, Any]:
+    """The options that stock's LSTM was built with, which it does not keep."""
+    encoder, decoder = model.encoder, model.decoder
+    return {
+        "encoder_layers": encoder.num_layers,
+        "encoder_embed_dim": encoder.embed_tokens.embedding_dim,
+        "encoder_hidden_size": encoder.hidden_size,
+        "encoder_bidirectional": encoder.bidirectional,
+        "decoder_layers": decoder.num_layers,
+        "decoder_embed_dim": decoder.embed_tokens.embedding_dim,
+        "decoder_hidden_size": decoder.hidden_size,
+        "decoder_out_embed_dim": getattr(getattr(decoder, "additional_fc", None), "out_features", decoder.hidden_size),
+        "decoder_attention": decoder.attention is not None,
+        "share_decoder_input_output_embed": decoder.share_input_output_embed,
+        "share_all_embeddings": encoder.embed_tokens is decoder.embed_tokens,
+        "max_source_positions": encoder.max_source_positions,
+        "max_target_positions": decoder.max_target_positions,
+    }
 
 
 def _flat_options(cfg: Any) -> Dict[str, Any]:

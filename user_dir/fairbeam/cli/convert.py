@@ -1,4 +1,4 @@
-"""``fairbeam convert``: bundles, Hugging Face folders and fairseq checkpoints, one into another."""
+"""``fairbeam convert``: bundles, Hugging Face folders, fairseq checkpoints, one into another, and for CTranslate2."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,11 @@ _OUTPUTS = {True: "agrees", False: "DIFFERS", None: "none: the model writes no t
 
 def command(
     places: Annotated[
-        list[str], typer.Argument(metavar="SRC DST [SRC DST ...]", help="Paths, each with hf:, bundle: or fairseq:.")
+        list[str],
+        typer.Argument(
+            metavar="SRC DST [SRC DST ...]",
+            help="Paths, each with hf:, bundle: or fairseq: before it; DST may have ct2:.",
+        ),
     ],
     data: Annotated[Path | None, typer.Option(help="Folder of a checkpoint's dictionaries and subword model.")] = None,
     source_lang: Annotated[str | None, typer.Option("--source-lang", "-s", help="Source language.")] = None,
@@ -24,7 +28,8 @@ def command(
 ) -> None:
     """Write each SRC as DST, read it again from the disk and compare the two.
 
-    A path without prefix is what is found there; a new one ending in .pt is a checkpoint, any other a bundle. Exits
+    A path without prefix is what is found there; a new one ending in .pt is a checkpoint, any other a bundle. ct2:
+    writes a folder for CTranslate2, whose beams may end with other outputs than ours if they score as well. Exits
     with status 1 where the result does not compute what the source does.
     """
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang, direction_matters=True)
@@ -39,15 +44,22 @@ def command(
 
 def _table(parity: Parity) -> Table:
     table = Table(title=f"{parity.source} → {parity.result}", show_header=False, title_justify="left")
-    differing = f"{len(parity.differing)} differ: {', '.join(parity.differing)[:200]}" if parity.differing else "equal"
-    text = "no tokenizer" if parity.text_difference is None else f"{parity.text_difference:.3g}"
+    differing, numbers = parity.differing, "logits" if parity.differing is not None else "log probabilities"
+    weights = "not to be read again" if differing is None else "equal"
+    if differing:
+        weights = f"{len(differing)} differ: {', '.join(differing)[:200]}"
+    beams = "agrees" if parity.beam_agrees else "DIFFERS"
+    if differing is None:
+        beams += f"; {parity.beam_equal:.0%} equal, scored {parity.beam_loss:.2g} nats a token lower on average"
     rows = {
         "parameters mapped": f"all {parity.parameters:,}, in {parity.tensors} tensors",
-        "weights, to the bit": differing,
-        "logits, random ids: largest difference": f"{parity.random_difference:.3g}",
-        "logits, real text: largest difference": text,
+        "weights, to the bit": weights,
+        f"{numbers}, random ids: largest difference": f"{parity.random_difference:.3g}",
+        f"{numbers}, real text: largest difference": (
+            "no tokenizer" if parity.text_difference is None else f"{parity.text_difference:.3g}"
+        ),
         "greedy output": _OUTPUTS[parity.greedy_agrees],
-        "beam-5 output": _OUTPUTS[parity.beam_agrees],
+        "beam-5 output": beams,
         "result": "passed" if parity.passed else "FAILED",
     }
     for name, value in rows.items():

@@ -1,6 +1,7 @@
 """fairseq's ``transformer`` architectures (Vaswani et al., 2017), as fairseq 0.12 names their weights."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +20,13 @@ from fairbeam.network import (
     PositionKind,
     StackConfig,
 )
+from fairbeam.network.base import BaseNetwork
 
-ARCHITECTURES = frozenset(
-    {
+FAMILY = "fairseq_transformer"
+
+ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    name: {}
+    for name in (
         "transformer",
         "transformer_tiny",
         "transformer_iwslt_de_en",
@@ -30,8 +35,9 @@ ARCHITECTURES = frozenset(
         "transformer_vaswani_wmt_en_fr_big",
         "transformer_wmt_en_de_big",
         "transformer_wmt_en_de_big_t2t",
-    }
-)
+    )
+}
+"""fairseq's names; checkpoints of theirs say all that matters."""
 
 OWN_PREFIX = "network."
 """Where the plugin's model keeps our network among its parameters."""
@@ -56,6 +62,7 @@ _MUST_BE = {
     "cross_self_attention": False,
     "no_cross_attention": False,
     "char_inputs": False,
+    "character_embeddings": False,
     "base_layers": 0,
     "encoder_layers_to_keep": None,
     "decoder_layers_to_keep": None,
@@ -70,8 +77,8 @@ class UnsupportedArchitecture(CheckpointError):  # noqa: N818 - reads as what it
     """A fairseq model that has no conversion into our network."""
 
 
-def _layer_rows(stack: str) -> tuple[Row, ...]:
-    ours, theirs = f"{stack}.layers.{{i}}", f"{stack}.layers.{{i}}"
+def _layer_rows(stack: str, their_stack: str) -> tuple[Row, ...]:
+    ours, theirs = f"{stack}.layers.{{i}}", f"{their_stack}.layers.{{i}}"
     attention = f"{theirs}.self_attn"
     return (
         *affine(f"{ours}.self_attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv")),
@@ -87,28 +94,31 @@ def _layer_rows(stack: str) -> tuple[Row, ...]:
     )
 
 
-def stack_rows(stack: str, embedding: str) -> tuple[Row, ...]:
-    """One stack's rows; Hugging Face's models that descend from fairseq name their weights alike."""
+def stack_rows(stack: str, embedding: str, theirs: str | None = None) -> tuple[Row, ...]:
+    """The rows of a stack, which they call ``theirs`` if not as we do.
+
+    Hugging Face's models that descend from fairseq name their weights alike.
+    """
+    theirs = theirs or stack
     return (
-        same(f"{embedding}.weight", f"{stack}.embed_tokens.weight"),
-        same(f"{embedding}.positions.weight", f"{stack}.embed_positions.weight"),
-        *affine(f"{embedding}.norm", f"{stack}.layernorm_embedding"),
-        *_layer_rows(stack),
-        *affine(f"{stack}.final_norm", f"{stack}.layer_norm"),
+        same(f"{embedding}.weight", f"{theirs}.embed_tokens.weight"),
+        same(f"{embedding}.positions.weight", f"{theirs}.embed_positions.weight"),
+        *affine(f"{embedding}.norm", f"{theirs}.layernorm_embedding"),
+        *_layer_rows(stack, theirs),
+        *affine(f"{stack}.final_norm", f"{theirs}.layer_norm"),
     )
 
+
+TIED_OUTPUT = "decoder.output_projection.weight"
+"""Checkpoints of earlier releases leave it out where it is the embedding."""
 
 ROWS = (
     *stack_rows("encoder", "source_embedding"),
     *stack_rows("decoder", "target_embedding"),
-    same("head.weight", "decoder.output_projection.weight"),
+    same("head.weight", TIED_OUTPUT),
 )
 
-NOT_WEIGHTS = frozenset(
-    f"{stack}.{name}"
-    for stack in ("encoder", "decoder")
-    for name in ("version", "embed_positions._float_tensor", "embed_positions.weights")
-)
+NOT_WEIGHTS = re.compile(r"(encoder|decoder)\.(version|embed_positions\.(_float_tensor|weights))")
 
 
 def config_from_options(options: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int) -> NetworkConfig:
@@ -121,28 +131,58 @@ def config_from_options(options: Mapping[str, Any], source_vocabulary: int, targ
     Raises:
         UnsupportedArchitecture: an option asks for what the network cannot do; names it.
     """
-    for name, neutral in _MUST_BE.items():
-        if (options.get(name) or neutral) != neutral:
-            raise UnsupportedArchitecture(f"fairseq option {name}={options[name]!r} has no conversion")
+    check_supported(options)
     shared = bool(options.get("share_all_embeddings") or options.get("merge_src_tgt_embed"))
     return NetworkConfig(
         source_vocabulary=source_vocabulary,
         target_vocabulary=target_vocabulary,
-        encoder=_stack_config(options, "encoder", "max_source_positions"),
-        decoder=_stack_config(options, "decoder", "max_target_positions"),
+        encoder=stack_config(options, "encoder", "max_source_positions"),
+        decoder=stack_config(options, "decoder", "max_target_positions"),
         share_embeddings=shared,
         tie_output=shared or bool(options.get("share_decoder_input_output_embed")),
-        dropout=DropoutConfig(
-            residual=float(options.get("dropout") or 0.0),
-            attention=float(options.get("attention_dropout") or 0.0),
-            activation=float(options.get("activation_dropout") or options.get("relu_dropout") or 0.0),
-        ),
+        dropout=dropout_config(options),
     )
 
 
-def _stack_config(options: Mapping[str, Any], stack: str, max_positions: str) -> StackConfig:
+def check_supported(options: Mapping[str, Any]) -> None:
+    """Refuse options that change a network in ways that ours does not.
+
+    Raises:
+        UnsupportedArchitecture: names the option and its value.
+    """
+    for name, neutral in _MUST_BE.items():
+        if (options.get(name) or neutral) != neutral:
+            raise UnsupportedArchitecture(f"fairseq option {name}={options[name]!r} has no conversion")
+
+
+def dropout_config(options: Mapping[str, Any]) -> DropoutConfig:
+    """Dropout as the options say."""
+    return DropoutConfig(
+        residual=float(options.get("dropout") or 0.0),
+        attention=float(options.get("attention_dropout") or 0.0),
+        activation=float(options.get("activation_dropout") or options.get("relu_dropout") or 0.0),
+    )
+
+
+def activation_of(options: Mapping[str, Any], name: str) -> Activation:
+    """The activation that an option names.
+
+    Raises:
+        UnsupportedArchitecture: it has no conversion.
+    """
+    activation = options.get(name) or "relu"
+    if activation not in _ACTIVATIONS:
+        raise UnsupportedArchitecture(f"fairseq option {name}={activation!r} has no conversion")
+    return _ACTIVATIONS[activation]
+
+
+def stack_config(options: Mapping[str, Any], stack: str, max_positions: str) -> StackConfig:
+    """One stack, whose longest sequence the option ``max_positions`` tells; errors as for ``config_from_options``."""
+
     def option(name: str, default: Any) -> Any:
         value = options.get(f"{stack}_{name}")
+        if value is None and name in ("embed_dim", "ffn_embed_dim"):  # the decoder's are the encoder's
+            value = options.get(f"encoder_{name}")
         return default if value is None else value
 
     dim = int(option("embed_dim", 512))
@@ -152,9 +192,6 @@ def _stack_config(options: Mapping[str, Any], stack: str, max_positions: str) ->
                 f"fairseq option {stack}_{name}={option(name, dim)} differs from {stack}_embed_dim={dim}; "
                 "projected embeddings have no conversion"
             )
-    activation = options.get("activation_fn") or "relu"
-    if activation not in _ACTIVATIONS:
-        raise UnsupportedArchitecture(f"fairseq option activation_fn={activation!r} has no conversion")
     if options.get("no_token_positional_embeddings"):
         kind = PositionKind.NONE
     else:
@@ -165,7 +202,7 @@ def _stack_config(options: Mapping[str, Any], stack: str, max_positions: str) ->
         dim=dim,
         heads=int(option("attention_heads", 8)),
         ffn_dim=int(option("ffn_embed_dim", 2048)),
-        activation=_ACTIVATIONS[activation],
+        activation=activation_of(options, "activation_fn"),
         norm_placement=NormPlacement.PRE if pre_norm else NormPlacement.POST,
         positions=PositionConfig(kind=kind, max_positions=int(options.get(max_positions) or 1024), offset=PAD + 1),
         scale_embedding=not options.get("no_scale_embedding"),
@@ -200,7 +237,8 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
             config, encoder=as_trained("encoder", config.encoder), decoder=as_trained("decoder", config.decoder)
         )
     )
-    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), NOT_WEIGHTS)
+    ignored = frozenset(name for name in weights if NOT_WEIGHTS.fullmatch(name))
+    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), ignored)
     network.load_state_dict(state)
     return network
 
@@ -222,7 +260,7 @@ def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tenso
     return network
 
 
-def save_weights(network: Network) -> dict[str, Tensor]:
+def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
     """fairseq's state dictionary of a network: the inverse of ``load_network``."""
     return write_weights(ROWS, network.state_dict())
 

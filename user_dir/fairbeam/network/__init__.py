@@ -1,4 +1,4 @@
-"""The configurable Transformer: tensors only, knows nothing of files, text or search."""
+"""The configurable Transformer, and a recurrent network: tensors only, knows nothing of files, text or search."""
 
 import torch
 
@@ -21,9 +21,10 @@ from fairbeam.network.encoder import Encoded, EncoderNetwork
 from fairbeam.network.language_model import LanguageModel
 from fairbeam.network.network import Network, pad_batch
 from fairbeam.network.recurrence import SegmentMemory
+from fairbeam.network.recurrent import RecurrentConfig, RecurrentDropout, RecurrentNetwork
 from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
-Generator = Network | LanguageModel
+Generator = Network | LanguageModel | RecurrentNetwork
 """Networks that decode."""
 AnyNetwork = Network | EncoderNetwork | LanguageModel
 AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig
@@ -60,6 +61,9 @@ __all__ = [
     "PositionConfig",
     "PositionKind",
     "Precision",
+    "RecurrentConfig",
+    "RecurrentDropout",
+    "RecurrentNetwork",
     "RotaryScaling",
     "SegmentMemory",
     "StackConfig",

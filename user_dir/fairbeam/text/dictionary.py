@@ -1,7 +1,9 @@
 """Tokens and their ids, in fairseq's ``dict.txt`` format."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +16,8 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 MAX_ENTRIES = 10_000_000
 MAX_LINE = 4096  # characters
 
+_MASK = "<mask>"
+_LANGUAGE = re.compile(r"\[[A-Za-z][A-Za-z0-9_-]*\]")
 _OVERWRITE = " #fairseq:overwrite"
 
 
@@ -96,6 +100,25 @@ class Dictionary:
         """(token, count) in the order of ids, without the special tokens."""
         start = len(SPECIALS)
         return zip(self._tokens[start:], self._counts[start:], strict=True)
+
+    @cached_property
+    def languages(self) -> frozenset[str]:
+        """The symbols ``[xx_XX]`` of languages, where they stand at the end before ``<mask>``, as mBART has them."""
+        if self._tokens[-1] != _MASK:
+            return frozenset()
+        return frozenset(itertools.takewhile(_LANGUAGE.fullmatch, reversed(self._tokens[:-1])))
+
+    def extended(self, symbols: Iterable[str]) -> Self:
+        """The same with those symbols behind it that it lacks, as fairseq's tasks append them."""
+        missing = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self]
+        return type(self)([*self.entries(), *((symbol, 1) for symbol in missing)])
+
+    def without(self, symbols: Sequence[str]) -> Self:
+        """The same without those symbols, if they stand at its end in this order."""
+        kept = len(self) - len(symbols)
+        if not symbols or kept < len(SPECIALS) or self._tokens[kept:] != list(symbols):
+            return self
+        return type(self)(itertools.islice(self.entries(), kept - len(SPECIALS)))
 
     def index(self, token: str) -> int:
         """The token's id, or ``unk``."""

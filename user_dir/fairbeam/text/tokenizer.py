@@ -25,8 +25,8 @@ class Tokenizer:
     dictionary: Dictionary
 
     @classmethod
-    def load(cls, folder: str | Path, language: str) -> Self:
-        """Read ``dict.LANGUAGE.txt`` and the SentencePiece model beside it.
+    def load(cls, folder: str | Path, language: str, *, file: str | None = None) -> Self:
+        """Read ``dict.LANGUAGE.txt``, or ``file``, and the SentencePiece model beside it.
 
         Without a model the text is taken to be split already, in subword-nmt's notation where the dictionary
         has it.
@@ -34,7 +34,7 @@ class Tokenizer:
         Raises:
             InputError: the dictionary is missing, or one of the files is malformed.
         """
-        dictionary = Dictionary.load(Path(folder) / f"dict.{language}.txt")
+        dictionary = Dictionary.load(Path(folder) / (file or f"dict.{language}.txt"))
         model = find_model(folder, language)
         subwords: Subwords
         if model:
@@ -44,10 +44,10 @@ class Tokenizer:
             subwords = SubwordNMT() if in_notation else Whitespace()
         return cls(language=language, subwords=subwords, dictionary=dictionary)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, file: str | None = None) -> None:
         """Write what ``load`` reads: languages with the same model share one ``spm.model``."""
         folder = Path(folder)
-        self.dictionary.save(folder / f"dict.{self.language}.txt")
+        self.dictionary.save(folder / (file or f"dict.{self.language}.txt"))
         if isinstance(self.subwords, SentencePiece):
             shared = folder / "spm.model"
             taken = shared.is_file() and shared.read_bytes() != self.subwords.model
@@ -80,13 +80,19 @@ class Tokenizer:
 
     @property
     def language_id(self) -> None:
-        """None: a dictionary is of one language."""
+        """None: a dictionary says nothing of how a text begins."""
         return
 
     @property
     def language_ids(self) -> frozenset[int]:
-        """None, as ``language_id``."""
-        return frozenset()
+        """The ids of languages' symbols, of which the language's own stands behind every text."""
+        return frozenset(self.dictionary.index(symbol) for symbol in self.dictionary.languages)
+
+    @property
+    def last(self) -> int:
+        """The id that ends a text: of the language's symbol, where the dictionary has those, else of ``</s>``."""
+        symbol = f"[{self.language}]"
+        return self.dictionary.index(symbol) if symbol in self.dictionary.languages else self.eos
 
     @property
     def language_needed(self) -> bool:
@@ -95,8 +101,8 @@ class Tokenizer:
 
     @property
     def closing(self) -> int:
-        """1: ``</s>`` alone stands behind a text."""
-        return 1
+        """1, for ``</s>``, or 2 with a language's symbol behind it."""
+        return 1 if self.last == self.eos else 2
 
     def __len__(self) -> int:
         """Entries of the dictionary."""
@@ -115,18 +121,22 @@ class Tokenizer:
         return self.dictionary.symbols(ids)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a line, ended by ``</s>``; of a blank line, ``</s>`` alone."""
-        return self.dictionary.encode(self.subwords.encode(text))
+        """The ids of a line, ended by ``</s>`` and perhaps a language's symbol; of a blank line, those alone."""
+        return self._ids(self.subwords.encode(text))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """``encode`` of every line, in order."""
-        return [self.dictionary.encode(pieces) for pieces in self.subwords.encode_batch(lines, threads)]
+        return [self._ids(pieces) for pieces in self.subwords.encode_batch(lines, threads)]
 
     def sample(self, text: str, *, alpha: float, rng: random.Random) -> list[int]:
-        """The ids of one random segmentation (``Subwords.sample``), ended by ``</s>``."""
-        return self.dictionary.encode(self.subwords.sample(text, alpha=alpha, rng=rng))
+        """The ids of one random segmentation (``Subwords.sample``), ended as ``encode`` ends them."""
+        return self._ids(self.subwords.sample(text, alpha=alpha, rng=rng))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``, without padding and sentence marks."""
-        marks = {self.dictionary.pad, self.dictionary.bos, self.dictionary.eos}
+        marks = {self.dictionary.pad, self.dictionary.bos, self.dictionary.eos, self.last}
         return self.subwords.decode(self.dictionary.symbols(i for i in ids if i not in marks))
+
+    def _ids(self, pieces: Iterable[str]) -> list[int]:
+        ids, last = self.dictionary.encode(pieces), self.last
+        return ids if last == self.eos else [*ids, last]

@@ -13,6 +13,7 @@ from fairbeam_plugin.compat import (
     distributed,
     errors,
     learning_rates,
+    mbart,
     numpy_names,
     precision,
     quiet,
@@ -35,6 +36,7 @@ _PARTS = (
     distributed,
     scoring,
     adam,
+    mbart,
     learning_rates,
 )
 

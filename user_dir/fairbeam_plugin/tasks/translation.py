@@ -3,14 +3,24 @@
 import json
 import logging
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary, FairseqDataset, LanguagePairDataset, data_utils, encoders, iterators
+from fairseq.data import (
+    AppendTokenDataset,
+    Dictionary,
+    FairseqDataset,
+    LanguagePairDataset,
+    ListDataset,
+    PrependTokenDataset,
+    data_utils,
+    encoders,
+    iterators,
+)
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
@@ -20,6 +30,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
 from fairbeam.data.databin import DataBin, References
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.families.fairseq import task_symbols
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
 from fairbeam.network import Precision
@@ -61,6 +72,14 @@ class FairbeamTranslationConfig(TranslationConfig):
             "than one that was not killed"
         },
     )
+    langs: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "languages of an mBART, with commas between, in the order of its dictionary; texts end with their "
+            "language's symbol, as in fairseq's translation_from_pretrained_bart"
+        },
+    )
+    prepend_bos: bool = field(default=False, metadata={"help": "begin binarised texts with <s>"})
 
 
 class SubwordCodec:
@@ -91,11 +110,6 @@ class Collater:
         if batch and self.references is not None:
             batch["references"] = [self.references[sentence] for sentence in batch["id"].tolist()]
         return batch
-
-
-def _target_tokenizer(folder: Path, language: str) -> Optional[Tokenizer]:
-    """The tokenizer that came with the data, None where the data is of tokens only."""
-    return None if find_model(folder, language) is None else Tokenizer.load(folder, language)
 
 
 @register_task("fairbeam_translation", dataclass=FairbeamTranslationConfig)
@@ -142,7 +156,17 @@ class FairbeamTranslationTask(TranslationTask):
         self.transcript = tgt_dict.transcript = Transcript()  # where a scorer built for this dictionary looks
         self._references: Dict[str, Optional[List[Tuple[str, ...]]]] = {}
         self._validation_generator: Optional[Any] = None
-        self._target = _target_tokenizer(self.folder, cfg.target_lang) if bundle is None else bundle.target
+        self._symbols = (
+            task_symbols({"_name": "translation_from_pretrained_bart", "langs": cfg.langs}) if cfg.langs else ()
+        )
+        for symbol in self._symbols:
+            src_dict.add_symbol(symbol)
+            tgt_dict.add_symbol(symbol)
+        if bundle is not None:
+            self._target = bundle.target
+        else:
+            has_model = find_model(self.folder, cfg.target_lang) is not None
+            self._target = self._tokenizer(cfg.target_lang) if has_model else None
         self._detokenizer = encoders.build_tokenizer(
             Namespace(tokenizer=cfg.eval_bleu_detok, **json.loads(cfg.eval_bleu_detok_args or "{}"))
         )
@@ -160,8 +184,30 @@ class FairbeamTranslationTask(TranslationTask):
             self.datasets[split] = self._text_dataset(split, sampled)
         else:
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+            self.datasets[split] = self._marked(self.datasets[split])
         if split != self.cfg.train_subset:  # whose text nothing is scored against
             self._references[split] = self._raw_references(split)
+
+    def _marked(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
+        """The same sentences with the symbols around them that ``--prepend-bos`` and ``--langs`` ask for."""
+        if not (self.cfg.prepend_bos or self._symbols):
+            return dataset
+        sides = []
+        for rows, dictionary, language in (
+            (dataset.src, self.src_dict, self.cfg.source_lang), (dataset.tgt, self.tgt_dict, self.cfg.target_lang),
+        ):  # fmt: skip
+            if rows is not None and self.cfg.prepend_bos:
+                rows = PrependTokenDataset(rows, dictionary.bos())
+            if rows is not None and self._symbols:
+                rows = AppendTokenDataset(rows, dictionary.index(f"[{language}]"))
+            sides += [rows, None if rows is None else rows.sizes, dictionary]
+        names = ("left_pad_source", "left_pad_target", "shuffle", "align_dataset", "pad_to_multiple", "constraints")
+        return LanguagePairDataset(*sides, eos=self._eos, **{name: getattr(dataset, name) for name in names})
+
+    @property
+    def _eos(self) -> int:
+        """What ends a target, and stands before it on the decoder's input."""
+        return self.tgt_dict.index(f"[{self.cfg.target_lang}]") if self._symbols else self.tgt_dict.eos()
 
     def _text_path(self, split: str, language: str) -> Path:
         kept = self.folder / "raw" / f"{split}.{language}"
@@ -186,6 +232,7 @@ class FairbeamTranslationTask(TranslationTask):
             left_pad_source=self.cfg.left_pad_source,
             left_pad_target=False,
             shuffle=split != "test",
+            eos=self._eos,
         )
 
     def _bundle_dataset(self, split: str) -> BundlePairDataset:
@@ -217,15 +264,18 @@ class FairbeamTranslationTask(TranslationTask):
         )
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
-        """Sources of ``fairseq-interactive``."""
+        """Sources of ``fairseq-interactive``, marked like those of a split."""
         if self.bundle is None:
-            return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
+            dataset = super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
+            dataset.src = ListDataset(src_tokens, src_lengths)
+            return self._marked(dataset)
         return self._bundle_pairs(src_tokens, src_lengths, None, None, "test")
 
     def _tokenizer(self, language: str) -> Tokenizer:
         if find_model(self.folder, language) is None:
             raise InputError(f"{self.folder}: plain text needs a subword model (spm.model) beside it")
-        return Tokenizer.load(self.folder, language)
+        tokenizer = Tokenizer.load(self.folder, language)
+        return replace(tokenizer, dictionary=tokenizer.dictionary.extended(self._symbols))
 
     @property
     def _reference_format(self) -> References:
@@ -368,12 +418,15 @@ class FairbeamTranslationTask(TranslationTask):
             raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
-        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn)
+        if self._symbols:
+            extra = {"eos": self._eos, **extra}
+        return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
     def _own_generator(self, models: List[Any], args: Any) -> FairbeamGenerator:
         precision = Precision.parse(str(self.cfg.precision))
         if self.bundle is None:
-            return FairbeamGenerator(models, generation_options(args), special_of(self.tgt_dict), precision)
+            special = replace(special_of(self.tgt_dict), eos=self._eos)
+            return FairbeamGenerator(models, generation_options(args), special, precision)
         special, beginning = special_ids(self.bundle), self.bundle.beginning()
         return FairbeamGenerator(models, generation_options(args), special, precision, beginning)
 
