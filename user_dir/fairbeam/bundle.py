@@ -1,7 +1,8 @@
 """A bundle: a folder that is a whole model.
 
 ``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the
-tokenizer's own files stand beside them, and ``README.md`` is the model card. What it takes to write the model back
+tokenizer's own files stand beside them, ``README.md`` is the model card, and ``shortlist.safetensors``, where there is
+one, says which target symbols may translate a source symbol. What it takes to write the model back
 where it came from is in the files of ``fairbeam.origin``. Nothing in it is pickled.
 
 Format 1 is an encoder-decoder with a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam import origin as origins
+from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.generation import GenerationOptions
 from fairbeam.network import (
@@ -89,6 +91,8 @@ class Bundle:
     """What writing the model back where it came from takes."""
     apart: bool = False
     """The tokenizers come from different models, and keep their files in folders of their own."""
+    shortlist: Shortlist | None = None
+    """Which target symbols may translate a source symbol."""
 
     def __post_init__(self) -> None:
         config = self.network.config
@@ -102,6 +106,8 @@ class Bundle:
                     f"the {side} dictionary has {len(tokenizer)} entries, "
                     f"but the model embeds {rows}; use the dictionaries the model was trained with"
                 )
+        if self.shortlist is not None:
+            self.shortlist.check(config.source_vocabulary, config.target_vocabulary)
         writes = not isinstance(config, EncoderConfig)
         if self.target is not None and not writes:
             raise CheckpointError("an encoder writes no text; expected no tokenizer for a target")
@@ -202,6 +208,7 @@ def load(folder: str | Path) -> Bundle:
         forced_first=config["forced_first"],
         origin=origins.load(folder),
         apart=isinstance(config["tokenizer"], dict),
+        shortlist=Shortlist.load(folder / SHORTLIST) if (folder / SHORTLIST).is_file() else None,
     )
 
 
@@ -235,6 +242,8 @@ def _write(folder: Path, bundle: Bundle, name: str) -> None:
             place = folder / name.value if bundle.apart else folder
             place.mkdir(exist_ok=True)
             side.save(place)
+    if bundle.shortlist is not None:
+        bundle.shortlist.save(folder / SHORTLIST)
     if bundle.origin is not None:
         origins.save(folder, bundle.origin)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from fairbeam import bundle, checkpoint, ctranslate, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.grammar import corpus
+from fairbeam.data.shortlist import SHORTLIST
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families import fairseq, fairseq_transformer, hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
@@ -352,6 +353,8 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
     checkpoint.write(path, state)
     for name, side in files.items():
         side.save(path.parent, file=name)
+    if model.shortlist is not None:
+        model.shortlist.save(path.parent / SHORTLIST)
 
 
 def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:

@@ -16,10 +16,12 @@ import torch
 from fairbeam import bundle, checkpoint, pretrained
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
+from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation.shortlist import check_search
 from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
 from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
@@ -118,7 +120,8 @@ class Translator:
         self.source, self.target = first.source, first.target
         self.generation = first.generation
         self.special = special_ids(first)
-        self._decoder = Decoder(self.networks, self.device, self.special, workers=workers)
+        self._shortlist = first.shortlist
+        self._decoder = Decoder(self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist)
 
     @property
     def max_source_tokens(self) -> int:
@@ -154,7 +157,10 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
-        return self._stream(sentences, dataclasses.replace(self.generation, **options), limits or DecodingLimits())
+        chosen = dataclasses.replace(self.generation, **options)
+        if chosen.shortlist:
+            check_search(self._shortlist, self.networks, chosen)
+        return self._stream(sentences, chosen, limits or DecodingLimits())
 
     def _stream(
         self, sentences: Iterable[str], options: GenerationOptions, limits: DecodingLimits
@@ -356,7 +362,21 @@ def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
     network.config = dataclasses.replace(network.config, eos=target.last)
     origin = _origin_of(read, network)
-    return Bundle(network=network.eval(), source=source, target=target, family=family, origin=origin)
+    shortlist = _shortlist_of(read, path, files, source, target)
+    return Bundle(
+        network=network.eval(), source=source, target=target, family=family, origin=origin, shortlist=shortlist
+    )
+
+
+def _shortlist_of(
+    read: checkpoint.Checkpoint, path: Path, files: ModelFiles, source: Tokenizer, target: Tokenizer
+) -> Shortlist | None:
+    """The shortlist beside the dictionaries, if there is one; languages' symbols are in no list."""
+    file = _data_folder(read, path, files) / SHORTLIST
+    if not file.is_file():
+        return None
+    found = Shortlist.load(file)
+    return found.extended(len(source), len(target)) if fairseq.task_symbols(read.task) else found
 
 
 def _sides(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> list[Tokenizer]:

@@ -12,10 +12,12 @@ from fairseq.models.lstm import LSTMModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from torch import Tensor
 
+from fairbeam.data.shortlist import Shortlist
 from fairbeam.families import fairseq_bart, fairseq_lstm, fairseq_transformer
 from fairbeam.families.fairseq import Page
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation.shortlist import check_search
 from fairbeam.network import Generator, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
@@ -125,14 +127,17 @@ class FairbeamGenerator:
         special: Special,
         precision: Precision,
         beginning: Tuple[Optional[int], Optional[int]] = (None, None),
+        shortlist: Optional[Shortlist] = None,
     ) -> None:
         """Takes a copy of the models' weights as they are now.
 
         Args:
             beginning: the symbol decoding begins with, if not the network's own, and the first token of every output.
+            shortlist: for options that ask for one.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
+            ConfigError: the options ask for a shortlist, and there is none or it does not fit.
         """
         device = next(models[0].parameters()).device
         dtype = precision.resolve(device)
@@ -140,7 +145,9 @@ class FairbeamGenerator:
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
         self.options = options
         self._start, self._first = beginning
-        self.decoder = Decoder(networks, device, special)
+        if options.shortlist:
+            check_search(shortlist, networks, options)
+        self.decoder = Decoder(networks, device, special, shortlist=shortlist)
 
     def generate(
         self,

@@ -16,7 +16,8 @@ from rich.markup import escape
 from fairbeam.errors import FairbeamError
 
 COMMANDS = (
-    "prepare", "translate", "average", "score", "export", "convert", "compose", "doctor", "report", "demo_corpus",
+    "prepare", "shortlist", "translate", "average", "score", "export", "convert", "compose", "doctor", "report",
+    "demo_corpus",
 )  # fmt: skip
 
 

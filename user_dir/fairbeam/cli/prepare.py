@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fairbeam.data.databin import References
 from fairbeam.data.prepare import PrepareOptions, available_workers, prepare
+from fairbeam.data.shortlist import ShortlistOptions
 from fairbeam.text import ModelType, SentencePieceOptions
 
 
@@ -38,12 +39,19 @@ def command(
     max_length: Annotated[
         int | None, typer.Option(help="Leave out training pairs with more pieces than this on a side.")
     ] = None,
+    shortlist_size: Annotated[
+        int, typer.Option(help="Target symbols for each source symbol in the shortlist; 0 makes none.")
+    ] = ShortlistOptions.size,
+    shortlist_common: Annotated[
+        int, typer.Option(help="Most frequent target symbols in every sentence's shortlist.")
+    ] = ShortlistOptions.common,
     workers: Annotated[int | None, typer.Option(help="Threads that encode; by default one a CPU.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
 ) -> None:
     """Learn subwords from raw parallel text and binarise it into a fairseq data-bin folder.
 
-    OUT also holds the subword model, the raw text and a manifest. No pair is left out without --max-length.
+    OUT also holds the subword model, the raw text, a manifest and a vocabulary shortlist. No pair is left out without
+    --max-length.
     """
     options = PrepareOptions(
         data=data,
@@ -60,6 +68,7 @@ def command(
         max_length=max_length,
         workers=workers if workers is not None else available_workers(),
         overwrite=overwrite,
+        shortlist=ShortlistOptions(size=shortlist_size, common=shortlist_common) if shortlist_size else None,
     )
     with _bars() as bars:
         tasks: dict[str, TaskID] = {}

@@ -58,6 +58,12 @@ def command(
     ] = None,
     diverse_beam_strength: Annotated[float | None, typer.Option(help="How much so.", show_default=False)] = None,
     diversity_rate: Annotated[float | None, typer.Option(help="Price of a sibling.", show_default=False)] = None,
+    shortlist: Annotated[
+        bool | None,
+        typer.Option(
+            "--shortlist/--no-shortlist", help="Choose among likely symbols alone: faster.", show_default=False
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
@@ -96,6 +102,7 @@ def command(
         "diverse_beam_groups": diverse_beam_groups,
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,
+        "shortlist": shortlist,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     interactive = input_file is None and sys.stdin.isatty()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fairbeam.data.databin import MANIFEST, DataBin, Manifest, References, SubwordFiles
 from fairbeam.data.indexed import IndexedWriter
+from fairbeam.data.shortlist import SHORTLIST, ShortlistOptions, build_shortlist
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.files import atomic_write, stream_lines
 from fairbeam.text import Dictionary, SentencePiece, SentencePieceOptions, train_sentencepiece
@@ -29,7 +30,7 @@ _SPLIT = re.compile(r"train|(valid|test)[0-9]*")
 _CHUNK_LINES = 8192
 _CHUNK_CHARACTERS = 4_000_000
 # Everything a data folder may hold; --overwrite deletes nothing else.
-_OWN_FILE = re.compile(r"raw|fairbeam\.json|preprocess\.log|dict\..*txt|.*\.(bin|idx|model)")
+_OWN_FILE = re.compile(r"raw|fairbeam\.json|preprocess\.log|dict\..*txt|.*\.(bin|idx|model)|shortlist\.safetensors")
 
 
 def available_workers() -> int:
@@ -54,6 +55,7 @@ class PrepareOptions:
         max_length: leave out training pairs with more pieces than this on a side; None keeps all.
         workers: threads that encode.
         overwrite: replace ``out`` where it exists.
+        shortlist: how a vocabulary shortlist is made of the training text; None makes none.
     """
 
     data: Path
@@ -68,6 +70,7 @@ class PrepareOptions:
     max_length: int | None = None
     workers: int = field(default_factory=available_workers)
     overwrite: bool = False
+    shortlist: ShortlistOptions | None = None
 
     def __post_init__(self) -> None:
         for name in (self.source, self.target):
@@ -135,6 +138,10 @@ def prepare(options: PrepareOptions, progress: Progress = lambda step, done, tot
             side.save(folder)
         counts = {split: _binarise(options, split, size, sides, folder, progress) for split, size in sizes.items()}
         _manifest(options, sides, counts).save(folder / MANIFEST)
+        if options.shortlist and "train" in counts:
+            progress("making the shortlist", 0, 1)
+            build_shortlist(folder, options.shortlist).save(folder / SHORTLIST)
+            progress("making the shortlist", 1, 1)
     return DataBin.open(options.out)
 
 

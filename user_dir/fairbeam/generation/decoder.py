@@ -7,9 +7,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from fairbeam.data.shortlist import Shortlist
 from fairbeam.generation.filters import Special
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.generation.shortlist import ShortlistSearch
 from fairbeam.generation.workers import Workers, default_workers
 from fairbeam.network import Generator
 
@@ -40,14 +42,21 @@ class Decoder:
         device: torch.device,
         special: Special | None = None,
         workers: int | None = None,
+        shortlist: Shortlist | None = None,
     ) -> None:
         """Several networks are an ensemble.
 
         Args:
             networks: made by ``for_inference``, on ``device``.
             workers: decoding processes; by default one for each core, and one in all on an accelerator.
+            shortlist: for searches whose options ask for one.
         """
-        search = lru_cache(maxsize=8)(lambda options: BeamSearch(networks, options, special))
+
+        @lru_cache(maxsize=8)
+        def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch:
+            if options.shortlist:
+                return ShortlistSearch(networks, options, special or Special(), shortlist)
+            return BeamSearch(networks, options, special)
 
         def decode(batch: Batch) -> list[list[Arrays]]:
             source = torch.from_numpy(batch.source).to(device)

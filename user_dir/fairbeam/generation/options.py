@@ -53,6 +53,9 @@ class GenerationOptions:
     diversity_rate: float = -1.0
     """What each rank among the continuations of one beam costs, in nats (Li et al., 2016)."""
 
+    shortlist: bool = False
+    """Choose among the symbols that the model's shortlist has for a sentence, instead of among all."""
+
     def __post_init__(self) -> None:
         self._check_searches()
         for name, least in (

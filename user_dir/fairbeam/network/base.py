@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairbeam.errors import ConfigError
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
@@ -53,14 +54,39 @@ class DecodingNetwork(BaseNetwork):
     has_head: bool = True
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
+    _tied: bool = False
+    """Whether the output projection of a network for inference is an embedding."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         network = super().for_inference(dtype)
-        if self.has_head and dtype != torch.float32 and isinstance(self.head, Linear):
-            tied = self.head.weight is self._output_embedding()
-            network._exact_head = (network._output_embedding() if tied else self.head.weight).detach()
+        if not self.has_head or not isinstance(self.head, Linear):
+            return network
+        network._tied = self.head.weight is self._output_embedding()
+        if dtype != torch.float32:
+            network._exact_head = (network._output_embedding() if network._tied else self.head.weight).detach()
             network._exact_bias = None if self.head.bias is None else self.head.bias.detach()
         return network
+
+    def output_projection(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (vocabulary, dim) and bias of the output projection, as exact as they are kept.
+
+        Raises:
+            ConfigError: the output is an adaptive softmax, or there is none.
+        """
+        if not self.has_head or not isinstance(self.head, Linear):
+            raise ConfigError("the model has no plain output projection; expected one, to score a part of its symbols")
+        if self._exact_head is not None:
+            return self._exact_head, self._exact_bias
+        return self._output_embedding() if self._tied else self.head.unpacked(), self.head.bias
+
+    def with_head(self, head: nn.Module, symbols: Tensor) -> Self:
+        """This network with another output projection, whose columns are ``symbols``, (n,) ids; all else is shared."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "head": head}
+        for name in ("_exact_head", "_exact_bias"):
+            exact = getattr(self, name)
+            setattr(other, name, None if exact is None else exact[symbols])
+        return other
 
     def rounding(self, state: DecoderState, beams: Tensor, tokens: Tensor) -> Tensor | None:
         """What rounding took from the logits of the step just made, for a few tokens of a few beams.

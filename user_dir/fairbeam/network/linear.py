@@ -1,5 +1,8 @@
 """Linear layers: float32 master weights, computed in a precision of choice, packed for inference."""
 
+import copy
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -107,6 +110,28 @@ class Linear(nn.Module):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
             self._packed_bias = bias
             self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)  # one copy is enough
+
+    @torch.no_grad()
+    def with_weight(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> Self:
+        """A layer like this one for inference alone, with another weight, (outputs, inputs), and bias.
+
+        It is packed if this one is, and computes in ``dtype``, or as this one does.
+        """
+        other = copy.copy(self)
+        other._parameters = {}
+        other.weight = nn.Parameter(weight, requires_grad=False)
+        other.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        other.outputs, other.low_rank = len(weight), None
+        other.compute_dtype = dtype or self.compute_dtype
+        if self._packed is not None:
+            other.pack_(other.compute_dtype)
+        return other
+
+    def unpacked(self) -> Tensor:
+        """The weight, (outputs, inputs), however it is laid out."""
+        if self._packed is not None:
+            return self._packed.to_dense()
+        return self.weight if self.low_rank is None else self.weight + self.low_rank()
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.outputs}, bias={self.bias is not None}, activation={self.activation}"

@@ -29,6 +29,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
 from fairbeam.data.databin import DataBin, References
+from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq import task_symbols
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
@@ -80,6 +81,13 @@ class FairbeamTranslationConfig(TranslationConfig):
         },
     )
     prepend_bos: bool = field(default=False, metadata={"help": "begin binarised texts with <s>"})
+    shortlist: bool = field(
+        default=False,
+        metadata={
+            "help": "decode among the target symbols that may translate a sentence's own (shortlist.safetensors of the "
+            "data folder, or of the bundle): faster, and not always the same text"
+        },
+    )
 
 
 class SubwordCodec:
@@ -416,6 +424,8 @@ class FairbeamTranslationTask(TranslationTask):
                 reasons.append(str(error))
         if reasons and self.bundle is not None:
             raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
+        if reasons and self.cfg.shortlist:
+            raise ConfigError(f"--shortlist: our search alone has it, which lacks {'; '.join(reasons)}")
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
         if self._symbols:
@@ -424,11 +434,19 @@ class FairbeamTranslationTask(TranslationTask):
 
     def _own_generator(self, models: List[Any], args: Any) -> FairbeamGenerator:
         precision = Precision.parse(str(self.cfg.precision))
+        options = replace(generation_options(args), shortlist=self.cfg.shortlist)
         if self.bundle is None:
             special = replace(special_of(self.tgt_dict), eos=self._eos)
-            return FairbeamGenerator(models, generation_options(args), special, precision)
+            return FairbeamGenerator(models, options, special, precision, shortlist=self._shortlist())
         special, beginning = special_ids(self.bundle), self.bundle.beginning()
-        return FairbeamGenerator(models, generation_options(args), special, precision, beginning)
+        return FairbeamGenerator(models, options, special, precision, beginning, self.bundle.shortlist)
+
+    def _shortlist(self) -> Optional[Shortlist]:
+        """That of the data folder, if it is asked for and there; languages' symbols are in no list."""
+        if not self.cfg.shortlist or not (self.folder / SHORTLIST).is_file():
+            return None
+        found = Shortlist.load(self.folder / SHORTLIST)
+        return found.extended(len(self.src_dict), len(self.tgt_dict)) if self._symbols else found
 
     def build_bpe(self, args: Any) -> Any:
         """The subwords of ``--bpe``, or else those that came with the data or the model."""

@@ -1,0 +1,202 @@
+"""Search within a shortlist: against the search among all symbols, and against one that forbids the others."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fairbeam.data.shortlist import Shortlist
+from fairbeam.errors import ConfigError
+from fairbeam.generation import Batch, BeamSearch, Decoder, GenerationOptions, Special
+from fairbeam.generation.shortlist import ShortlistSearch
+from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network.narrowed import rest_moments
+
+PAD, EOS, VOCABULARY = 1, 2, 150
+VARIANTS = [
+    {},
+    {"beam": 3, "nbest": 3, "lenpen": 0.5, "min_len": 4, "unkpen": 1.0},
+    {"temperature": 1.6, "no_repeat_ngram_size": 2},
+    {"repetition_penalty": 1.4, "banned_phrases": ((7,), (8, 9), (120, 11))},
+    {"diverse_beam_groups": 2, "beam": 4},
+    {"diversity_rate": 0.5, "beam": 3},
+    {"sampling": True, "beam": 3, "sampling_topp": 0.9},
+    {"sampling": True, "beam": 2, "temperature": 0.7},
+]
+
+
+def network(*, bias: bool = False, tied: bool = False, seed: int = 0) -> Network:
+    """Random weights, sharpened so that hypotheses differ clearly."""
+    torch.manual_seed(seed)
+    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
+    made = Network(
+        NetworkConfig(source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY, encoder=stack, decoder=stack,
+                      output_bias=bias, tie_output=tied)
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        made.head.weight *= 4
+        if bias:
+            made.head.bias.normal_()
+    return made
+
+
+def sources(count: int = 6) -> list[list[int]]:
+    random = np.random.default_rng(1)
+    return [[*random.integers(4, VOCABULARY, random.integers(1, 9)).tolist(), EOS] for _ in range(count)]
+
+
+def lists(size: int, seed: int = 2) -> Shortlist:
+    """Random lists of one size, and 20 random symbols in all of them."""
+    random = np.random.default_rng(seed)
+    rows = [np.sort(random.choice(VOCABULARY, size, replace=False)) for _ in range(VOCABULARY)]
+    common = np.sort(random.choice(VOCABULARY, 20, replace=False))
+    return Shortlist(np.arange(VOCABULARY + 1) * size, np.concatenate(rows), common, VOCABULARY)
+
+
+class Forbidding:
+    """The whole network, told to forbid what is in no sentence's list, and to take the estimate for its probability."""
+
+    def __init__(self, model: Network, shortlist: Shortlist, prefix: torch.Tensor | None, temperature: float) -> None:
+        self.model, self.shortlist, self.prefix, self.temperature = model, shortlist, prefix, temperature
+        self.longest_target, self.first_token = model.longest_target, model.first_token
+        rest = np.setdiff1d(np.arange(VOCABULARY), shortlist.common)
+        weight = model.head.weight.detach().double().numpy()[rest]
+        bias = np.zeros(VOCABULARY) if model.head.bias is None else model.head.bias.detach().double().numpy()
+        self.rows = np.concatenate([weight, bias[rest, None]], axis=1)
+
+    def prefill(self, source, beams):
+        lists = [{*self.shortlist.common.tolist(), 0, PAD, EOS, 3} for _ in source]
+        for mine, row, forced in zip(lists, source.tolist(), self.prefix.tolist(), strict=True):
+            mine.update(forced)
+            for word in set(row) - {PAD}:
+                mine.update(self.shortlist.symbols[slice(*self.shortlist.offsets[word : word + 2])].tolist())
+        state = self.model.prefill(source, beams)
+        state.others = [[symbol for symbol in range(VOCABULARY) if symbol not in mine] for mine in lists]
+        select = state.select
+
+        def selected(sentences):
+            state.others = [state.others[i] for i in sentences.tolist()]
+            select(sentences)
+
+        state.select = selected
+        return state
+
+    def step(self, state, tokens):
+        features = {}
+        hook = self.model.head.register_forward_hook(lambda module, inputs, output: features.update(x=inputs[0]))
+        logits = self.model.step(state, tokens).clone()
+        hook.remove()
+        x = np.concatenate([features["x"].double().numpy(), np.ones((*features["x"].shape[:2], 1))], axis=2)
+        mean, spread = x @ self.rows.mean(0), np.einsum("sbi,ij,sbj->sb", x, np.cov(self.rows.T), x)
+        for sentence, others in enumerate(state.others):
+            rest = mean[sentence] / self.temperature + spread[sentence] / 2 / self.temperature**2
+            rest = torch.tensor(rest + np.log(len(others))).float() * self.temperature
+            padding = logits[sentence, :, PAD] / self.temperature
+            logits[sentence, :, others] = float("-inf")
+            logits[sentence, :, PAD] = torch.logaddexp(padding, rest / self.temperature) * self.temperature
+        return logits
+
+    def rounding(self, state, beams, tokens):
+        return None
+
+
+def prefixes(count: int) -> torch.Tensor:
+    """Symbols that are forced, and that most lists don't have, for every third sentence."""
+    return torch.tensor([[10 + row, 20 + row] if row % 3 == 0 else [PAD, PAD] for row in range(count)])
+
+
+def assert_same(found, expected, tolerance: float = 1e-4) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert [h.tokens.tolist() for h in mine] == [h.tokens.tolist() for h in theirs]
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a.positional_scores, b.positional_scores, rtol=tolerance, atol=tolerance)
+            assert a.score == pytest.approx(b.score, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    # A draw falls on either side of a rounded probability.
+    [(o, d) for d in (torch.float32, torch.bfloat16) for o in VARIANTS if d == torch.float32 or "sampling" not in o],
+)
+def test_within_the_whole_vocabulary_it_is_the_search_among_all_symbols(options, dtype):
+    model = network(bias=True).for_inference(dtype)
+    everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
+    options = GenerationOptions(max_len_b=12, **options)
+    source, prefix = pad_batch(sources(), PAD), prefixes(6)
+    found = ShortlistSearch([model], options, Special(), everything)(source, prefix=prefix)
+    assert_same(found, BeamSearch([model], options)(source, prefix=prefix))
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("shape", [{}, {"bias": True}, {"tied": True}])
+def test_within_random_lists_it_is_the_search_that_forbids_all_else(options, shape):
+    model, shortlist = network(**shape), lists(8)
+    options = GenerationOptions(max_len_b=12, **options)
+    source, prefix = pad_batch(sources(), PAD), prefixes(6)
+    found = ShortlistSearch([model.for_inference(torch.float32)], options, Special(), shortlist)(source, prefix=prefix)
+    forbidding = Forbidding(model, shortlist, prefix, options.temperature)
+    assert_same(found, BeamSearch([forbidding], options)(source, prefix=prefix), 1e-3)
+    for row, hypotheses, forced in zip(sources(), found, prefix, strict=True):
+        allowed = {EOS, 0, 3, *np.flatnonzero(shortlist.members(np.array([row]))[0]), *forced.tolist()}
+        assert all(set(h.tokens.tolist()) <= allowed for h in hypotheses)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampling": True, "beam": 3}, {"repetition_penalty": 1.3, "lenpen": 0.6}])
+def test_text_does_not_depend_on_the_batch(options):
+    models = [network().for_inference(torch.float32), network(seed=1).for_inference(torch.float32)]
+    search = ShortlistSearch(models, GenerationOptions(max_len_b=12, **options), Special(), lists(8))
+    rows = sources(20)
+    alone = [search(torch.tensor([row]))[0] for row in rows]
+    for size in (6, 20):
+        found = [h for start in range(0, 20, size) for h in search(pad_batch(rows[start : start + size], PAD))]
+        assert_same(found, alone)
+
+
+def test_two_equal_models_are_one():
+    model, source = network(tied=True).for_inference(torch.float32), pad_batch(sources(), PAD)
+    options = GenerationOptions(max_len_b=12)
+    one, two = (ShortlistSearch([model] * count, options, Special(), lists(8))(source) for count in (1, 2))
+    assert_same(two, one)
+
+
+def test_the_estimate_is_what_normal_weights_add_up_to():
+    """Where the weights of the symbols left out are normal, their part of the softmax is hit to a few per cent."""
+    model = network()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        model.head.weight.normal_().mul_(0.2).add_(torch.randn(32) * 0.1)
+    rest = torch.arange(40, VOCABULARY)
+    features = torch.randn(50, 32)
+    for made in (model, model.for_inference(torch.float32)):
+        moments = rest_moments(made, rest)(features)
+        estimate = moments[:, 0] + moments[:, 1:].square().sum(1) / 2 + np.log(len(rest))
+        exact = (features @ model.head.weight[rest].T).logsumexp(1)
+        assert (estimate - exact).abs().max() < 0.5
+        assert (estimate - exact).mean().abs() < 0.05
+
+
+def test_what_cannot_be_is_refused_at_once():
+    model = network()
+    options = GenerationOptions(shortlist=True)
+    with pytest.raises(ConfigError, match="the model has none; fairbeam shortlist"):
+        ShortlistSearch([model], options, Special(), None)
+    with pytest.raises(ConfigError, match="of 150 and 151 symbols, but the model has 150 and 150"):
+        ShortlistSearch([model], options, Special(), dataclasses.replace(lists(3), target_vocabulary=151))
+
+
+def test_options_without_ids_alone_pass_as_they_are():
+    """Whoever adds an option that holds ids must add it to those that are rewritten."""
+    plain = {field.name for field in dataclasses.fields(GenerationOptions) if field.type in (bool, int, float)}
+    assert {field.name for field in dataclasses.fields(GenerationOptions)} - plain == {"banned_phrases"}
+
+
+def test_the_decoder_searches_as_the_options_of_a_batch_say():
+    model, shortlist = network().for_inference(torch.float32), lists(8)
+    decoder = Decoder([model], torch.device("cpu"), workers=1, shortlist=shortlist)
+    source, options = pad_batch(sources(), PAD), GenerationOptions(max_len_b=12)
+    narrow, whole = ShortlistSearch([model], options, Special(), shortlist), BeamSearch([model], options)
+    for use, search in ((True, narrow), (False, whole)):
+        batch = Batch(source.numpy(), dataclasses.replace(options, shortlist=use))
+        assert_same(next(iter(decoder.decode([batch]))), search(source))
+    assert narrow(source)[0][0].tokens.tolist() != whole(source)[0][0].tokens.tolist()

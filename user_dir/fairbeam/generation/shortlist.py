@@ -1,0 +1,191 @@
+"""Search among the few symbols that may translate a sentence: a small output projection, and short columns behind it.
+
+The search itself knows nothing of it. It runs over the places of a batch's symbols as over a vocabulary, with its
+special symbols, prefixes and phrases rewritten alike; what each sentence lacks in its own list is forbidden, so that
+its text does not depend on what else is in the batch. Probabilities are nearly those of the whole vocabulary
+(``fairbeam.network.narrowed``).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fairbeam.data.shortlist import Shortlist
+from fairbeam.errors import ConfigError
+from fairbeam.generation.filters import FORBIDDEN, Special
+from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.protocol import State
+from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.network import Generator
+from fairbeam.network.linear import Linear
+from fairbeam.network.narrowed import narrowed, rest_moments
+
+_PHRASES = ("banned_phrases",)
+"""Options that hold ids, as sequences of sequences."""
+_COLUMNS = 256
+"""Columns come in multiples of this: each number of them costs compiled kernels."""
+
+
+class ShortlistSearch:
+    """``BeamSearch`` within the lists of a batch's source symbols."""
+
+    def __init__(
+        self, networks: Sequence[Generator], options: GenerationOptions, special: Special, shortlist: Shortlist | None
+    ) -> None:
+        """Several networks are an ensemble; all share one target vocabulary.
+
+        Raises:
+            ConfigError: as of ``check_search``.
+        """
+        self.networks, self.options, self.special = networks, options, special
+        self.shortlist = check_search(shortlist, networks, options)
+        rest = torch.ones(self.shortlist.target_vocabulary, dtype=torch.bool)
+        rest[torch.from_numpy(self.shortlist.common)] = False
+        self._moments = [rest_moments(network, rest.nonzero()[:, 0]) for network in networks]
+
+    @torch.no_grad()
+    def __call__(
+        self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch; arguments and result as of ``BeamSearch``."""
+        if start is None:
+            first = self.networks[0].first_token
+            start = self.special.eos if first is None else first
+        columns = Columns.of(self._members(source, prefix), start, self.special.pad, self.options.temperature)
+        networks = [
+            _Narrow(network, columns, moments, self.options.temperature)
+            for network, moments in zip(self.networks, self._moments, strict=True)
+        ]
+        search = BeamSearch(cast(Sequence[Generator], networks), self._options(columns), self._special(columns))
+        found = search(
+            source, prefix=None if prefix is None else columns.place_of[prefix], start=int(columns.place_of[start])
+        )
+        return [
+            [dataclasses.replace(one, tokens=columns.symbols[one.tokens]) for one in hypotheses] for hypotheses in found
+        ]
+
+    def _members(self, source: Tensor, prefix: Tensor | None) -> Tensor:
+        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what its prefix forces."""
+        special = self.special
+        rows = source.masked_fill(source == special.padding_of_sources, -1).numpy(force=True)
+        members = torch.from_numpy(self.shortlist.members(rows)).to(source.device)
+        members[:, [id for id in (special.bos, special.pad, special.eos, special.unk) if id >= 0]] = True
+        if prefix is not None:
+            members.scatter_(1, prefix.where(prefix >= 0, special.eos), True)
+        return members
+
+    def _options(self, columns: "Columns") -> GenerationOptions:
+        """Options with their phrases in places; a phrase with a symbol that no list has cannot be said."""
+
+        def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+            places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
+            return tuple(phrase for phrase in places if min(phrase) >= 0)
+
+        changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in _PHRASES}
+        return dataclasses.replace(self.options, **changes)
+
+    def _special(self, columns: "Columns") -> Special:
+        names = ("bos", "pad", "eos", "unk")
+        places = {name: int(columns.place_of[getattr(self.special, name)]) for name in names}
+        return Special(**places, source_pad=self.special.padding_of_sources)
+
+
+def check_search(shortlist: Shortlist | None, networks: Sequence[Generator], options: GenerationOptions) -> Shortlist:
+    """What a search with a shortlist needs, or one clear error.
+
+    Raises:
+        ConfigError: there is no list, it is for other vocabularies, a network has no plain output projection, or an
+            option holds ids that cannot be rewritten.
+    """
+    if shortlist is None:
+        raise ConfigError(
+            "--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and "
+            "its place is beside the dictionaries"
+        )
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if value and option.name not in _PHRASES and not isinstance(value, bool | int | float | str):
+            raise ConfigError(f"--shortlist and --{option.name.replace('_', '-')} exclude each other")
+    for network in networks:
+        shortlist.check(network.config.source_vocabulary, network.config.target_vocabulary)
+        network.output_projection()
+    return shortlist
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The symbols of a batch, in the order in which their scores stand."""
+
+    symbols: Tensor
+    """(columns,) ids, ascending; behind them fillers, which no sentence has. The last stands for all other symbols."""
+    place_of: Tensor
+    """(vocabulary + 1,) the column of each symbol, -1 where it has none. The last is that of symbol -1, which is what
+    padding is called where there is no symbol for it."""
+    closed: Tensor
+    """(batch, 1, columns), 0 where a symbol is in the sentence's own list and -inf elsewhere. In the last column the
+    logarithm of the number of symbols that are not, times the temperature that it will be divided by."""
+    pad: int
+    """The column of padding: the last where there is no symbol for it."""
+
+    @classmethod
+    def of(cls, members: Tensor, start: int, pad: int, temperature: float) -> "Columns":
+        """The union of all lists, (batch, vocabulary) bool, and the symbol that decoding begins with."""
+        union = members.any(0)
+        union[start] = True
+        symbols = union.nonzero()[:, 0]
+        fillers = _COLUMNS - len(symbols) % _COLUMNS  # one at least
+        place_of = symbols.new_full((members.size(1) + 1,), -1)
+        place_of[symbols] = torch.arange(len(symbols), device=symbols.device)
+        if pad < 0:
+            place_of[-1] = len(symbols) + fillers - 1
+        is_open = F.pad(members[:, symbols], (0, fillers))
+        closed = torch.zeros(is_open.shape, device=symbols.device).masked_fill_(~is_open, FORBIDDEN)
+        closed[:, -1] = (~members).sum(1).log() * temperature
+        return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1), int(place_of[pad]))
+
+
+class _NarrowState:
+    """A network's state, and which columns are closed to the sentences it still has."""
+
+    def __init__(self, whole: State, closed: Tensor) -> None:
+        self.whole, self.closed = whole, closed
+
+    def reorder(self, parents: Tensor) -> None:
+        self.whole.reorder(parents)
+
+    def select(self, sentences: Tensor) -> None:
+        self.whole.select(sentences)
+        self.closed = self.closed[sentences]
+
+
+class _Narrow:
+    """What the search takes for a network: tokens are columns, and so are the scores it gives."""
+
+    def __init__(self, network: Generator, columns: Columns, moments: Linear, temperature: float) -> None:
+        self._network: Any = narrowed(network, columns.symbols, moments, temperature)
+        self._columns, self._temperature = columns, temperature
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def prefill(self, source: Tensor, beams: int) -> _NarrowState:
+        return _NarrowState(self._network.prefill(source, beams), self._columns.closed)
+
+    def step(self, state: _NarrowState, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._network.step(state.whole, self._columns.symbols[tokens])
+        logits = logits + state.closed
+        last = logits.size(2) - 1
+        if self._columns.pad != last:  # into the column that the search never chooses
+            both = logits[..., [self._columns.pad, last]] / self._temperature
+            logits[..., self._columns.pad] = both.logsumexp(-1) * self._temperature
+            logits[..., last] = FORBIDDEN
+        return logits
+
+    def rounding(self, state: _NarrowState, beams: Tensor, tokens: Tensor) -> Tensor | None:
+        found: Tensor | None = self._network.rounding(state.whole, beams, tokens)
+        return found
