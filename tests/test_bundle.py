@@ -4,13 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from fairbeam import bundle
 from fairbeam.bundle import CARD, CONFIG, WEIGHTS, Bundle
-from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
+from fairbeam.data.shortlist import SHORTLIST, Shortlist
+from fairbeam.errors import CheckpointError, ConfigError, FairbeamError, InputError
 from fairbeam.generation import GenerationOptions
 from fairbeam.network import (
     LanguageModel,
@@ -95,6 +97,25 @@ def test_saving_twice_gives_the_same_files(saved):
     names = {path.name for path in saved.iterdir()}
     assert names == {CONFIG, WEIGHTS, CARD, "dict.x.txt", "dict.y.txt"} == {path.name for path in again.iterdir()}
     assert all((saved / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def test_a_shortlist_travels_along_and_is_looked_at(tmp_path):
+    rows = len(small_bundle().source), len(small_bundle().target)
+    listed = Shortlist(np.arange(rows[0] + 1), np.arange(rows[0]) % rows[1], np.array([4, 5]), rows[1])
+    made = dataclasses.replace(small_bundle(), shortlist=listed)
+    folder = bundle.save(tmp_path / "model", made)
+    assert bundle.load(folder).shortlist == listed
+    with pytest.raises(ConfigError, match=f"of {rows[0]} and {rows[1]} symbols, but the model has {rows[0] + 1}"):
+        dataclasses.replace(small_bundle(source_words=21), shortlist=listed)
+    tensors = load_file(folder / SHORTLIST)
+    tensors["symbols"][0] = rows[1]
+    save_file(tensors, folder / SHORTLIST, {"format": "fairbeam shortlist 1"})
+    with pytest.raises(InputError, match=r"shortlist\.safetensors: symbols has an id outside of 0"):
+        bundle.load(folder)
+    (folder / SHORTLIST).unlink()
+    (folder / SHORTLIST).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="leads out of the bundle's folder"):
+        bundle.load(folder)
 
 
 def test_card_says_what_the_model_is(saved):

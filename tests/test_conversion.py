@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import fairbeam
 from fairbeam import bundle, checkpoint
 from fairbeam.conversion import Form, Place, compare, convert, pairs, place
+from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.fairseq import completed, page_of, task_symbols
 from fairbeam.families.fairseq_transformer import config_from_options, options_from_config, save_weights
@@ -151,10 +153,14 @@ def test_a_pretrained_bart_comes_back_with_its_one_dictionary(task, tmp_path):
 
 def test_a_bundle_without_origin_becomes_a_checkpoint(tmp_path):
     path = stock(tmp_path / "a", encoder_normalize_before=True, decoder_normalize_before=True)
+    config = read_model(path, FILES).network.config
+    rows, words = config.source_vocabulary, config.target_vocabulary
+    listed = Shortlist(np.arange(rows + 1), np.arange(rows) % words, np.arange(4, 9), words)
+    listed.save(path.with_name(SHORTLIST))
     model = dataclasses.replace(read_model(path, FILES), origin=None)
     bundle.save(tmp_path / "b", model)
     assert convert(place(str(tmp_path / "b"), new=False), place(f"{tmp_path}/c/model.pt", new=True)).passed
-    config = model.network.config
+    assert read_model(tmp_path / "c" / "model.pt", FILES).shortlist == listed
     options = options_from_config(config)
     assert config_from_options(options, config.source_vocabulary, config.target_vocabulary) == config
 

@@ -67,10 +67,10 @@ def report(title: str, unit: str, figures: dict[str, list[float]]) -> None:
 
 
 def prepare(folder: Path, lines: int | None) -> Path:
-    """The test set (or its beginning) as a data-bin of the shared model's subwords and dictionary."""
-    for split, count in (("train", 2), ("test", lines)):
+    """The test set (or its beginning) as a data-bin of the shared model's subwords and dictionary, with a shortlist."""
+    for split, count in (("train", None), ("test", lines)):
         for language in ("en", "de"):
-            text = (DATA / f"test.{language}").read_text(encoding="utf-8").splitlines()[:count]
+            text = (DATA / f"{split}.{language}").read_text(encoding="utf-8").splitlines()[:count]
             (folder / f"{split}.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
     out = folder / f"bin{lines or ''}"
     run(
@@ -88,8 +88,11 @@ def prepare(folder: Path, lines: int | None) -> Path:
     return out
 
 
-def decode(folder: Path, batch_size: int, rounds: int, lines: int | None) -> None:
-    """Sentences a second of ``fairseq-generate``, by its own timer."""
+def decode(folder: Path, batch_size: int, rounds: int, lines: int | None, *, shortlist: bool = False) -> None:
+    """Sentences a second of ``fairseq-generate``, by its own timer.
+
+    ``shortlist``: measure ours with a vocabulary shortlist against ours without, instead of against stock's.
+    """
     command = ("fairseq-generate", prepare(folder, lines), *USER_DIR, "-s", "en", "-t", "de", "--path",
                MODEL / "checkpoint.pt", "--beam", 5, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
     ours = (*command, "--task", "fairbeam_translation")
@@ -98,6 +101,12 @@ def decode(folder: Path, batch_size: int, rounds: int, lines: int | None) -> Non
         Contender("fairbeam, float32", (*ours, "--precision", "float32")),
         Contender("fairbeam, auto", (*ours, "--precision", "auto")),
     ]
+    if shortlist:
+        contenders = [
+            Contender(f"{contender.name}{', shortlist' if extra else ''}", (*contender.command, *extra))
+            for contender in contenders[1:]
+            for extra in ((), ("--shortlist",))
+        ]
     scores: dict[int, str] = {}
 
     def rate(output: str) -> float:
@@ -156,7 +165,9 @@ def train(folder: Path, rounds: int, updates: int, float32: bool) -> None:
 def main() -> None:
     """Parse the command line and run the benches asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benches", nargs="*", default=["batch", "single", "train"], help="batch, single, train")
+    parser.add_argument(
+        "benches", nargs="*", default=["batch", "single", "train"], help="batch, single, train, shortlist"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=200, help="training updates in a round")
     parser.add_argument("--float32", action="store_true", help="train in our float32 too")
@@ -170,6 +181,9 @@ def main() -> None:
             decode(folder, 64, args.rounds, None)
         if "single" in args.benches:
             decode(folder, 1, args.rounds, args.single_sentences)
+        if "shortlist" in args.benches:
+            decode(folder, 64, args.rounds, None, shortlist=True)
+            decode(folder, 1, args.rounds, args.single_sentences, shortlist=True)
         if "train" in args.benches:
             train(folder, args.rounds, args.updates, args.float32)
     finally:

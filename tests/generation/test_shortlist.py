@@ -128,9 +128,10 @@ def test_within_the_whole_vocabulary_it_is_the_search_among_all_symbols(options,
     assert_same(found, BeamSearch([model], options)(source, prefix=prefix))
 
 
-@pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("shape", [{}, {"bias": True}, {"tied": True}])
-def test_within_random_lists_it_is_the_search_that_forbids_all_else(options, shape):
+@pytest.mark.parametrize(
+    ("shape", "options"), [*(({"bias": True}, options) for options in VARIANTS), ({}, {}), ({"tied": True}, {})]
+)
+def test_within_random_lists_it_is_the_search_that_forbids_all_else(shape, options):
     model, shortlist = network(**shape), lists(8)
     options = GenerationOptions(max_len_b=12, **options)
     source, prefix = pad_batch(sources(), PAD), prefixes(6)

@@ -20,11 +20,14 @@ from fairseq.sequence_generator import SequenceGenerator
 from fairseq_cli import generate
 
 import fairbeam
+from fairbeam import bundle
 from fairbeam.checkpoint import read
 from fairbeam.conversion import Form, Place, convert
 from fairbeam.data.grammar import split_corpus
+from fairbeam.data.shortlist import SHORTLIST
+from fairbeam.errors import ConfigError
 from fairbeam.text import Dictionary
-from fairbeam.translator import ModelFiles
+from fairbeam.translator import ModelFiles, read_model
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
@@ -248,6 +251,31 @@ def test_ensemble_of_two(real_model, tmp_path):
 def test_batches_of_any_size_give_the_same_text(real_model, size):
     usual = fairseq_generate(real_model, "fairbeam_translation")
     assert_same(fairseq_generate(real_model, "fairbeam_translation", "--batch-size", size), usual, SENTENCES)
+
+
+def test_a_shortlist_changes_next_to_nothing(run, real_model, real_data, tmp_path):
+    """Made of the model's training data, kept in a bundle, and the same for both commands."""
+    for split, count in (("train", None), ("test", 60)):
+        for language in ("en", "de"):
+            lines = (real_data / "multi30k" / f"{split}.{language}").read_text().splitlines()[:count]
+            write_lines(tmp_path / f"{split}.{language}", lines)
+    model = Model(tmp_path / "bin", real_model.checkpoint)
+    run("fairbeam", "prepare", tmp_path, "en", "de", model.data_bin, "--spm-model",
+        model.checkpoint.with_name("spm.model"), "--dict", model.checkpoint.with_name("dict.en.txt"))  # fmt: skip
+    plain = ("--remove-bpe", "sentencepiece")
+    usual = fairseq_generate(model, "fairbeam_translation", *plain)
+    short = fairseq_generate(model, "fairbeam_translation", *plain, "--shortlist")
+    assert sum(short[n][0][0] == usual[n][0][0] for n in range(60)) >= 59
+    files = ModelFiles(data=model.data_bin, source_lang="en", target_lang="de")
+    bundle.save(tmp_path / "model", read_model(model.checkpoint, files))
+    done = run("fairbeam", "translate", tmp_path / "model", "--shortlist", "--precision", "float32",
+               "-i", tmp_path / "test.en", "--batch-size", 7)  # fmt: skip
+    assert done.stdout.splitlines() == [short[n][0][0] for n in range(60)]
+    with pytest.raises(ConfigError, match="--shortlist: our search alone has it, which lacks --print-alignment"):
+        fairseq_generate(model, "fairbeam_translation", "--shortlist", "--print-alignment")
+    (model.data_bin / SHORTLIST).unlink()
+    with pytest.raises(ConfigError, match="--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one"):
+        fairseq_generate(model, "fairbeam_translation", "--shortlist")
 
 
 def test_as_two_commands(run, real_model):
