@@ -60,7 +60,7 @@ class Forbidding:
     def __init__(self, model: Network, shortlist: Shortlist, prefix: torch.Tensor | None, temperature: float) -> None:
         self.model, self.shortlist, self.prefix, self.temperature = model, shortlist, prefix, temperature
         self.longest_target, self.first_token = model.longest_target, model.first_token
-        rest = np.setdiff1d(np.arange(VOCABULARY), shortlist.common)
+        rest = np.union1d(np.setdiff1d(np.arange(VOCABULARY), shortlist.common), [PAD])
         weight = model.head.weight.detach().double().numpy()[rest]
         bias = np.zeros(VOCABULARY) if model.head.bias is None else model.head.bias.detach().double().numpy()
         self.rows = np.concatenate([weight, bias[rest, None]], axis=1)
@@ -72,7 +72,7 @@ class Forbidding:
             for word in set(row) - {PAD}:
                 mine.update(self.shortlist.symbols[slice(*self.shortlist.offsets[word : word + 2])].tolist())
         state = self.model.prefill(source, beams)
-        state.others = [[symbol for symbol in range(VOCABULARY) if symbol not in mine] for mine in lists]
+        state.others = [[symbol for symbol in range(VOCABULARY) if symbol not in mine - {PAD}] for mine in lists]
         select = state.select
 
         def selected(sentences):
@@ -92,9 +92,8 @@ class Forbidding:
         for sentence, others in enumerate(state.others):
             rest = mean[sentence] / self.temperature + spread[sentence] / 2 / self.temperature**2
             rest = torch.tensor(rest + np.log(len(others))).float() * self.temperature
-            padding = logits[sentence, :, PAD] / self.temperature
             logits[sentence, :, others] = float("-inf")
-            logits[sentence, :, PAD] = torch.logaddexp(padding, rest / self.temperature) * self.temperature
+            logits[sentence, :, PAD] = rest
         return logits
 
     def rounding(self, state, beams, tokens):

@@ -46,6 +46,8 @@ class ShortlistSearch:
         self.shortlist = check_search(shortlist, networks, options)
         rest = torch.ones(self.shortlist.target_vocabulary, dtype=torch.bool)
         rest[torch.from_numpy(self.shortlist.common)] = False
+        if special.pad >= 0:
+            rest[special.pad] = True
         self._moments = [rest_moments(network, rest.nonzero()[:, 0]) for network in networks]
 
     @torch.no_grad()
@@ -70,13 +72,18 @@ class ShortlistSearch:
         ]
 
     def _members(self, source: Tensor, prefix: Tensor | None) -> Tensor:
-        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what its prefix forces."""
+        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what its prefix forces.
+
+        Padding, which is never chosen, is one of those that are left out.
+        """
         special = self.special
         rows = source.masked_fill(source == special.padding_of_sources, -1).numpy(force=True)
         members = torch.from_numpy(self.shortlist.members(rows)).to(source.device)
-        members[:, [id for id in (special.bos, special.pad, special.eos, special.unk) if id >= 0]] = True
+        members[:, [special.bos, special.eos, special.unk]] = True
         if prefix is not None:
             members.scatter_(1, prefix.where(prefix >= 0, special.eos), True)
+        if special.pad >= 0:
+            members[:, special.pad] = False
         return members
 
     def _options(self, columns: "Columns") -> GenerationOptions:
@@ -124,13 +131,10 @@ class Columns:
     symbols: Tensor
     """(columns,) ids, ascending; behind them fillers, which no sentence has. The last stands for all other symbols."""
     place_of: Tensor
-    """(vocabulary + 1,) the column of each symbol, -1 where it has none. The last is that of symbol -1, which is what
-    padding is called where there is no symbol for it."""
+    """(vocabulary + 1,) the column of each symbol, -1 where it has none. Padding, a symbol or -1, has the last."""
     closed: Tensor
     """(batch, 1, columns), 0 where a symbol is in the sentence's own list and -inf elsewhere. In the last column the
     logarithm of the number of symbols that are not, times the temperature that it will be divided by."""
-    pad: int
-    """The column of padding: the last where there is no symbol for it."""
 
     @classmethod
     def of(cls, members: Tensor, start: int, pad: int, temperature: float) -> "Columns":
@@ -141,12 +145,11 @@ class Columns:
         fillers = _COLUMNS - len(symbols) % _COLUMNS  # one at least
         place_of = symbols.new_full((members.size(1) + 1,), -1)
         place_of[symbols] = torch.arange(len(symbols), device=symbols.device)
-        if pad < 0:
-            place_of[-1] = len(symbols) + fillers - 1
+        place_of[pad] = len(symbols) + fillers - 1
         is_open = F.pad(members[:, symbols], (0, fillers))
         closed = torch.zeros(is_open.shape, device=symbols.device).masked_fill_(~is_open, FORBIDDEN)
         closed[:, -1] = (~members).sum(1).log() * temperature
-        return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1), int(place_of[pad]))
+        return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1))
 
 
 class _NarrowState:
@@ -168,7 +171,7 @@ class _Narrow:
 
     def __init__(self, network: Generator, columns: Columns, moments: Linear, temperature: float) -> None:
         self._network: Any = narrowed(network, columns.symbols, moments, temperature)
-        self._columns, self._temperature = columns, temperature
+        self._columns = columns
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -178,13 +181,7 @@ class _Narrow:
 
     def step(self, state: _NarrowState, tokens: Tensor) -> Tensor:
         logits: Tensor = self._network.step(state.whole, self._columns.symbols[tokens])
-        logits = logits + state.closed
-        last = logits.size(2) - 1
-        if self._columns.pad != last:  # into the column that the search never chooses
-            both = logits[..., [self._columns.pad, last]] / self._temperature
-            logits[..., self._columns.pad] = both.logsumexp(-1) * self._temperature
-            logits[..., last] = FORBIDDEN
-        return logits
+        return logits + state.closed
 
     def rounding(self, state: _NarrowState, beams: Tensor, tokens: Tensor) -> Tensor | None:
         found: Tensor | None = self._network.rounding(state.whole, beams, tokens)

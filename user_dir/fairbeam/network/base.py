@@ -54,6 +54,8 @@ class DecodingNetwork(BaseNetwork):
     has_head: bool = True
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
+    _columns: Tensor | None = None
+    """(columns,) the symbols that the output projection scores, if not all in their order."""
     _tied: bool = False
     """Whether the output projection of a network for inference is an embedding."""
 
@@ -83,9 +85,7 @@ class DecodingNetwork(BaseNetwork):
         """This network with another output projection, whose columns are ``symbols``, (n,) ids; all else is shared."""
         other = copy.copy(self)
         other._modules = {**self._modules, "head": head}
-        for name in ("_exact_head", "_exact_bias"):
-            exact = getattr(self, name)
-            setattr(other, name, None if exact is None else exact[symbols])
+        other._columns = symbols
         return other
 
     def rounding(self, state: DecoderState, beams: Tensor, tokens: Tensor) -> Tensor | None:
@@ -105,9 +105,10 @@ class DecodingNetwork(BaseNetwork):
             return None
         features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest)
         sentences = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
-        exact = (F.embedding(tokens, self._exact_head) * features[sentences, beams]).sum(-1)
+        ids = tokens if self._columns is None else self._columns[tokens]
+        exact = (F.embedding(ids, self._exact_head) * features[sentences, beams]).sum(-1)
         if self._exact_bias is not None:
-            exact = exact + self._exact_bias[tokens]
+            exact = exact + self._exact_bias[ids]
         return exact - logits[sentences, beams, tokens]
 
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
