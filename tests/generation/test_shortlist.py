@@ -10,7 +10,16 @@ from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
 from fairbeam.generation import Batch, BeamSearch, Decoder, GenerationOptions, Special
 from fairbeam.generation.shortlist import ShortlistSearch
-from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import (
+    LanguageModel,
+    LanguageModelConfig,
+    Network,
+    NetworkConfig,
+    RecurrentConfig,
+    RecurrentNetwork,
+    StackConfig,
+    pad_batch,
+)
 from fairbeam.network.narrowed import rest_moments
 
 PAD, EOS, VOCABULARY = 1, 2, 150
@@ -151,6 +160,26 @@ def test_text_does_not_depend_on_the_batch(options):
     for size in (6, 20):
         found = [h for start in range(0, 20, size) for h in search(pad_batch(rows[start : start + size], PAD))]
         assert_same(found, alone)
+
+
+@pytest.mark.parametrize(("kind", "pad"), [("decoder alone", PAD), ("decoder alone", -1), ("recurrent", PAD)])
+def test_other_networks_search_within_the_whole_vocabulary_as_ever(kind, pad):
+    torch.manual_seed(0)
+    if kind == "recurrent":
+        config = RecurrentConfig(source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY, encoder_embedding=16,
+                                 encoder_hidden=16, decoder_embedding=16, decoder_hidden=16, output_dim=16)  # fmt: skip
+        model = RecurrentNetwork(config).eval()
+    else:
+        stack = StackConfig(layers=1, dim=32, heads=4, ffn_dim=64)
+        model = LanguageModel(LanguageModelConfig(vocabulary=VOCABULARY, decoder=stack, pad=pad, separator=EOS)).eval()
+    with torch.no_grad():
+        model.head.weight *= 4
+    model = model.for_inference(torch.float32)
+    special, options = Special(pad=pad), GenerationOptions(max_len_b=12, beam=3, temperature=1.2)
+    everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
+    source = torch.tensor([[*row[:1], EOS] for row in sources()])
+    found = ShortlistSearch([model], options, special, everything)(source)
+    assert_same(found, BeamSearch([model], options, special)(source))
 
 
 def test_two_equal_models_are_one():
