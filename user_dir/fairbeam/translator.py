@@ -20,7 +20,17 @@ from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
-from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
+from fairbeam.network import (
+    AnyNetwork,
+    EncoderDecoder,
+    EncoderNetwork,
+    Generator,
+    Network,
+    Precision,
+    build,
+    pad_batch,
+    tune_memory,
+)
 from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
 from fairbeam.text import TextSide, Tokenizer, find_model
@@ -177,7 +187,7 @@ class Translator:
         """
         rows = self.source.encode(source), self.target.encode(target)
         network = self.networks[0]
-        if not isinstance(network, Network):
+        if not isinstance(network, EncoderDecoder):
             raise ConfigError("a decoder without an encoder has no cross-attention to show")
         for side, row, limit in (
             ("source", rows[0], network.max_source_positions),
@@ -309,7 +319,7 @@ def load(
 
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
-            ``transformer``, ``bart`` or ``fairbeam_transformer``.
+            ``transformer``, ``bart``, ``lstm``, ``transformer_lm`` or ``fairbeam_transformer``.
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
@@ -352,21 +362,37 @@ def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     if read.architecture == _TUNED:
         return _read_tuned(read, path, files)
     network, family = _network_of(read)
-    source, target = _sides(read, path, files)
-    # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
-    network.config = dataclasses.replace(network.config, eos=target.last)
+    source, target = _sides(read, path, files, network)
+    if isinstance(network, Network):
+        # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
+        network.config = dataclasses.replace(network.config, eos=target.last)
     origin = _origin_of(read, network)
-    return Bundle(network=network.eval(), source=source, target=target, family=family, origin=origin)
+    return Bundle(
+        network=network.eval(),
+        source=source,
+        target=None if isinstance(network, EncoderNetwork) else target,
+        family=family,
+        origin=origin,
+    )
 
 
-def _sides(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> list[Tokenizer]:
+def _sides(
+    read: checkpoint.Checkpoint, path: Path, files: ModelFiles, network: AnyNetwork
+) -> tuple[Tokenizer, Tokenizer]:
     """Source and target, their dictionaries as the checkpoint's task makes them of the files."""
     folder = _data_folder(read, path, files)
+    if not isinstance(network, EncoderDecoder):
+        side = Tokenizer.load(folder, None, marks=fairseq.marks_of(network.config))
+        side = dataclasses.replace(side, dictionary=side.dictionary.extended(fairseq.task_symbols(read.task)))
+        return side, side
     one = ONE_DICTIONARY if not any(folder.glob("dict.*.txt")) else None
     names = (files.source_lang or "source", files.target_lang or "target") if one else _languages(read, folder, files)
     symbols = fairseq.task_symbols(read.task)
-    sides = [Tokenizer.load(folder, name, file=one) for name in names]
-    return [dataclasses.replace(side, dictionary=side.dictionary.extended(symbols)) for side in sides]
+    source, target = (Tokenizer.load(folder, name, file=one) for name in names)
+    return (
+        dataclasses.replace(source, dictionary=source.dictionary.extended(symbols)),
+        dataclasses.replace(target, dictionary=target.dictionary.extended(symbols)),
+    )
 
 
 def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
@@ -398,14 +424,14 @@ def _low_rank_options(options: Mapping[str, Any], path: Path) -> TuningOptions:
     return TuningOptions(lora_rank=rank, lora_alpha=alpha, lora_targets=names)
 
 
-def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
+def _origin_of(read: checkpoint.Checkpoint, network: AnyNetwork) -> Origin | None:
     """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return None
     page = fairseq.page_of(read.architecture)
     written = page.save_weights(network)
     kept = {name: tensor for name, tensor in read.model.items() if page.NOT_WEIGHTS.fullmatch(name)}
-    may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set()
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set[str]()
     if written.keys() - may_lack != read.model.keys() - kept.keys() - may_lack:
         return None
     try:
@@ -416,15 +442,12 @@ def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
     return Origin(config, {name: tensor.dtype for name, tensor in read.model.items()}, kept)
 
 
-def _network_of(read: checkpoint.Checkpoint) -> tuple[Network, str]:
+def _network_of(read: checkpoint.Checkpoint) -> tuple[AnyNetwork, str]:
     """The network and its family's name."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return fairseq_transformer.load_trained_network(read.config, read.model), fairseq_transformer.FAMILY
     page = fairseq.page_of(read.architecture)
-    network = page.load_network(fairseq.completed(read.architecture, read.config), read.model)
-    if not isinstance(network, Network):
-        raise CheckpointError(f"architecture {read.architecture!r} is no encoder-decoder Transformer; expected one")
-    return network, page.FAMILY
+    return page.load_network(fairseq.completed(read.architecture, read.config), read.model), page.FAMILY
 
 
 def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Path:
