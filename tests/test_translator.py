@@ -233,3 +233,29 @@ def test_real_attention_follows_the_words(real):
     source, target, weights = real.attention("A man sleeps.", "Ein Mann schläft.")
     at = torch.tensor(weights)[[piece.endswith("Mann") for piece in target].index(True)].argmax()
     assert source[int(at)].endswith("man")
+
+
+def test_a_fairseq_language_model_continues_prompts_as_stock_does(tmp_path, run):
+    """All hypotheses of ``fairseq-interactive``, which writes the prompts before them and counts them in scores."""
+    options = {"arch": "transformer_lm_gpt", "decoder_layers": 1, "decoder_embed_dim": 16, "decoder_attention_heads": 2,
+               "decoder_ffn_embed_dim": 24, "tokens_per_sample": 30, "add_bos_token": True}  # fmt: skip
+    theirs = stock_models.build(options)
+    with torch.no_grad():
+        theirs.decoder.output_projection.weight.mul_(8)
+    task = {"_name": "language_modeling", "tokens_per_sample": 30, "add_bos_token": True}
+    path = stock_models.write_checkpoint(tmp_path / "a", theirs, options, task, "dict.txt")
+    prompts = ["w1 w2 w3", "w20", "w5 w6 w7 w8 w9 w30"]
+    (tmp_path / "in.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+    search = ("--beam", 3, "--nbest", 3, "--lenpen", 0, "--max-len-a", 1, "--max-len-b", 7, "--batch-size", 1, "--cpu")
+    plugin = Path(fairbeam.__file__).parent.with_name("fairbeam_plugin")
+    task_options = ("--task", "language_modeling", "--add-bos-token", "--user-dir", plugin)
+    done = run("fairseq-interactive", path.parent, "--path", path, *task_options, *search, "--input", tmp_path / "in.txt")
+    lines = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("H-", "P-"))]
+    stock = [(hypothesis[2], positions[1]) for hypothesis, positions in itertools.batched(lines, 2)]
+    model = fairbeam.load(path, precision="float32", workers=1)
+    found = list(model.stream(prompts, beam=3, nbest=3, lenpen=0.0, max_len_a=0.0, max_len_b=8, min_len=0))
+    assert model.translate(["", "w1"], beam=1, max_len_b=3)[0] == ""
+    assert [f"{prompt} {each.text}".strip() for prompt, each3 in zip(prompts, found, strict=True) for each in each3] == [
+        text for text, _ in stock
+    ]
+    scores = [score for each3 in found for each in each3 for score in each.token_scores]

@@ -346,7 +346,8 @@ def estimate_decoding(
 
 
 def _batch_shape(network: Generator, max_tokens: int, length: int) -> tuple[int, int]:
-    targets = network.longest_target(length) if isinstance(network, LanguageModel) else network.max_target_positions
+    # A prompt and what continues it share the positions.
+    targets = network.max_target_positions // (2 if isinstance(network, LanguageModel) else 1)
     length = max(1, min(length, max_tokens, network.max_source_positions, targets))
     return max_tokens // length, length
 
