@@ -71,5 +71,8 @@ def write_checkpoint(folder: Path, model: torch.nn.Module, options: dict, task: 
     for file in files:
         Dictionary((f"w{number}", 1) for number in range(words)).save(folder / file)
     cfg = {"model": Namespace(**{"_name": options["arch"], **options}), "task": {"data": str(folder), **task}}
-    checkpoint.write(folder / "checkpoint_best.pt", {"args": None, "cfg": cfg, "model": model.state_dict()})
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}]
+    state = {"args": None, "cfg": cfg, "model": model.state_dict(), "optimizer_history": history}
+    state |= {"extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}}, "last_optimizer_state": None}
+    checkpoint.write(folder / "checkpoint_best.pt", state)
     return folder / "checkpoint_best.pt"

@@ -1,7 +1,11 @@
 """Text to text: order, batching, ensembles, limits, and the real model."""
 
 import dataclasses
+import importlib.util
+import itertools
 import logging
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +20,10 @@ from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
 from fairbeam.scoring import bleu
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, TooLong, Translator
+
+spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).with_name("stock_models.py"))
+stock_models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stock_models)
 
 WORDS = 24
 LONGEST = 12
@@ -248,14 +256,16 @@ def test_a_fairseq_language_model_continues_prompts_as_stock_does(tmp_path, run)
     (tmp_path / "in.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
     search = ("--beam", 3, "--nbest", 3, "--lenpen", 0, "--max-len-a", 1, "--max-len-b", 7, "--batch-size", 1, "--cpu")
     plugin = Path(fairbeam.__file__).parent.with_name("fairbeam_plugin")
+    where = ("--path", path, "--input", tmp_path / "in.txt")
     task_options = ("--task", "language_modeling", "--add-bos-token", "--user-dir", plugin)
-    done = run("fairseq-interactive", path.parent, "--path", path, *task_options, *search, "--input", tmp_path / "in.txt")
-    lines = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("H-", "P-"))]
-    stock = [(hypothesis[2], positions[1]) for hypothesis, positions in itertools.batched(lines, 2)]
+    done = run("fairseq-interactive", path.parent, *where, *task_options, *search)
+    lines = [line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith(("H-", "P-"))]
     model = fairbeam.load(path, precision="float32", workers=1)
     found = list(model.stream(prompts, beam=3, nbest=3, lenpen=0.0, max_len_a=0.0, max_len_b=8, min_len=0))
-    assert model.translate(["", "w1"], beam=1, max_len_b=3)[0] == ""
-    assert [f"{prompt} {each.text}".strip() for prompt, each3 in zip(prompts, found, strict=True) for each in each3] == [
-        text for text, _ in stock
-    ]
-    scores = [score for each3 in found for each in each3 for score in each.token_scores]
+    whole = [f"{prompt} {each.text}".strip() for prompt, best in zip(prompts, found, strict=True) for each in best]
+    assert whole == lines[::2]
+    assert len({text.count(" ") for text in whole}) > 3  # some end before the limit
+    for each, expected in zip(itertools.chain(*found), lines[1::2], strict=True):
+        behind = [float(score) * math.log(2) for score in expected.split()][-len(each.token_scores) :]
+        assert each.token_scores == pytest.approx(behind, abs=2e-4)
+    assert model.translate(["", "w1"], beam=1)[0] == ""
