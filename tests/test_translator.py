@@ -16,7 +16,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.files import read_lines
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
+from fairbeam.network import Network, NetworkConfig, PositionConfig, RecurrentConfig, RecurrentNetwork, StackConfig
 from fairbeam.scoring import bleu
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, TooLong, Translator
@@ -205,6 +205,13 @@ def test_load_takes_bundles_and_refuses_what_is_none(tmp_path, tiny):
     folder = bundle.save(tmp_path / "model", tiny_bundle())
     loaded = fairbeam.load(folder, folder, precision="float32", workers=1)
     assert loaded.translate(SENTENCES) == tiny.translate(SENTENCES)
+    config = RecurrentConfig(source_vocabulary=WORDS + 4, target_vocabulary=WORDS + 4, layers=2)
+    recurrent = dataclasses.replace(tiny_bundle(), network=RecurrentNetwork(config).eval())
+    loaded = fairbeam.load(bundle.save(tmp_path / "recurrent", recurrent), precision="float32", workers=1)
+    found = loaded.translate(SENTENCES, max_len_b=8)
+    assert found == Translator([recurrent], precision="float32", workers=1).translate(SENTENCES, max_len_b=8)
+    assert [bool(text) for text in found] == [bool(sentence.strip()) for sentence in SENTENCES]
+    torch.testing.assert_close(torch.tensor(loaded.attention("w1 w2", "w3")[2]).sum(1), torch.ones(2))
     with pytest.raises(CheckpointError, match="expected a bundle"):
         fairbeam.load(tmp_path)
     with pytest.raises(CheckpointError, match=r"nowhere\.pt"):

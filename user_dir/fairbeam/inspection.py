@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from fairbeam.data.databin import DataBin
 from fairbeam.data.indexed import IndexedReader
@@ -219,7 +220,8 @@ def describe_network(network: AnyNetwork) -> NetworkTable:
 
     def note(module: nn.Module, _: object, output: object) -> None:
         outputs: Iterable[object] = output if isinstance(output, tuple) else (output,)
-        found = {tuple(part.shape): None for part in outputs if isinstance(part, Tensor)}
+        tensors = (part.data if isinstance(part, PackedSequence) else part for part in outputs)  # tokens alone
+        found = {tuple(part.shape): None for part in tensors if isinstance(part, Tensor)}
         shapes.setdefault(module, {}).update(found)
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
