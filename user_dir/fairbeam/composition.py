@@ -144,9 +144,10 @@ def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None
 
 def _encoder_part(model: Bundle) -> _Part:
     network = model.network
-    if isinstance(network, LanguageModel | RecurrentNetwork):
-        kind = "a decoder" if isinstance(network, LanguageModel) else "recurrent"
-        raise ConfigError(f"--encoder: a model of family {model.family!r} is {kind}; expected a Transformer's encoder")
+    if isinstance(network, LanguageModel):
+        raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
+    if isinstance(network, RecurrentNetwork):
+        raise ConfigError(f"--encoder: a model of family {model.family!r} is recurrent; expected a Transformer")
     weights = _renamed(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 

@@ -133,6 +133,11 @@ def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Recu
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
-    assert isinstance(network, RecurrentNetwork)
+    """fairseq's state dictionary of a network: the inverse of ``load_network``.
+
+    Raises:
+        CheckpointError: the network is not recurrent.
+    """
+    if not isinstance(network, RecurrentNetwork):
+        raise CheckpointError(f"family {FAMILY!r}: expected a recurrent network, found a {type(network).__name__}")
     return write_weights(rows_of(network.config), network.state_dict())
