@@ -76,7 +76,7 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
     return path
 
 
-DECODER = {f"decoder_{name}": size for name, size in SIZES.items()} | {"tokens_per_sample": 12}
+DECODER = {f"decoder_{name}": size for name, size in SIZES.items()} | {"tokens_per_sample": 12, "decoder_layers": 1}
 WIDTHS = {"criterion": "cross_entropy", "max_target_positions": 8, **dict.fromkeys(
     ("encoder_embed_dim", "decoder_embed_dim", "decoder_out_embed_dim"), 12)}  # fmt: skip
 OTHERS = {
