@@ -18,10 +18,11 @@ from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq_transformer
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.network import Network, Precision, pad_batch, tune_memory
 from fairbeam.origin import Origin
 from fairbeam.text import TextSide, Tokenizer, find_model
+from fairbeam.text.phrases import Phrases, phrase_ids, required_ids
 
 logger = logging.getLogger(__name__)
 
@@ -117,27 +118,44 @@ class Translator:
         """Longest source that the model reads, ``</s>`` included."""
         return min(network.max_source_positions for network in self.networks)
 
-    def translate(self, sentences: Sequence[str], *, limits: DecodingLimits | None = None, **options: Any) -> list[str]:
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Sequence[Phrases] | None = None,
+        **options: Any,
+    ) -> list[str]:
         """The best translation of each sentence, in order; an empty line gives an empty line.
+
+        >>> model.translate(["A man sleeps."], required_phrases=[["Mensch", ("schläft", "schlummert")]])
 
         Args:
             sentences: plain text, one sentence each.
             limits: batch sizes and the like.
+            required_phrases: for each sentence what its translation must contain, in any order unless
+                ``constraints="ordered"``; spelt as a text spells it between spaces.
             **options: fields of ``GenerationOptions`` that differ from the model's defaults, e.g. ``beam=4``.
 
         Raises:
             ConfigError: an unknown or impossible option.
-            InputError: a sentence is too long for the model; names it by number.
+            InputError: a sentence is too long for the model; names it by number. Or there are not as many
+                ``required_phrases`` as sentences.
         """
-        return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
+        found = self.stream(sentences, limits=limits, required_phrases=required_phrases, **options)
+        return [translations[0].text for translations in found]
 
     def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
-        marks = {self.target.bos, self.target.eos, self.target.language_id}
-        return tuple(tuple(id for id in self.target.encode(phrase) if id not in marks) for phrase in phrases if phrase)
+        return phrase_ids(self.target, phrases)
 
     def stream(
-        self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
+        self,
+        sentences: Iterable[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Iterable[Phrases] | None = None,
+        **options: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each sentence, in order, read and given a buffer at a time.
 
@@ -146,16 +164,33 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
-        return self._stream(sentences, dataclasses.replace(self.generation, **options), limits or DecodingLimits())
+        if required_phrases is None and options.get("constraints") is not None:
+            raise ConfigError(f"--constraints {options['constraints']}: needs phrases (required_phrases)")
+        if required_phrases is not None:
+            options = {"constraints": Constraints.UNORDERED, **options}
+        replaced = dataclasses.replace(self.generation, **options)
+        return self._stream(sentences, required_phrases, replaced, limits or DecodingLimits())
 
     def _stream(
-        self, sentences: Iterable[str], options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: Iterable[str],
+        required_phrases: Iterable[Phrases] | None,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
+        phrases = None if required_phrases is None else iter(required_phrases)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
-            yield from self._translate_window(window, number, options, limits)
+            required = None
+            if phrases is not None:
+                required = [required_ids(self.target, groups) for groups in islice(phrases, len(window))]
+                if len(required) < len(window):
+                    raise InputError(f"sentence {number + len(required)} has no required phrases, not even empty ones")
+            yield from self._translate_window(window, required, number, options, limits)
             number += len(window)
+        if phrases is not None and next(phrases, None) is not None:
+            raise InputError(f"there are more than {number - 1} lines of required phrases for {number - 1} sentences")
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
         """Where the (first) model looks while it is made to write ``target``.
@@ -185,7 +220,12 @@ class Translator:
         )  # fmt: skip
 
     def _translate_window(
-        self, sentences: list[str], number: int, options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: list[str],
+        required: list[Required] | None,
+        number: int,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
         rows = self.source.encode_batch(sentences)
@@ -195,10 +235,16 @@ class Translator:
         filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.special.pad, options.nbest
-        sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
+        nbest = options.nbest
         decoded = self._decoder.decode(
-            Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
+            Batch(
+                pad_batch([rows[row] for row in batch], self.special.pad).numpy(),
+                options,
+                prefix=self._prefix(len(batch)),
+                start=self._start,
+                required=None if required is None else [required[row] for row in batch],
+            )
+            for batch in batches
         )
         empty = Translation("", 0.0, (), ())
         results = [[empty] * nbest for _ in rows]

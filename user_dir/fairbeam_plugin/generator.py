@@ -3,14 +3,15 @@
 import dataclasses
 import logging
 from enum import Enum
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 import torch
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
+from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.network import Network, Precision
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 # fairseq's generation options that our search does not have, with the values that ask for nothing.
 _STOCK_ONLY: Dict[str, tuple] = {
     "match_source_len": (False, None),
-    "constraints": (None, False),
     "print_alignment": (None, False),
     "replace_unk": (None,),
     "lm_path": (None,),
@@ -47,6 +47,8 @@ def generation_options(args: Any) -> GenerationOptions:
     """Ours from fairseq's; both use the same names and defaults."""
     names = [option.name for option in dataclasses.fields(GenerationOptions)]
     given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    if given.get("constraints") is False:  # fairseq's way to say none, in places
+        del given["constraints"]
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
@@ -97,22 +99,38 @@ class FairbeamGenerator:
         models: List[Any],
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor] = None,
-        constraints: Optional[Tensor] = None,
+        constraints: Union[Tensor, List[Required], None] = None,
         bos_token: Optional[int] = None,
     ) -> List[List[Dict[str, Tensor]]]:
-        """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
+        """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them.
+
+        ``constraints`` are fairseq's packed tensor, or ours, which may have alternatives.
+        """
+        required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = None if prefix_tokens is None else prefix_tokens.numpy(force=True)
         # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
         count = min(self.decoder.workers, max(1, len(source) // 2))
         parts = [slice(part, None, count) for part in range(count)]
         batches = [
-            Batch(source[part], self.options, None if prefix is None else prefix[part], bos_token) for part in parts
+            Batch(
+                source[part],
+                self.options,
+                prefix=None if prefix is None else prefix[part],
+                start=bos_token,
+                required=None if required is None else required[part],
+            )
+            for part in parts
         ]
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
         for part, found in zip(parts, self.decoder.decode(batches), strict=True):
             results[part] = [[_as_fairseq(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
         return results
+
+
+def _unpacked(constraints: Tensor) -> List[Required]:
+    """Phrases from fairseq's packed tensor: of each row their number, then each with 0 behind it."""
+    return [tuple((tuple(phrase.tolist()),) for phrase in unpack_constraints(row)) for row in constraints.cpu()]
 
 
 def _as_fairseq(hypothesis: Hypothesis) -> Dict[str, Tensor]:

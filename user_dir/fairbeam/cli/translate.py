@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairbeam.errors import FairbeamError, InputError
 from fairbeam.files import read_lines, stream_lines
+from fairbeam.generation import Constraints
+from fairbeam.text.phrases import split_phrases
 from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
 
 
@@ -38,6 +41,18 @@ def command(
     ] = None,
     banned_phrases: Annotated[
         Path | None, typer.Option(help="File of words and phrases never to say, one a line.", show_default=False)
+    ] = None,
+    constraints: Annotated[
+        Constraints | None,
+        typer.Option(
+            help="Input lines are a sentence, a tab, and between tabs phrases that its translation must contain; "
+            "a|||b is one of the two. In the order given, or in any.",
+            show_default=False,
+        ),
+    ] = None,
+    constraints_file: Annotated[
+        Path | None,
+        typer.Option(help="These phrases from a file instead, a line for a sentence.", show_default=False),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.", show_default=False)] = None,
     sampling: Annotated[bool, typer.Option("--sampling", help="Draw tokens, --beam samples a line.")] = False,
@@ -85,6 +100,7 @@ def command(
         "unkpen": unkpen,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "repetition_penalty": repetition_penalty,
+        "constraints": constraints,
         "temperature": temperature,
         "sampling": sampling or None,
         "sampling_topk": sampling_topk,
@@ -109,12 +125,33 @@ def command(
     model = load(*models, precision=precision, device=device, workers=workers, files=files)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
-    with _reader(input_file) as lines:
-        results = model.stream(lines, limits=limits, **given)
+    with _reader(input_file) as lines, _required(constraints, constraints_file) as take:
+        lines, required = take(lines)
+        results = model.stream(lines, limits=limits, required_phrases=required, **given)
         with _writer(output) as write, _progress(quiet or output is None) as advance:
             for translations in results:
                 write("".join(_line(translation, scores) for translation in translations))
                 advance()
+
+
+Required = tuple[Iterator[str], Iterator[list[list[str]]] | None]
+
+
+@contextlib.contextmanager
+def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], Required]]:
+    """A function that gives the sentences of input lines, and what their translations must contain."""
+    if path is not None:
+        with _reader(path) as lines:
+            yield lambda sentences: (sentences, map(split_phrases, lines))
+    elif order is not None:
+        yield _behind_tabs
+    else:
+        yield lambda sentences: (sentences, None)
+
+
+def _behind_tabs(lines: Iterator[str]) -> Required:
+    kept, waiting = tee(lines)
+    return (line.partition("\t")[0] for line in kept), (split_phrases(line.partition("\t")[2]) for line in waiting)
 
 
 def _line(translation: Translation, scores: bool) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import Special
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search import BeamSearch, Hypothesis
@@ -25,6 +26,8 @@ class Batch:
     """(batch, prefix) ids the outputs must begin with, padded on the right."""
     start: int | None = None
     """The symbol decoding begins with; the network's own if not given."""
+    required: Sequence[Required] | None = None
+    """For each sentence the phrases its outputs must hold; needs ``options.constraints``."""
 
 
 Arrays = tuple[np.ndarray, float, np.ndarray]
@@ -52,7 +55,7 @@ class Decoder:
         def decode(batch: Batch) -> list[list[Arrays]]:
             source = torch.from_numpy(batch.source).to(device)
             prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
-            found = search(batch.options)(source, prefix=prefix, start=batch.start)
+            found = search(batch.options)(source, prefix=prefix, start=batch.start, required=batch.required)
             return [[_as_arrays(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
         self._workers = Workers(decode, workers or default_workers(device))

@@ -1,8 +1,20 @@
 """What a caller may ask of decoding; names and defaults are fairseq's."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from fairbeam.errors import ConfigError
+
+
+class Constraints(StrEnum):
+    """In which order a hypothesis holds the phrases it must hold."""
+
+    ORDERED = "ordered"
+    UNORDERED = "unordered"
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +44,9 @@ class GenerationOptions:
     """Multiplies the log probability of tokens that a hypothesis holds already (Keskar et al., 2019, section 4.1)."""
     banned_phrases: tuple[tuple[int, ...], ...] = ()
     """Token ids of what no hypothesis may say; forced prefixes, too, may not."""
+    constraints: Constraints | None = None
+    """Whether the phrases that a sentence's outputs must hold come in the order given (Hu et al., 2019); None where no
+    sentence has any."""
     sampling: bool = False
     """Draw tokens instead of searching for the best."""
     sampling_topk: int = -1
@@ -54,6 +69,7 @@ class GenerationOptions:
     """What each rank among the continuations of one beam costs, in nats (Li et al., 2016)."""
 
     def __post_init__(self) -> None:
+        self._parse("constraints", Constraints)
         self._check_searches()
         for name, least in (
             ("seed", 0),
@@ -76,8 +92,19 @@ class GenerationOptions:
         if self.max_len_a == 0 and self.min_len > self.max_len_b:
             raise ConfigError(f"--min-len {self.min_len} is greater than --max-len-b {self.max_len_b}")
 
+    def _parse(self, name: str, choices: type[Choice]) -> None:
+        """Make the option's text one of its choices; fairseq's options and bundles have texts."""
+        value = getattr(self, name)
+        if value is None or isinstance(value, choices):
+            return
+        try:
+            object.__setattr__(self, name, choices(str(getattr(value, "value", value))))
+        except ValueError:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {' or '.join(choices)}") from None
+
     def _check_searches(self) -> None:
         searches = {
+            "--constraints": self.constraints is not None,
             "--sampling": self.sampling,
             "--diverse-beam-groups": self.diverse_beam_groups > 0,
             "--diversity-rate": self.diversity_rate > 0,

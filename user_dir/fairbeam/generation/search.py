@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fairbeam.generation.beam import Beams, Candidates, ended, survivors
 from fairbeam.generation.choosers import build_chooser
+from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import as_model
@@ -47,7 +48,12 @@ class BeamSearch:
 
     @torch.no_grad()
     def __call__(
-        self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
     ) -> list[list[Hypothesis]]:
         """Decode one batch.
 
@@ -56,6 +62,7 @@ class BeamSearch:
                 prompts, which the outputs continue.
             prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
             start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
+            required: for each sentence the phrases its outputs must hold, in the order ``options.constraints`` says.
 
         Returns:
             For each sentence its finished hypotheses, best first, at most ``beam``.
@@ -67,7 +74,7 @@ class BeamSearch:
             prefix,
         )
         state = self.model.prefill(source, self.options.beam)
-        choose = build_chooser(self.options, source, self.special.pad)
+        choose = build_chooser(self.options, source, self.special, required)
         finished = Finished(len(source), self.options)
         alive = torch.arange(len(source), device=source.device)
 
@@ -85,6 +92,7 @@ class BeamSearch:
             if not len(going):
                 return finished.ranked()
             chosen, beams.ignored = survivors(ends, beams.ignored)
+            choose.reorder(chosen)
             parents = candidates.parents.gather(1, chosen)
             beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
             state.reorder(parents)

@@ -1,5 +1,6 @@
 """``--task fairbeam_translation``: fairseq's translation task with our batches, decoding and scores."""
 
+import dataclasses
 import json
 import logging
 from argparse import Namespace
@@ -21,9 +22,11 @@ from fairbeam.data.databin import DataBin, References
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
+from fairbeam.generation import Constraints, Required
 from fairbeam.network import Precision
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, Tokenizer, find_model
+from fairbeam.text.phrases import required_ids, split_phrases
 from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
@@ -40,6 +43,13 @@ class FairbeamTranslationConfig(TranslationConfig):
     precision: ChoiceEnum([str(name) for name in Precision]) = field(  # type: ignore[valid-type]
         default="float32",
         metadata={"help": "precision to decode in; auto takes bfloat16 where the hardware is fast at it"},
+    )
+    constraints_file: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "for generation: phrases that outputs must contain, a line for each sentence of --gen-subset, "
+            "phrases separated by tabs, alternatives by |||; in any order unless --constraints ordered is given"
+        },
     )
     left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
     subword_sampling: float = field(
@@ -69,16 +79,25 @@ class SubwordCodec:
 
 
 class Collater:
-    """fairseq's batch of a split, with the raw references of its sentences where the data has them."""
+    """fairseq's batch of a split, with the raw references of its sentences and the phrases that outputs must contain
+    where there are some."""
 
-    def __init__(self, dataset: LanguagePairDataset, references: Optional[List[Tuple[str, ...]]]) -> None:
+    def __init__(
+        self,
+        dataset: LanguagePairDataset,
+        references: Optional[List[Tuple[str, ...]]],
+        required: Optional[List[Required]],
+    ) -> None:
         self.dataset = dataset
         self.references = references
+        self.required = required
 
     def __call__(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
         batch = self.dataset.collater(samples)
         if batch and self.references is not None:
             batch["references"] = [self.references[sentence] for sentence in batch["id"].tolist()]
+        if batch and self.required is not None:
+            batch["constraints"] = [self.required[sentence] for sentence in batch["id"].tolist()]
         return batch
 
 
@@ -103,6 +122,7 @@ class FairbeamTranslationTask(TranslationTask):
         self.folder = Path(utils.split_paths(cfg.data)[0])
         self.transcript = tgt_dict.transcript = Transcript()  # where a scorer built for this dictionary looks
         self._references: Dict[str, Optional[List[Tuple[str, ...]]]] = {}
+        self._required: Dict[str, Optional[List[Required]]] = {}
         self._validation_generator: Optional[Any] = None
         self._target = _target_tokenizer(self.folder, cfg.target_lang)
         self._detokenizer = encoders.build_tokenizer(
@@ -122,6 +142,7 @@ class FairbeamTranslationTask(TranslationTask):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if split != self.cfg.train_subset:  # whose text nothing is scored against
             self._references[split] = self._raw_references(split)
+            self._required[split] = self._read_required(split)
 
     def _text_path(self, split: str, language: str) -> Path:
         kept = self.folder / "raw" / f"{split}.{language}"
@@ -156,6 +177,19 @@ class FairbeamTranslationTask(TranslationTask):
     @property
     def _reference_format(self) -> References:
         return DataBin.open(self.folder).references if any(self.folder.glob("*.idx")) else References.NONE
+
+    def _read_required(self, split: str) -> Optional[List[Required]]:
+        """The phrases of ``--constraints-file`` as ids."""
+        if self.cfg.constraints_file is None:
+            return None
+        lines = read_lines(self.cfg.constraints_file)
+        if len(lines) != len(self.datasets[split]):
+            raise InputError(
+                f"{self.cfg.constraints_file} has {len(lines)} lines, but {split} has {len(self.datasets[split])} "
+                "sentences"
+            )
+        side = Tokenizer.load(self.folder, self.cfg.target_lang)
+        return [required_ids(side, split_phrases(line)) for line in lines]
 
     def _raw_references(self, split: str) -> Optional[List[Tuple[str, ...]]]:
         path = self._text_path(split, self.cfg.target_lang)
@@ -213,7 +247,7 @@ class FairbeamTranslationTask(TranslationTask):
 
         return iterators.EpochBatchIterator(
             dataset=dataset,
-            collate_fn=Collater(dataset, self._references.get(split)),
+            collate_fn=Collater(dataset, self._references.get(split), self._required.get(split)),
             batch_sampler=batches_of_epoch,
             seed=seed,
             num_shards=num_shards,
@@ -285,9 +319,10 @@ class FairbeamTranslationTask(TranslationTask):
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
-                return FairbeamGenerator(
-                    models, generation_options(args), self.tgt_dict, Precision.parse(str(self.cfg.precision))
-                )
+                options = generation_options(args)
+                if options.constraints is None and self.cfg.constraints_file is not None:
+                    options = dataclasses.replace(options, constraints=Constraints.UNORDERED)
+                return FairbeamGenerator(models, options, self.tgt_dict, Precision.parse(str(self.cfg.precision)))
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
         if reasons:
