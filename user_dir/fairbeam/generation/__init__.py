@@ -3,8 +3,9 @@
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.decoder import Batch, Decoder
 from fairbeam.generation.filters import Special
-from fairbeam.generation.options import Constraints, GenerationOptions
-from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.options import Constraints, GenerationOptions, LengthNormalization
+from fairbeam.generation.search import BeamSearch
 
 __all__ = [
     "Batch",
@@ -13,6 +14,7 @@ __all__ = [
     "Decoder",
     "GenerationOptions",
     "Hypothesis",
+    "LengthNormalization",
     "Required",
     "Special",
 ]

@@ -1,6 +1,7 @@
 """Words and phrases that outputs must or must not contain: as they are written, and as ids."""
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from fairbeam.text.protocol import TextSide
 
@@ -27,3 +28,16 @@ def required_ids(side: TextSide, groups: Phrases) -> tuple[tuple[tuple[int, ...]
     """Ids of what an output must contain, each a tuple of alternatives."""
     found = (phrase_ids(side, [group] if isinstance(group, str) else group) for group in groups)
     return tuple(alternatives for alternatives in found if alternatives)
+
+
+def word_numbers(symbols: Sequence[str]) -> list[int]:
+    """For each token the number of its word, from 0.
+
+    Words begin with SentencePiece's mark or go on behind subword-nmt's; where there is neither, every token is a word.
+    """
+    if any(symbol.startswith("\u2581") for symbol in symbols):
+        begins = [symbol.startswith("\u2581") for symbol in symbols]
+    else:
+        begins = [True, *(not symbol.endswith("@@") for symbol in symbols[:-1])][: len(symbols)]
+    begins[:1] = [True] * bool(begins)
+    return [number - 1 for number in accumulate(begins)]
