@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from enum import Enum
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation.alignment import hard_alignment
+from fairbeam.generation.options import parse_weights
 from fairbeam.network import Network, Precision
+from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 logger = logging.getLogger(__name__)
 
 # fairseq's generation options that our search does not have, with the values that ask for nothing.
 _STOCK_ONLY: Dict[str, tuple] = {
-    "match_source_len": (False, None),
-    "print_alignment": (None, False),
-    "replace_unk": (None,),
     "lm_path": (None,),
     "print_step": (False, None),
     "iter_decode_with_beam": (1, None),
@@ -30,7 +30,6 @@ _STOCK_ONLY: Dict[str, tuple] = {
     "retain_iter_history": (False, None),
     "retain_dropout": (False, None),
     "decoding_format": (None,),
-    "prefix_allowed_tokens_fn": (None,),
 }
 
 
@@ -43,12 +42,21 @@ def stock_only_options(args: Any) -> List[str]:
     ]
 
 
-def generation_options(args: Any) -> GenerationOptions:
-    """Ours from fairseq's; both use the same names and defaults."""
-    names = [option.name for option in dataclasses.fields(GenerationOptions)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    if given.get("constraints") is False:  # fairseq's way to say none, in places
-        del given["constraints"]
+def generation_options(args: Any, own: Any = None) -> GenerationOptions:
+    """Ours from fairseq's, which have the same names and defaults, and from the task's ``SearchOptions``.
+
+    Raises:
+        ConfigError: options that are impossible, or that exclude each other.
+    """
+    given = {}
+    for option in dataclasses.fields(GenerationOptions):
+        for place in (own, args):
+            if getattr(place, option.name, None) not in (None, False):
+                given[option.name] = getattr(place, option.name)
+    if isinstance(given.get("ensemble_weights"), str):
+        given["ensemble_weights"] = parse_weights(given["ensemble_weights"])
+    if getattr(args, "print_alignment", None) or getattr(args, "replace_unk", None) is not None:
+        given["attention"] = True
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
@@ -80,8 +88,21 @@ def _flat_options(cfg: Any) -> Dict[str, Any]:
 class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
-    def __init__(self, models: List[Any], options: GenerationOptions, dictionary: Any, precision: Precision) -> None:
+    def __init__(
+        self,
+        models: List[Any],
+        options: GenerationOptions,
+        dictionary: Any,
+        precision: Precision,
+        alignment: Optional[str] = None,
+        text: Optional[Callable[[Tensor], str]] = None,
+    ) -> None:
         """Takes a copy of the models' weights as they are now.
+
+        Args:
+            alignment: ``hard`` or ``soft``, as fairseq prints them; None for the mere places that ``--replace-unk``
+                looks up.
+            text: makes text of ids, for ``--mbr``.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
@@ -91,7 +112,10 @@ class FairbeamGenerator:
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
         special = Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
+        self.pad = special.pad
         self.options = options
+        self.alignment = alignment
+        self.text = text
         self.decoder = Decoder(networks, device, special)
 
     def generate(
@@ -106,6 +130,8 @@ class FairbeamGenerator:
 
         ``constraints`` are fairseq's packed tensor, or ours, which may have alternatives.
         """
+        here = self.options.prefix_allowed_tokens_fn is not None
+        numbers = sample["id"].tolist() if here and "id" in sample else None
         required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = None if prefix_tokens is None else prefix_tokens.numpy(force=True)
@@ -119,25 +145,42 @@ class FairbeamGenerator:
                 prefix=None if prefix is None else prefix[part],
                 start=bos_token,
                 required=None if required is None else required[part],
+                numbers=None if numbers is None else numbers[part],
             )
             for part in parts
         ]
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
-        for part, found in zip(parts, self.decoder.decode(batches), strict=True):
-            results[part] = [[_as_fairseq(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        for part, found in zip(parts, self.decoder.decode(batches, here=here), strict=True):
+            rows = zip(source[part], found, strict=True)
+            results[part] = [
+                [self._as_fairseq(hypothesis, row) for hypothesis in self._ranked(all)] for row, all in rows
+            ]
         return results
+
+    def _ranked(self, hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+        if self.options.mbr is None or self.text is None:
+            return hypotheses
+        risk = -expected_utilities([self.text(hypothesis.tokens) for hypothesis in hypotheses], self.options.mbr)
+        return [hypotheses[place] for place in risk.argsort(kind="stable")]
+
+    def _as_fairseq(self, hypothesis: Hypothesis, source: Any) -> Dict[str, Any]:
+        attention = torch.empty(0) if hypothesis.attention is None else hypothesis.attention
+        return {
+            "tokens": hypothesis.tokens,
+            "score": torch.tensor(hypothesis.score),
+            "attention": attention.T,
+            "alignment": self._aligned(attention, torch.from_numpy(source)) if len(attention) else torch.empty(0),
+            "positional_scores": hypothesis.positional_scores,
+        }
+
+    def _aligned(self, attention: Tensor, source: Tensor) -> List[Any]:
+        """As fairseq's commands print it, or with the source's place for each token as ``--replace-unk`` reads it."""
+        if self.alignment == "soft":
+            return [[f"{weight:.6f}" for weight in row] for row in attention[:, source.ne(self.pad)].tolist()]
+        pairs = hard_alignment(attention, source, (self.eos, self.pad))
+        return pairs if self.alignment else [place for place, _ in pairs]
 
 
 def _unpacked(constraints: Tensor) -> List[Required]:
     """Phrases from fairseq's packed tensor: of each row their number, then each with 0 behind it."""
     return [tuple((tuple(phrase.tolist()),) for phrase in unpack_constraints(row)) for row in constraints.cpu()]
-
-
-def _as_fairseq(hypothesis: Hypothesis) -> Dict[str, Tensor]:
-    return {
-        "tokens": hypothesis.tokens,
-        "score": torch.tensor(hypothesis.score),
-        "attention": torch.empty(0),
-        "alignment": torch.empty(0),
-        "positional_scores": hypothesis.positional_scores,
-    }

@@ -27,6 +27,11 @@ class LengthNormalization(StrEnum):
     """``((5 + length) / 6) ** lenpen`` (Wu et al., 2016, section 7)."""
 
 
+PER_CALL = frozenset(
+    {"attention", "allowed_outputs", "constraints", "ensemble_weights", "mbr", "prefix_allowed_tokens_fn"}
+)
+"""Options of a call, which are no model's defaults."""
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -53,8 +58,8 @@ class GenerationOptions:
     coverage_penalty: float = 0.0
     """Times the logarithm of how far each source token was attended to, added to the score (Wu et al., 2016, section
     7)."""
-    patience: float = 1.0
-    """A sentence is done with ``beam * patience`` finished hypotheses (Kasai et al., 2022)."""
+    beam_patience: float = 1.0
+    """A sentence is done with ``beam * beam_patience`` finished hypotheses (Kasai et al., 2022)."""
     mbr: Utility | None = None
     """Rank the hypotheses or samples by their mean utility if each of the others were right, instead of by score
     (Eikema and Aziz, 2020). Acts where there is text."""
@@ -147,14 +152,14 @@ class GenerationOptions:
             raise ConfigError(f"--coverage-penalty {self.coverage_penalty}: must be at least 0")
         if self.unnormalized and self.length_normalization is LengthNormalization.GNMT:
             raise ConfigError("--unnormalized and --length-normalization gnmt exclude each other")
-        if self.patience <= 0:
-            raise ConfigError(f"--patience {self.patience}: must be greater than 0")
-        if self.patience != 1 and self.sampling:
-            raise ConfigError(f"--patience {self.patience}: means nothing with --sampling")
+        if self.beam_patience <= 0:
+            raise ConfigError(f"--beam-patience {self.beam_patience}: must be greater than 0")
+        if self.beam_patience != 1 and self.sampling:
+            raise ConfigError(f"--beam-patience {self.beam_patience}: means nothing with --sampling")
         if self.nbest > self.finished_wanted:
             raise ConfigError(
                 f"--nbest {self.nbest} is greater than the {self.finished_wanted} hypotheses that --beam {self.beam} "
-                f"and --patience {self.patience} wait for"
+                f"and --beam-patience {self.beam_patience} wait for"
             )
         if self.mbr is not None and self.beam == 1:
             raise ConfigError(f"--mbr {self.mbr}: needs several candidates, and --beam is 1")
@@ -162,7 +167,7 @@ class GenerationOptions:
     @property
     def finished_wanted(self) -> int:
         """With how many finished hypotheses a sentence is done."""
-        return max(1, round(self.beam * self.patience))
+        return max(1, round(self.beam * self.beam_patience))
 
     def _parse(self, name: str, choices: type[Choice]) -> None:
         """Make the option's text one of its choices; fairseq's options and bundles have texts."""
@@ -205,3 +210,15 @@ class GenerationOptions:
         if self.match_source_len:
             return min(source_length, max_positions - 1)
         return min(int(self.max_len_a * source_length + self.max_len_b), max_positions - 1)
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Numbers between commas.
+
+    Raises:
+        ConfigError: one of them is none.
+    """
+    try:
+        return tuple(float(weight) for weight in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--ensemble-weights {text}: expected numbers between commas") from None

@@ -22,13 +22,14 @@ from fairbeam.data.databin import DataBin, References
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
-from fairbeam.generation import Constraints, Required
+from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.network import Precision
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, Tokenizer, find_model
-from fairbeam.text.phrases import required_ids, split_phrases
+from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
 from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
 from fairbeam_plugin.scoring import Transcript
+from fairbeam_plugin.tasks.search_options import SearchOptions
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
 
 logger = logging.getLogger(__name__)
@@ -37,19 +38,12 @@ _BLEU = "_bleu_{}"
 
 
 @dataclass
-class FairbeamTranslationConfig(TranslationConfig):
+class FairbeamTranslationConfig(SearchOptions, TranslationConfig):
     """What the task adds to fairseq's translation options."""
 
     precision: ChoiceEnum([str(name) for name in Precision]) = field(  # type: ignore[valid-type]
         default="float32",
         metadata={"help": "precision to decode in; auto takes bfloat16 where the hardware is fast at it"},
-    )
-    constraints_file: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "for generation: phrases that outputs must contain, a line for each sentence of --gen-subset, "
-            "phrases separated by tabs, alternatives by |||; in any order unless --constraints ordered is given"
-        },
     )
     left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
     subword_sampling: float = field(
@@ -315,19 +309,35 @@ class FairbeamTranslationTask(TranslationTask):
         reasons = stock_only_options(args)
         if extra.get("lm_model") is not None:
             reasons.append("--lm-path")
-        if seq_gen_cls is not None or prefix_allowed_tokens_fn is not None:
+        if seq_gen_cls is not None:
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
-                options = generation_options(args)
-                if options.constraints is None and self.cfg.constraints_file is not None:
-                    options = dataclasses.replace(options, constraints=Constraints.UNORDERED)
-                return FairbeamGenerator(models, options, self.tgt_dict, Precision.parse(str(self.cfg.precision)))
+                return FairbeamGenerator(
+                    models,
+                    self._generation_options(args, prefix_allowed_tokens_fn),
+                    self.tgt_dict,
+                    Precision.parse(str(self.cfg.precision)),
+                    alignment=getattr(args, "print_alignment", None) or None,
+                    text=self._text,
+                )
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
         return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn)
+
+    def _generation_options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
+        options = generation_options(args, self.cfg)
+        extra: Dict[str, Any] = {}
+        if options.constraints is None and self.cfg.constraints_file is not None:
+            extra["constraints"] = Constraints.UNORDERED
+        if prefix_allowed_tokens_fn is not None:
+            extra["prefix_allowed_tokens_fn"] = prefix_allowed_tokens_fn
+        if self.cfg.allowed_outputs_file is not None:
+            side = Tokenizer.load(self.folder, self.cfg.target_lang)
+            extra["allowed_outputs"] = phrase_ids(side, read_lines(self.cfg.allowed_outputs_file))
+        return dataclasses.replace(options, **extra)
 
     def build_bpe(self, args: Any) -> Any:
         """The subwords of ``--bpe``, or else those that came with the data."""
