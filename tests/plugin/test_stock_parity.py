@@ -11,14 +11,17 @@ import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from fairseq import options
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationTask
 from fairseq_cli import generate
 
 from fairbeam.data.grammar import split_corpus
+from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
@@ -73,18 +76,29 @@ def own_model(run, tmp_path_factory) -> Model:
 
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
     """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
+    return parsed(printed(arguments(model, task, *extra, checkpoints=checkpoints)))
+
+
+def arguments(model: Model, task: str, *extra: object, checkpoints: str | None = None):
     command = [
         str(model.data_bin), *USER_DIR, "--task", task, "-s", "en", "-t", "de", "--cpu", "--no-progress-bar",
         "--path", checkpoints or str(model.checkpoint), *map(str, extra),
     ]  # fmt: skip
     if "--batch-size" not in command:
         command += ["--batch-size", "64"]
-    args = options.parse_args_and_arch(options.get_generation_parser(), command)
+    return options.parse_args_and_arch(options.get_generation_parser(), command)
+
+
+def printed(args) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         generate.main(args)
+    return out.getvalue()
+
+
+def parsed(output: str) -> dict[int, list]:
     found: dict[int, list] = defaultdict(list)
-    for line in out.getvalue().splitlines():
+    for line in output.splitlines():
         if match := re.match(r"H-(\d+)\t(\S+)\t(.*)", line):
             found[int(match[1])].append([match[3], float(match[2])])
         elif match := re.match(r"P-(\d+)\t(.*)", line):
@@ -114,6 +128,7 @@ VARIANTS = [
     ("--max-len-b", 9, "--unnormalized"),
     ("--temperature", 1.7),
     ("--diversity-rate", 0.4, "--nbest", 2),
+    ("--match-source-len",),
 ]
 
 
@@ -154,6 +169,66 @@ def test_own_model(own_model, extra):
         fairseq_generate(own_model, "translation", "--max-len-b", 30, *extra),
         40,
     )
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_alignments(own_model, kind):
+    """Teacher forcing gives the attention that stock keeps through the search."""
+    ours, theirs = (
+        re.findall(
+            r"^A-(\d+)\t(.*)$", printed(arguments(own_model, task, "--print-alignment", kind, "--nbest", 2)), re.M
+        )
+        for task in ("fairbeam_translation", "translation")
+    )
+    assert len(ours) == len(theirs) == 80
+    if kind == "hard":
+        assert sorted(ours) == sorted(theirs)
+    else:
+        for (sentence, mine), (number, expected) in zip(sorted(ours), sorted(theirs), strict=True):
+            assert sentence == number
+            rows = [
+                [[float(weight) for weight in row.split(",")] for row in text.split(" ")] for text in (mine, expected)
+            ]
+            torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=0, atol=2e-5)
+
+
+def test_unknown_words_are_replaced(run, own_model, tmp_path):
+    """Stock's fails on the first unknown word: it indexes with pairs, or has no alignment at all."""
+    words = (own_model.data_bin / "dict.de.txt").read_text().splitlines()
+    (tmp_path / "test.en-de.en").write_text("Xylophon sees the dog .\n")
+    (tmp_path / "test.en-de.de").write_text("x\n")
+    for side in ("en", "de"):
+        (tmp_path / f"dict.{side}.txt").write_text((own_model.data_bin / f"dict.{side}.txt").read_text())
+    (tmp_path / "words").write_text("Xylophon Xylofon\nsees Xylofon\nthe Xylofon\ndog Xylofon\n. Xylofon\n")
+    args = options.parse_args_and_arch(options.get_generation_parser(), [
+        str(tmp_path), *USER_DIR, "--task", "fairbeam_translation", "-s", "en", "-t", "de", "--cpu",
+        "--no-progress-bar", "--path", str(own_model.checkpoint), "--dataset-impl", "raw", "--batch-size", "1",
+        "--unkpen", "-20", "--max-len-b", "5", "--replace-unk", str(tmp_path / "words"),
+    ])  # fmt: skip
+    text = next(iter(parsed(printed(args)).values()))[0][0].split()
+    assert set(text) == {"Xylofon"}
+    assert len(words) > 10
+
+
+def test_a_function_says_which_tokens_may_follow(real_model):
+    """The function is told of a sentence by its place in the corpus, and the hypothesis with its start symbol."""
+    found = {}
+    for task in ("fairbeam_translation", "translation"):
+        args = arguments(real_model, task, "--nbest", 5)
+        with monkeypatched_build(args, lambda number, tokens: [2, *range(3 + (number + len(tokens)) % 3, 4000, 2)]):
+            found[task] = parsed(printed(args))
+    assert_same(found["fairbeam_translation"], found["translation"], SENTENCES)
+
+
+def monkeypatched_build(args, allowed):
+    """fairseq's commands have no option for the function: it is an argument of ``build_generator``."""
+
+    def with_function(self, models, cfg, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
+        return build(self, models, cfg, seq_gen_cls, extra_gen_cls_kwargs, allowed)
+
+    kind = FairbeamTranslationTask if args.task == "fairbeam_translation" else TranslationTask
+    build = kind.build_generator
+    return mock.patch.object(kind, "build_generator", with_function)
 
 
 def test_ensemble_of_two(real_model, tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from enum import Enum
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
 import torch
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
@@ -85,6 +85,19 @@ def _flat_options(cfg: Any) -> Dict[str, Any]:
     return flat
 
 
+class Link(NamedTuple):
+    """A source token and a target token that belong together; as an index, the source token's place.
+
+    fairseq's ``--print-alignment`` takes alignments for pairs and its ``--replace-unk`` for places.
+    """
+
+    source: int
+    target: int
+
+    def __index__(self) -> int:
+        return self.source
+
+
 class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
@@ -100,8 +113,7 @@ class FairbeamGenerator:
         """Takes a copy of the models' weights as they are now.
 
         Args:
-            alignment: ``hard`` or ``soft``, as fairseq prints them; None for the mere places that ``--replace-unk``
-                looks up.
+            alignment: ``hard`` or ``soft``, as fairseq prints them, where the options ask for attention.
             text: makes text of ids, for ``--mbr``.
 
         Raises:
@@ -168,17 +180,16 @@ class FairbeamGenerator:
         return {
             "tokens": hypothesis.tokens,
             "score": torch.tensor(hypothesis.score),
-            "attention": attention.T,
+            "attention": attention.mT if attention.dim() == 2 else attention,
             "alignment": self._aligned(attention, torch.from_numpy(source)) if len(attention) else torch.empty(0),
             "positional_scores": hypothesis.positional_scores,
         }
 
     def _aligned(self, attention: Tensor, source: Tensor) -> List[Any]:
-        """As fairseq's commands print it, or with the source's place for each token as ``--replace-unk`` reads it."""
+        """As fairseq's commands print it, and as ``--replace-unk`` reads it."""
         if self.alignment == "soft":
             return [[f"{weight:.6f}" for weight in row] for row in attention[:, source.ne(self.pad)].tolist()]
-        pairs = hard_alignment(attention, source, (self.eos, self.pad))
-        return pairs if self.alignment else [place for place, _ in pairs]
+        return [Link(*pair) for pair in hard_alignment(attention, source, (self.eos, self.pad))]
 
 
 def _unpacked(constraints: Tensor) -> List[Required]:

@@ -329,6 +329,10 @@ class FairbeamTranslationTask(TranslationTask):
 
     def _generation_options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
         options = generation_options(args, self.cfg)
+        if getattr(args, "replace_unk", None) is not None and getattr(args, "print_alignment", None) == "soft":
+            raise ConfigError(
+                "--replace-unk and --print-alignment soft exclude each other; hard alignments can do both"
+            )
         extra: Dict[str, Any] = {}
         if options.constraints is None and self.cfg.constraints_file is not None:
             extra["constraints"] = Constraints.UNORDERED
