@@ -86,6 +86,8 @@ class Candidates:
     parents: Tensor
     """Which beam is continued."""
     tokens: Tensor
+    ranks: Tensor | None = None
+    """What they are ranked by, where that is not ``totals``."""
 
 
 Correction = Callable[[Tensor, Tensor], Tensor | None]

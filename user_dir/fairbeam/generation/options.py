@@ -104,6 +104,12 @@ class GenerationOptions:
     """Draw from the most typical tokens of this probability together (Meister et al., 2023)."""
     epsilon_cutoff: float = 0.0
     """Draw from tokens of at least this probability (Hewitt et al., 2022)."""
+    stochastic_beam: bool = False
+    """Draw ``beam`` different hypotheses, without replacement (Kool et al., 2019); their scores are perturbed log
+    probabilities."""
+    penalty_alpha: float = 0.0
+    """Contrastive search: of the ``beam`` most probable tokens take the one with the best balance between probability
+    and unlikeness to what was said before, which weighs this much (Su et al., 2022)."""
     seed: int = 1
     """Of sampling. A sentence's samples depend on the seed and the sentence alone."""
     diverse_beam_groups: int = -1
@@ -154,8 +160,20 @@ class GenerationOptions:
             raise ConfigError("--unnormalized and --length-normalization gnmt exclude each other")
         if self.beam_patience <= 0:
             raise ConfigError(f"--beam-patience {self.beam_patience}: must be greater than 0")
-        if self.beam_patience != 1 and self.sampling:
-            raise ConfigError(f"--beam-patience {self.beam_patience}: means nothing with --sampling")
+        for name in ("sampling", "stochastic_beam", "penalty_alpha"):
+            if self.beam_patience != 1 and getattr(self, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"--beam-patience {self.beam_patience}: means nothing with {option}")
+        if self.stochastic_beam and (self.coverage_penalty or self.lenpen != 1):
+            raise ConfigError(
+                "--stochastic-beam orders by perturbed log probability: no --lenpen, no --coverage-penalty"
+            )
+        if not 0 <= self.penalty_alpha < 1:
+            raise ConfigError(f"--penalty-alpha {self.penalty_alpha}: must be at least 0 and below 1")
+        if self.penalty_alpha and (self.nbest > 1 or self.mbr or self.beam == 1):
+            raise ConfigError(
+                "--penalty-alpha gives one hypothesis, of several tokens at a step: --beam above 1, no --nbest"
+            )
         if self.nbest > self.finished_wanted:
             raise ConfigError(
                 f"--nbest {self.nbest} is greater than the {self.finished_wanted} hypotheses that --beam {self.beam} "
@@ -184,6 +202,8 @@ class GenerationOptions:
             "--constraints": self.constraints is not None,
             "--match-source-len": self.match_source_len,
             "--sampling": self.sampling,
+            "--stochastic-beam": self.stochastic_beam,
+            "--penalty-alpha": self.penalty_alpha > 0,
             "--diverse-beam-groups": self.diverse_beam_groups > 0,
             "--diversity-rate": self.diversity_rate > 0,
         }

@@ -1,5 +1,6 @@
 """Beam search over a batch: fairseq's semantics, one token of every hypothesis at a step."""
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -72,7 +73,7 @@ class BeamSearch:
         if strength := self.options.coverage_penalty:
             real = source.ne(self.special.pad)
             found = [[with_coverage(h, row, strength) for h in mine] for mine, row in zip(found, real, strict=True)]
-        return [best_first(hypotheses) for hypotheses in found]
+        return [best_first(hypotheses)[: self.options.finished_wanted] for hypotheses in found]
 
     def _search(
         self,
@@ -147,7 +148,8 @@ class Finished:
     """The hypotheses that have ended; a sentence is finished with enough of them or at its limit."""
 
     def __init__(self, batch: int, options: GenerationOptions) -> None:
-        self._wanted = options.finished_wanted
+        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
+        self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         self._penalty = length_penalty(options)
         self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(batch)]
         self.closed = [False] * batch
@@ -163,7 +165,7 @@ class Finished:
         tokens = torch.cat([beams.tokens[rows, parents, 1:length], rows.new_full((len(rows), 1), eos)], dim=1)
         running = torch.cat([beams.history[rows, parents, : length - 1], totals.unsqueeze(1)], dim=1)
         steps = running.diff(dim=1, prepend=running.new_zeros(len(rows), 1))
-        scores = totals / self._penalty(length)
+        scores = totals / self._penalty(length) if candidates.ranks is None else candidates.ranks[rows, places]
         for row, sentence in enumerate(alive[rows].tolist()):
             mine = self.hypotheses[sentence]
             if not self.closed[sentence] and len(mine) < self._wanted:
