@@ -59,7 +59,9 @@ def test_gnmt_scores_are_equation_14(rows):
 
 def test_the_patient_find_what_the_hasty_find_and_more(rows):
     few_words = {"banned_phrases": tuple((word,) for word in (0, 3, *range(7, WORDS)))}  # so that hypotheses end early
-    hasty, usual, patient = (search(rows, beam_patience=patience, max_len_b=50, **few_words) for patience in (0.5, 1.0, 2.0))
+    hasty, usual, patient = (
+        search(rows, beam_patience=patience, max_len_b=50, **few_words) for patience in (0.5, 1.0, 2.0)
+    )
     assert [len(found) for found in hasty] == [2] * len(rows)
     assert any(len(found) > 4 for found in patient)
     for few, some, many in zip(texts(hasty), texts(usual), texts(patient), strict=True):

@@ -109,6 +109,13 @@ def command(
     epsilon_cutoff: Annotated[
         float | None, typer.Option(help="From tokens of this probability.", show_default=False)
     ] = None,
+    stochastic_beam: Annotated[
+        bool, typer.Option("--stochastic-beam", help="Draw --beam samples without replacement.")
+    ] = False,
+    penalty_alpha: Annotated[
+        float | None,
+        typer.Option(help="Contrastive search among the --beam best tokens; 0.6 is usual.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 1,
     diverse_beam_groups: Annotated[
         int | None, typer.Option(help="Groups of beams that differ.", show_default=False)
@@ -172,7 +179,9 @@ def command(
         "min_p": min_p,
         "typical_p": typical_p,
         "epsilon_cutoff": epsilon_cutoff,
-        "seed": seed if sampling else None,
+        "stochastic_beam": stochastic_beam or None,
+        "penalty_alpha": penalty_alpha,
+        "seed": seed if sampling or stochastic_beam else None,
         "diverse_beam_groups": diverse_beam_groups,
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,

@@ -165,15 +165,11 @@ class GenerationOptions:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"--beam-patience {self.beam_patience}: means nothing with {option}")
         if self.stochastic_beam and (self.coverage_penalty or self.lenpen != 1):
-            raise ConfigError(
-                "--stochastic-beam orders by perturbed log probability: no --lenpen, no --coverage-penalty"
-            )
+            raise ConfigError("--stochastic-beam ranks by perturbed log probability, without --lenpen and penalties")
         if not 0 <= self.penalty_alpha < 1:
             raise ConfigError(f"--penalty-alpha {self.penalty_alpha}: must be at least 0 and below 1")
         if self.penalty_alpha and (self.nbest > 1 or self.mbr or self.beam == 1):
-            raise ConfigError(
-                "--penalty-alpha gives one hypothesis, of several tokens at a step: --beam above 1, no --nbest"
-            )
+            raise ConfigError(f"--penalty-alpha {self.penalty_alpha}: needs --beam above 1 and gives one hypothesis")
         if self.nbest > self.finished_wanted:
             raise ConfigError(
                 f"--nbest {self.nbest} is greater than the {self.finished_wanted} hypotheses that --beam {self.beam} "

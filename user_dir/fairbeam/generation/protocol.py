@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, Network
-from fairbeam.network.cache import DecoderState
+from fairbeam.network.cache import DecoderState, PromptState
 
 
 class State(Protocol):
@@ -62,6 +62,15 @@ class SingleModel:
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+    def features(self, state: DecoderState) -> Tensor:
+        """What the last step's scores were made of, (batch, beams, dim)."""
+        assert state.latest is not None
+        return state.latest[0].expand(-1, state.beams, -1)
+
+    def context(self, state: DecoderState) -> Tensor:
+        """The features of all that was read by the end of the first step, (batch, length, dim); zeros at padding."""
+        return state.prompt if isinstance(state, PromptState) else self.features(state)[:, :1]
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         assert isinstance(self.network, Network)

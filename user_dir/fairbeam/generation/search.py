@@ -8,14 +8,16 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.beam import Beams, Candidates, ended, survivors
+from fairbeam.generation.beam import Beams, ended, survivors
 from fairbeam.generation.choosers import build_chooser
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
+from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.protocol import as_model
-from fairbeam.generation.ranking import best_first, length_penalty, with_coverage
+from fairbeam.generation.protocol import SingleModel, as_model
+from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.network import Generator
 
 _BATCH_BITS = 3
@@ -37,6 +39,10 @@ class BeamSearch:
         self.options = options
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
+        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
+        self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
+        if options.penalty_alpha and not isinstance(self.model, SingleModel):
+            raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
         self._attends = options.attention or options.coverage_penalty > 0
         if self._attends and not all(hasattr(network, "alignments") for network in networks):
             raise ConfigError(
@@ -84,9 +90,12 @@ class BeamSearch:
         numbers: Sequence[int] | None,
     ) -> list[list[Hypothesis]]:
         beams = self._begin(source, prefix, start, numbers)
+        if self.options.penalty_alpha:
+            assert isinstance(self.model, SingleModel)
+            return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
         state = self.model.prefill(source, self.options.beam)
         choose = build_chooser(self.options, source, self.special, required)
-        finished = Finished(len(source), self.options)
+        finished = Finished(len(source), self.options, wanted=self._wanted)
         alive = torch.arange(len(source), device=source.device)
 
         def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
@@ -120,8 +129,11 @@ class BeamSearch:
     def _begin(self, source: Tensor, prefix: Tensor | None, start: int, numbers: Sequence[int] | None) -> Beams:
         options = self.options
         lengths = source.ne(self.special.pad).sum(1).tolist()
-        limits = [options.length_limit(length, self.model.longest_target(length)) for length in lengths]
-        beams = Beams.begin(torch.tensor(limits, device=source.device), options.beam, start, prefix)
+        contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
+        longest = [self.model.longest_target(length) - contrastive for length in lengths]
+        limits = [options.length_limit(*sizes) for sizes in zip(lengths, longest, strict=True)]
+        beam = 1 if contrastive else options.beam
+        beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, prefix)
         if options.min_len_a or options.match_source_len:
             least = [min(options.least_length(length), limit) for length, limit in zip(lengths, limits, strict=True)]
             beams.least = torch.tensor(least, device=source.device)
@@ -142,39 +154,3 @@ def with_company(going: Tensor, batch: int, size: int) -> Tensor:
     """``going`` and as many of the batch's other rows as make it ``size``, in order."""
     others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
     return torch.cat([going, others[: size - len(going)]]).sort().values
-
-
-class Finished:
-    """The hypotheses that have ended; a sentence is finished with enough of them or at its limit."""
-
-    def __init__(self, batch: int, options: GenerationOptions) -> None:
-        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
-        self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
-        self._penalty = length_penalty(options)
-        self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(batch)]
-        self.closed = [False] * batch
-
-    def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
-        """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
-        rows, places = ends.nonzero(as_tuple=True)
-        if not len(rows):
-            return
-        length = beams.step + 1
-        parents = candidates.parents[rows, places]
-        totals = candidates.totals[rows, places]
-        tokens = torch.cat([beams.tokens[rows, parents, 1:length], rows.new_full((len(rows), 1), eos)], dim=1)
-        running = torch.cat([beams.history[rows, parents, : length - 1], totals.unsqueeze(1)], dim=1)
-        steps = running.diff(dim=1, prepend=running.new_zeros(len(rows), 1))
-        scores = totals / self._penalty(length) if candidates.ranks is None else candidates.ranks[rows, places]
-        for row, sentence in enumerate(alive[rows].tolist()):
-            mine = self.hypotheses[sentence]
-            if not self.closed[sentence] and len(mine) < self._wanted:
-                mine.append(Hypothesis(tokens[row], scores[row].item(), steps[row]))
-
-    def unfinished(self, alive: Tensor, below_limit: Tensor) -> Tensor:
-        """Rows of the batch whose sentence goes on, (going,) long."""
-        for sentence, below in zip(alive.tolist(), below_limit.tolist(), strict=True):
-            if not below or len(self.hypotheses[sentence]) >= self._wanted:
-                self.closed[sentence] = True
-        going = [row for row, sentence in enumerate(alive.tolist()) if not self.closed[sentence]]
-        return torch.tensor(going, dtype=torch.long, device=alive.device)

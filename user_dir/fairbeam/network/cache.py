@@ -106,7 +106,7 @@ class DecoderState:
         self.beams = beams
         self.steps = 0
         self.latest: tuple[Tensor, Tensor] | None = None
-        """Features and logits of the last step, where the logits are rounded."""
+        """Features and logits of the last step, before beams of equal hypotheses are written out."""
         # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))
@@ -140,7 +140,9 @@ class DecoderState:
 class PromptState(DecoderState):
     """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
 
-    def __init__(self, layers: list[KeyValues], closed: Tensor, lengths: Tensor, beams: int, features: Tensor) -> None:
+    def __init__(
+        self, layers: list[KeyValues], closed: Tensor, lengths: Tensor, beams: int, features: Tensor, prompt: Tensor
+    ) -> None:
         """A state behind the prompt.
 
         Args:
@@ -148,10 +150,12 @@ class PromptState(DecoderState):
             closed: (batch, prompt), 0 at tokens and -inf at padding.
             lengths: (batch,) tokens of each prompt.
             features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
+            prompt: (batch, prompt, dim) features of all tokens, zeros at padding.
         """
         super().__init__(None, layers, len(closed), beams, closed)
         self.lengths = lengths
         self.features: Tensor | None = features
+        self.prompt = prompt
         self.steps = 1  # the prompt's last token is run already
         self._history = closed[:, None].expand(-1, beams, -1)
 
@@ -163,4 +167,5 @@ class PromptState(DecoderState):
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
         self.lengths = self.lengths[sentences]
+        self.prompt = self.prompt[sentences]
         self.features = None if self.features is None else self.features[sentences]

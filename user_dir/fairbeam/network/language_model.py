@@ -68,7 +68,8 @@ class LanguageModel(DecodingNetwork):
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
         closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         rows = torch.arange(len(source), device=source.device)
-        return PromptState(caches, closed, lengths, beams, features[rows, last].unsqueeze(1))
+        prompt = features * real.unsqueeze(2)
+        return PromptState(caches, closed, lengths, beams, features[rows, last].unsqueeze(1), prompt)
 
     def step(self, state: PromptState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.

@@ -26,6 +26,8 @@ class SearchOptions(FairseqDataclass):
     encoder_repetition_penalty: Optional[float] = _option("above 1 favours tokens of the source")
     encoder_no_repeat_ngram_size: Optional[int] = _option("no n-gram of this size of the source occurs in the output")
     ensemble_weights: Optional[str] = _option("how much each model counts, numbers between commas")
+    stochastic_beam: Optional[bool] = _option("draw --beam samples without replacement")
+    penalty_alpha: Optional[float] = _option("contrastive search among the --beam best tokens; 0.6 is usual")
     allowed_outputs_file: Optional[str] = _option("outputs are lines of this file")
     constraints_file: Optional[str] = _option(
         "phrases that outputs must contain, a line for each sentence of --gen-subset, phrases separated by tabs, "
