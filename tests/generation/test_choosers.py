@@ -18,7 +18,6 @@ from fairbeam.generation.choosers import (
     DiverseGroups,
     DiverseSiblings,
     Sampling,
-    build_chooser,
     epsilon,
     min_p,
     top_k,
@@ -26,6 +25,7 @@ from fairbeam.generation.choosers import (
     typical,
 )
 from fairbeam.generation.filters import Special
+from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
 
 PAD, EOS = 1, 2

@@ -9,7 +9,6 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
 from fairbeam.generation.beam import Beams, ended, survivors
-from fairbeam.generation.choosers import build_chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
@@ -18,6 +17,7 @@ from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import SingleModel, as_model
 from fairbeam.generation.ranking import best_first, with_coverage
+from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Generator
 
 _BATCH_BITS = 3
