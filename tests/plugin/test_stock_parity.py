@@ -211,6 +211,25 @@ def test_unknown_words_are_replaced(run, own_model, tmp_path):
     assert len(words) > 10
 
 
+def test_options_that_fairseq_lacks(own_model, tmp_path):
+    (tmp_path / "outputs").write_text("Hund\nKatze Hund\n")
+    ours = ("fairbeam_translation", "--max-len-b", 30)
+    allowed = parsed(printed(arguments(own_model, *ours, "--allowed-outputs-file", tmp_path / "outputs", "--nbest", 2)))
+    assert len({text for hypotheses in allowed.values() for text, *_ in hypotheses}) == 2
+    usual, ranked = (
+        parsed(printed(arguments(own_model, *ours, "--nbest", 5, *extra))) for extra in ((), ("--mbr", "chrf"))
+    )
+    assert {n: sorted(text for text, *_ in found) for n, found in usual.items()} == {
+        n: sorted(text for text, *_ in found) for n, found in ranked.items()
+    }
+    assert any(usual[n][0] != ranked[n][0] for n in usual)
+    drawn = parsed(printed(arguments(own_model, *ours, "--stochastic-beam", "--nbest", 5)))
+    assert all(len({text for text, *_ in found}) == 5 for found in drawn.values())
+    both = f"{own_model.checkpoint}:{own_model.checkpoint}"
+    weighed = parsed(printed(arguments(own_model, *ours, "--ensemble-weights", "0.9,0.1", checkpoints=both)))
+    assert {n: found[0][0] for n, found in weighed.items()} == {n: found[0][0] for n, found in usual.items()}
+
+
 def test_a_function_says_which_tokens_may_follow(own_model, monkeypatch):
     """It is told of a sentence by its place in the corpus, and the hypothesis with its start symbol.
 
