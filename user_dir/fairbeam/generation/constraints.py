@@ -25,7 +25,7 @@ class Node:
         """The first token on the way."""
         self.children: dict[int, Node] = {}
         self.ending: list[int] = []
-        """Groups one of whose phrases ends here, a number for each such phrase."""
+        """Groups one of whose phrases ends here, a number for each such phrase, those that want most tokens first."""
         self.gains: dict[int, int] = {}
         """For each group with a phrase through here, how many tokens fewer it wants than at the root."""
 
@@ -37,6 +37,7 @@ class Node:
             gain = max(0, shortest - (len(phrase) - depth))
             node.gains[group] = max(node.gains.get(group, 0), gain)
         node.ending.append(group)
+        node.ending.sort(key=lambda other: -node.gains[other])
 
 
 class Progress(NamedTuple):
