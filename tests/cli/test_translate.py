@@ -295,6 +295,10 @@ def test_the_rest_of_the_search_is_reached(call, made, tmp_path):
     assert {*said} <= {"", "w1 w2", "w3"}
     drawn = call(stochastic_beam=True, beam=4, nbest=4, max_len_b=4).read_text().splitlines()
     assert len({*drawn[:4]}) == 4
+    framed = call(first_token="w7", last_token="w8").read_text().splitlines()
+    assert all(line.startswith("w7") and line.endswith("w8") for line in framed if line)
+    with pytest.raises(ConfigError, match="--last-token 'w7 w8': expected one token of the model's; it is w7 w8"):
+        call(last_token="w7 w8")
     contrastive = call(penalty_alpha=0.8, beam=4).read_text().split()
     assert contrastive
     assert [len(line.split()) for line in call(match_source_len=True).read_text().splitlines()] == [4, 0, 3, 2]

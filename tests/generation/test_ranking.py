@@ -92,6 +92,14 @@ def test_only_allowed_outputs_are_said(rows):
         assert sorted(found) == sorted([*output, EOS] for output in outputs)
 
 
+def test_first_and_last_tokens_are_forced(rows):
+    for found in texts(search(rows, first_token=9, last_token=6)):
+        assert found
+        assert all(text[0] == 9 and text[-2:] == [6, EOS] for text in found)
+    forced = texts(search(rows, first_token=9, last_token=6, max_len_b=2))
+    assert forced == [[[9, 6, EOS]]] * len(rows)
+
+
 def test_a_function_allows_tokens_by_sentence(rows):
     asked = []
 

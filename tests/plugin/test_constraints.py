@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fairbeam.generation.constraints import Unordered
 
 ROOT = Path(__file__).resolve().parents[2]
-SENTENCES = 36
+SENTENCES = 24
 
 
 @given(

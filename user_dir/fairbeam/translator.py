@@ -156,6 +156,18 @@ class Translator:
         )
         return [translations[0].text for translations in found]
 
+    def token_id(self, text: str, option: str) -> int:
+        """The target id of a text that is one token.
+
+        Raises:
+            ConfigError: it is none, or several, or unknown; names ``option``.
+        """
+        found = phrase_ids(self.target, [text])
+        if len(found) != 1 or len(found[0]) != 1 or found[0][0] == self.target.unk:
+            tokens = " ".join(self.target.symbols(found[0])) if found else "nothing"
+            raise ConfigError(f"{option} {text!r}: expected one token of the model's; it is {tokens}")
+        return found[0][0]
+
     def output_ids(self, outputs: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of whole outputs, for ``allowed_outputs``."""
         first = () if self._first is None else (self._first,)

@@ -78,6 +78,12 @@ def command(
     encoder_no_repeat_ngram_size: Annotated[
         int | None, typer.Option(help="No n-gram of the source.", show_default=False)
     ] = None,
+    first_token: Annotated[
+        str | None, typer.Option(help="Token that every translation begins with.", show_default=False)
+    ] = None,
+    last_token: Annotated[
+        str | None, typer.Option(help="Token that every translation ends with.", show_default=False)
+    ] = None,
     allowed_outputs: Annotated[
         Path | None, typer.Option(help="File of all that may be said, a line each.", show_default=False)
     ] = None,
@@ -198,6 +204,9 @@ def command(
     model = load(*models, precision=precision, device=device, workers=workers, files=files)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
+    for name, token in (("first_token", first_token), ("last_token", last_token)):
+        if token is not None:
+            given[name] = model.token_id(token, f"--{name.replace('_', '-')}")
     if allowed_outputs is not None:
         given["allowed_outputs"] = model.output_ids(read_lines(allowed_outputs))
     unknown = _pairs(replace_unk_dict) if replace_unk_dict is not None else {} if replace_unk else None

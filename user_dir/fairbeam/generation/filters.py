@@ -161,6 +161,31 @@ def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
     return apply
 
 
+def begin_with(token: int) -> Filter:
+    """The first token that no prefix forces is ``token``."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if beams.step == (0 if beams.prefix is None else beams.prefix.size(1)):
+            scores[..., :token] = FORBIDDEN
+            scores[..., token + 1 :] = FORBIDDEN
+
+    return apply
+
+
+def end_with(token: int, special: Special) -> Filter:
+    """``</s>`` follows ``token`` alone, which is also the last token that the length limit leaves room for."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        last = beams.limits == beams.step + 1
+        wanted = scores[last, :, token]
+        scores[last] = FORBIDDEN
+        scores[last, :, token] = wanted
+        ready = beams.tokens[:, :, beams.step] == token
+        scores[..., special.eos].masked_fill_(~ready, FORBIDDEN)
+
+    return apply
+
+
 def favour_source(penalty: float) -> Filter:
     """Divide the log probability of every token of the source by ``penalty``: above 1 it becomes more likely.
 
@@ -258,6 +283,10 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
         filters.append(penalise_repetition(options.repetition_penalty))
     if options.banned_phrases:
         filters.append(forbid_phrases(options.banned_phrases))
+    if options.first_token >= 0:
+        filters.append(begin_with(options.first_token))
+    if options.last_token >= 0:
+        filters.append(end_with(options.last_token, special))
     if options.encoder_repetition_penalty != 1.0:
         filters.append(favour_source(options.encoder_repetition_penalty))
     if options.encoder_no_repeat_ngram_size:

@@ -85,6 +85,10 @@ class GenerationOptions:
     """Divides the log probability of the source's tokens; above 1 favours them. One vocabulary for both sides."""
     encoder_no_repeat_ngram_size: int = 0
     """No n-gram of this size of the source occurs in a hypothesis; 0 allows any. One vocabulary for both sides."""
+    first_token: int = -1
+    """The id that every hypothesis begins with, behind a forced prefix; any if below 0."""
+    last_token: int = -1
+    """The id that every hypothesis has before ``</s>``; any if below 0."""
     allowed_outputs: tuple[tuple[int, ...], ...] = ()
     """Token ids of all that may be said, without ``</s>``; anything where it is empty."""
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None

@@ -25,6 +25,8 @@ class SearchOptions(FairseqDataclass):
     min_len_a: Optional[float] = _option("at least A times the source's tokens, plus --min-len")
     encoder_repetition_penalty: Optional[float] = _option("above 1 favours tokens of the source")
     encoder_no_repeat_ngram_size: Optional[int] = _option("no n-gram of this size of the source occurs in the output")
+    first_token: Optional[int] = _option("id that every output begins with")
+    last_token: Optional[int] = _option("id that every output ends with, before </s>")
     ensemble_weights: Optional[str] = _option("how much each model counts, numbers between commas")
     stochastic_beam: Optional[bool] = _option("draw --beam samples without replacement")
     penalty_alpha: Optional[float] = _option("contrastive search among the --beam best tokens; 0.6 is usual")
