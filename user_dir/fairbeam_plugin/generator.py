@@ -10,6 +10,7 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
+from fairbeam.errors import InputError
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture, load_network
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.generation.alignment import hard_alignment
@@ -145,6 +146,10 @@ class FairbeamGenerator:
         here = self.options.prefix_allowed_tokens_fn is not None
         numbers = sample["id"].tolist() if here and "id" in sample else None
         required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
+        if self.options.constraints is not None and required is None:
+            raise InputError(
+                f"--constraints {self.options.constraints}: there are no phrases; --constraints-file names their file"
+            )
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = None if prefix_tokens is None else prefix_tokens.numpy(force=True)
         # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.

@@ -12,7 +12,8 @@ class Hypothesis:
     tokens: Tensor
     """(length,) ids, ``</s>`` last."""
     score: float
-    """Log probability in nats, divided by the length penalty, plus the coverage penalty where there is one."""
+    """Log probability in nats, divided by the length penalty, plus the coverage penalty where there is one; of a
+    stochastic beam the perturbed log probability."""
     positional_scores: Tensor
     """(length,) log probability of each token in nats."""
     attention: Tensor | None = None

@@ -70,7 +70,10 @@ class SingleModel:
 
     def context(self, state: DecoderState) -> Tensor:
         """The features of all that was read by the end of the first step, (batch, length, dim); zeros at padding."""
-        return state.prompt if isinstance(state, PromptState) else self.features(state)[:, :1]
+        if isinstance(state, PromptState):
+            assert state.prompt is not None
+            return state.prompt
+        return self.features(state)[:, :1]
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         assert isinstance(self.network, Network)

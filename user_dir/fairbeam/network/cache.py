@@ -155,9 +155,14 @@ class PromptState(DecoderState):
         super().__init__(None, layers, len(closed), beams, closed)
         self.lengths = lengths
         self.features: Tensor | None = features
-        self.prompt = prompt
+        self.prompt: Tensor | None = prompt
+        """Until the second step."""
         self.steps = 1  # the prompt's last token is run already
         self._history = closed[:, None].expand(-1, beams, -1)
+
+    def advance(self) -> Tensor:
+        self.prompt = None
+        return super().advance()
 
     def take_features(self) -> Tensor | None:
         """What the prompt left, once; None from then on."""
@@ -167,5 +172,5 @@ class PromptState(DecoderState):
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
         self.lengths = self.lengths[sentences]
-        self.prompt = self.prompt[sentences]
+        self.prompt = None if self.prompt is None else self.prompt[sentences]
         self.features = None if self.features is None else self.features[sentences]
