@@ -61,7 +61,9 @@ def command(
     min_len_a: Annotated[
         float | None, typer.Option(help="Fewest tokens: A x source, plus --min-len.", show_default=False)
     ] = None,
-    match_source_len: Annotated[bool, typer.Option("--match-source-len", help="As many tokens as the source.")] = False,
+    match_source_len: Annotated[
+        bool, typer.Option("--match-source-len", help="As many tokens as the source with its </s>.")
+    ] = False,
     max_len_a: Annotated[float | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     max_len_b: Annotated[int | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     unkpen: Annotated[float | None, typer.Option(help="Penalty of <unk>.", show_default=False)] = None,
