@@ -1,5 +1,7 @@
 """Each block of the beam step against plain NumPy, over shapes, ties and impossible tokens."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ from hypothesis import strategies as st
 from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_long_rows
 from fairbeam.generation.filters import (
     Special,
+    favour_source,
+    follow_tree,
     forbid_phrases,
     force_prefix,
     limit_length,
+    no_ngrams_of_source,
     no_repeated_ngrams,
     penalise_repetition,
     require_length,
@@ -136,6 +141,42 @@ def test_filters_forbid_and_penalise_what_an_independent_implementation_does():
             found = scores.clone()
             ours(found, beams)
             torch.testing.assert_close(found, expected)
+
+
+def test_filters_that_look_at_the_source_do_what_an_independent_implementation_does():
+    processors = pytest.importorskip("transformers").generation.logits_process
+    random = np.random.default_rng(1)
+    source = torch.from_numpy(random.integers(3, 6, (3, 7)))
+    for step, size in itertools.product(range(5), (1, 2, 3)):
+        tokens = random.integers(3, 6, (3, 4, step))
+        beams = beams_with(tokens, [20] * 3)
+        beams.source = source
+        history = torch.cat([torch.full((12, 1), EOS), torch.from_numpy(tokens).flatten(0, 1)], dim=1)
+        scores = torch.from_numpy(random.normal(size=(3, 4, 11)).astype(np.float32)).log_softmax(-1)
+        for ours, kind, value in (
+            (no_ngrams_of_source(size, Special()), processors.EncoderNoRepeatNGramLogitsProcessor, size),
+            (favour_source(1.7), processors.EncoderRepetitionPenaltyLogitsProcessor, 1.7),
+        ):
+            # one sentence at a time: with many, theirs wants the source once for each hypothesis
+            theirs = [kind(value, source[row : row + 1].expand(4, -1)) for row in range(3)]
+            apart = zip(theirs, history.view(3, 4, -1), scores.clone(), strict=True)
+            found = scores.clone()
+            ours(found, beams)
+            torch.testing.assert_close(found, torch.stack([one(rows, each) for one, rows, each in apart]))
+
+
+@given(
+    outputs=st.lists(st.lists(st.integers(3, 5), max_size=3).map(tuple), min_size=1, max_size=5),
+    tokens=st.lists(st.integers(3, 5), max_size=4),
+)
+def test_a_tree_allows_what_continues_an_output(outputs, tokens):
+    scores = torch.zeros(1, 1, 8)
+    follow_tree(outputs, Special())(scores, beams_with(np.array([[tokens]], dtype=np.int64), [9]))
+    ended = [(*output, EOS) for output in outputs]
+    allowed = {
+        output[len(tokens)] for output in ended if output[: len(tokens)] == tuple(tokens) and output[len(tokens) :]
+    }
+    assert set(scores[0, 0].isfinite().nonzero().flatten().tolist()) == allowed
 
 
 @given(shape=shapes, step=st.integers(0, 6), least=st.integers(0, 4))

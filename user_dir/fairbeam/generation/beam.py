@@ -30,6 +30,12 @@ class Beams:
     """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
     prefix: Tensor | None
     """(batch, prefix) long: tokens the output begins with, padded on the right."""
+    least: Tensor | None = None
+    """(batch,) long: tokens before ``</s>`` at least, for each sentence; None where it is the same for all."""
+    source: Tensor | None = None
+    """(batch, source) ids, padded; only where an option looks at them."""
+    numbers: Tensor | None = None
+    """(batch,) long: what the caller calls the sentences; only where an option asks."""
     step: int = 0
     shortest_limit: int = 0
 
@@ -65,7 +71,7 @@ class Beams:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences."""
-        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix"):
+        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix", "least", "source", "numbers"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[sentences])
@@ -80,6 +86,8 @@ class Candidates:
     parents: Tensor
     """Which beam is continued."""
     tokens: Tensor
+    ranks: Tensor | None = None
+    """What they are ranked by, where that is not ``totals``."""
 
 
 Correction = Callable[[Tensor, Tensor], Tensor | None]

@@ -87,8 +87,7 @@ class DecodingNetwork(BaseNetwork):
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""
         logits = self.head(features).float()
-        if self._exact_head is not None:
-            state.latest = features, logits
+        state.latest = features, logits
         return logits.expand(-1, state.beams, -1)
 
     def _output_embedding(self) -> Tensor:

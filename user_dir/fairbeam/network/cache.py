@@ -106,7 +106,7 @@ class DecoderState:
         self.beams = beams
         self.steps = 0
         self.latest: tuple[Tensor, Tensor] | None = None
-        """Features and logits of the last step, where the logits are rounded."""
+        """Features and logits of the last step, before beams of equal hypotheses are written out."""
         # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))
@@ -140,7 +140,9 @@ class DecoderState:
 class PromptState(DecoderState):
     """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
 
-    def __init__(self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor) -> None:
+    def __init__(
+        self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor, prompt: Tensor
+    ) -> None:
         """A state behind the prompt.
 
         Args:
@@ -148,6 +150,7 @@ class PromptState(DecoderState):
             closed: (batch, prompt), 0 at tokens and -inf at padding.
             numbers: (batch, prompt) position numbers; padding's are the lowest.
             features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
+            prompt: (batch, prompt, dim) features of all tokens, zeros at padding.
         """
         super().__init__(None, layers, len(closed), beams, closed)
         self.numbers = numbers
@@ -155,6 +158,8 @@ class PromptState(DecoderState):
         self.next_numbers = numbers.amax(1, keepdim=True) + 1
         """(batch, 1): the position number at which all beams of a sentence go on."""
         self.features: Tensor | None = features
+        self.prompt: Tensor | None = prompt
+        """Until the second step."""
         self.steps = 1  # the prompt's last token is run already
         self._history = closed[:, None].expand(-1, beams, -1)
 
@@ -164,6 +169,7 @@ class PromptState(DecoderState):
         return features
 
     def advance(self) -> Tensor:
+        self.prompt = None
         self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
         self.next_numbers = self.next_numbers + 1
         return super().advance()
@@ -171,4 +177,5 @@ class PromptState(DecoderState):
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
         self.numbers, self.next_numbers = self.numbers[sentences], self.next_numbers[sentences]
+        self.prompt = None if self.prompt is None else self.prompt[sentences]
         self.features = None if self.features is None else self.features[sentences]
