@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairbeam.network import kernels
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
@@ -19,6 +20,8 @@ class BaseNetwork(nn.Module):
 
     compute_dtype: torch.dtype
     attention_dtype: torch.dtype
+    compiled: bool = False
+    """Whether decoding steps attend through ``kernels``."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
@@ -27,9 +30,13 @@ class BaseNetwork(nn.Module):
         network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
         linears = [module for module in network.modules() if isinstance(module, Linear)]
         if self._on_cpu():
+            network.compiled = kernels.available()
             for module in network.modules():
                 if isinstance(module, CrossAttention):
                     module.keep_exact_()
+                    module.compiled = network.compiled
+            if network.compiled:
+                kernels.prepare()
         for linear in linears:
             linear.pack_(dtype)
         return network

@@ -44,11 +44,16 @@ class KeyValues:
 
     def append(self, added: Tensor) -> Tensor:
         """Add (2, batch, heads, new, head_dim) and return all filled slots, (2, batch * heads, length, head_dim)."""
-        start, self.length = self.length, self.length + added.size(3)
-        if self.length > self.storage.size(3):
-            self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
+        start = self.reserve(added.size(3))
         self.storage[:, :, :, start : self.length] = added
         return self.storage[:, :, :, : self.length].flatten(1, 2)
+
+    def reserve(self, slots: int) -> int:
+        """Make room for more slots, which the caller fills; the number of the first."""
+        start, self.length = self.length, self.length + slots
+        if self.length > self.storage.size(3):
+            self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
+        return start
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
@@ -96,11 +101,30 @@ class Memory:
         self.batch = len(sentences)
 
 
+class Slots(NamedTuple):
+    """Each beam's history as the slots that hold it."""
+
+    numbers: Tensor
+    """(batch, beams or 1, steps) int32, the latest last."""
+
+
 class DecoderState:
     """Everything one decoding step needs: the memory, the self-attention cache and who descends from whom."""
 
-    def __init__(self, memory: Memory | None, layers: list[KeyValues], batch: int, beams: int, like: Tensor) -> None:
-        """A state before the first token; ``like`` gives the dtype and device."""
+    def __init__(
+        self,
+        memory: Memory | None,
+        layers: list[KeyValues],
+        batch: int,
+        beams: int,
+        like: Tensor,
+        *,
+        by_number: bool = False,
+    ) -> None:
+        """A state before the first token; ``like`` gives the dtype and device.
+
+        ``by_number`` has histories told as ``Slots``, not as masks.
+        """
         self.memory = memory
         self.layers = layers
         self.beams = beams
@@ -111,17 +135,32 @@ class DecoderState:
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))
         self._own_slot = closed.fill_diagonal_(0.0)
+        if by_number:
+            self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
+            self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
+        self._by_number = by_number
 
-    def advance(self) -> Tensor:
-        """Open the slots of the next step and return the mask over all slots, (batch * heads, beams or 1, slots)."""
+    def advance(self) -> Tensor | Slots:
+        """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
+        slots, (batch * heads, beams or 1, slots), or their numbers."""
         heads = self.layers[0].storage.size(2)
         self.steps += 1
+        if self._by_number:
+            return self._advance_numbers()
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return per_head(self._history[:, :1], heads)
         own = self._own_slot.expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
         return per_head(self._history, heads)
+
+    def _advance_numbers(self) -> Slots:
+        if self.steps == 1:
+            self._history = self._history.new_zeros(len(self._history), self.beams, 1)
+            return Slots(self._history[:, :1].contiguous())
+        own = (self._own_slot + (1 + (self.steps - 2) * self.beams)).expand(len(self._history), -1, -1)
+        self._history = torch.cat([self._history, own], dim=2)
+        return Slots(self._history)
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
@@ -168,7 +207,7 @@ class PromptState(DecoderState):
         features, self.features = self.features, None
         return features
 
-    def advance(self) -> Tensor:
+    def advance(self) -> Tensor | Slots:
         self.prompt = None
         self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
         self.next_numbers = self.next_numbers + 1

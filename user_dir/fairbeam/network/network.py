@@ -101,7 +101,7 @@ class Network(DecodingNetwork):
         heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
         head_dim = self.config.decoder.head_width
         caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self._decoder_layers()]
-        return DecoderState(memory, caches, len(source), beams, like)
+        return DecoderState(memory, caches, len(source), beams, like, by_number=self._attends_by_number)
 
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.
@@ -160,6 +160,11 @@ class Network(DecodingNetwork):
     def longest_target(self, source_length: int) -> int:
         """Longest target in tokens, ``</s>`` included, for a source of this length."""
         return self.max_target_positions
+
+    @property
+    def _attends_by_number(self) -> bool:
+        stack = self.config.decoder
+        return self.compiled and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight
