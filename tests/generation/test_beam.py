@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_long_rows
+from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_sums
 from fairbeam.generation.filters import (
     Special,
     favour_source,
@@ -53,15 +53,20 @@ def test_best_continuations_are_the_best_of_all(shape, count):
     assert all(len(set(row)) == wanted for row in places.tolist())
 
 
-@given(batch=st.integers(1, 3), length=st.integers(1, 700), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
-def test_topk_of_long_rows_is_topk(batch, length, count, seed):
+@given(
+    batch=st.integers(1, 3), rows=st.integers(1, 3), length=st.integers(1, 300), count=st.integers(1, 12),
+    seed=st.integers(0, 2**31 - 1),
+)  # fmt: skip
+def test_topk_of_sums_is_topk(batch, rows, length, count, seed):
     random = np.random.default_rng(seed)
-    rows = random.integers(-40, 0, (batch, length)).astype(np.float32)
-    rows[random.random(rows.shape) < 0.3] = -np.inf
-    count = min(count, length)
-    values, places = topk_of_long_rows(torch.from_numpy(rows), count)
-    np.testing.assert_array_equal(values, -np.sort(-rows, axis=1)[:, :count])
-    np.testing.assert_array_equal(np.take_along_axis(rows, places.numpy(), 1), values)
+    numbers = random.integers(-40, 0, (batch, rows, length)).astype(np.float32)
+    numbers[random.random(numbers.shape) < 0.3] = -np.inf
+    added = random.integers(-9, 0, (batch, rows)).astype(np.float32)
+    sums = (numbers + added[:, :, None]).reshape(batch, -1)
+    count = min(count, rows * length)
+    values, places = topk_of_sums(torch.from_numpy(numbers), torch.from_numpy(added), count)
+    np.testing.assert_array_equal(values, -np.sort(-sums, axis=1)[:, :count])
+    np.testing.assert_array_equal(np.take_along_axis(sums, places.numpy(), 1), values)
     assert all(len(set(row)) == count for row in places.tolist())
 
 

@@ -106,8 +106,8 @@ def best_continuations(
         correction: applied to twice as many, for an order that rounding has changed.
     """
     vocabulary = log_probabilities.size(2)
-    continued = (log_probabilities + totals.unsqueeze(2)).flatten(1)
-    scores, places = topk_of_long_rows(continued, min(2 * count if correction else count, continued.size(1)))
+    wanted = min(2 * count if correction else count, totals.size(1) * vocabulary)
+    scores, places = topk_of_sums(log_probabilities, totals, wanted)
     parents = places.div(vocabulary, rounding_mode="floor")
     tokens = places - parents * vocabulary
     if correction and (added := correction(parents, tokens)) is not None:
@@ -119,29 +119,35 @@ def best_continuations(
     return Candidates(scores[:, :count], parents[:, :count], tokens[:, :count])
 
 
-def topk_of_long_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` highest numbers of each row, highest first, and their places, as ``Tensor.topk`` gives them.
+def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of all numbers of a batch's rows, each with its row's ``added``, highest first.
 
-    They lie in the ``count`` blocks with the highest maxima, so that ``topk``, which is slow, sees a small share.
+    They lie in the ``count`` blocks with the highest maxima, so that ``topk``, which is slow, sees a small share, and
+    no sums but those are written.
 
     Args:
-        rows: (batch, length), ``count`` at most ``length``.
+        rows: (batch, rows, length), of ``count`` numbers at least.
+        added: (batch, rows).
 
     Returns:
-        Values and places, each (batch, count).
+        Sums and their places in (rows * length), each (batch, count).
     """
-    blocks = rows.size(1) // _BLOCK
-    if blocks <= count:
-        values, places = rows.topk(count, dim=1)
-        return values, places
+    length = rows.size(2)
+    blocks = length // _BLOCK
+    if rows.size(1) * blocks <= count:
+        sums, places = (rows + added.unsqueeze(2)).flatten(1).topk(count, dim=1)
+        return sums, places
     whole = blocks * _BLOCK
-    highest = rows[:, :whole].unflatten(1, (blocks, _BLOCK)).amax(2)
-    starts = highest.topk(count, dim=1, sorted=False).indices.unsqueeze(2) * _BLOCK
-    within = (starts + torch.arange(_BLOCK, device=rows.device)).flatten(1)
-    rest = torch.arange(whole, rows.size(1), device=rows.device).expand(len(rows), -1)
-    places = torch.cat([within, rest], dim=1)
-    values, chosen = rows.gather(1, places).topk(count, dim=1)
-    return values, places.gather(1, chosen)
+    highest = rows[:, :, :whole].unflatten(2, (blocks, _BLOCK)).amax(3) + added.unsqueeze(2)
+    chosen = highest.flatten(1).topk(count, dim=1, sorted=False).indices
+    starts = chosen.div(blocks, rounding_mode="floor") * (length - whole) + chosen * _BLOCK
+    places = (starts.unsqueeze(2) + torch.arange(_BLOCK, device=rows.device)).flatten(1)
+    if length > whole:  # what no block holds
+        ends = torch.arange(rows.size(1) * length, device=rows.device).view(-1, length)[:, whole:].flatten()
+        places = torch.cat([places, ends.expand(len(rows), -1)], dim=1)
+    sums = rows.flatten(1).gather(1, places) + added.gather(1, places.div(length, rounding_mode="floor"))
+    sums, best = sums.topk(count, dim=1)
+    return sums, places.gather(1, best)
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:

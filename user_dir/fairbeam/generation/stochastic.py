@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairbeam.generation.beam import Beams, Candidates, Correction, topk_of_long_rows
+from fairbeam.generation.beam import Beams, Candidates, Correction, topk_of_sums
 from fairbeam.generation.choosers import sentence_streams
 from fairbeam.generation.filters import FORBIDDEN, Special
 
@@ -35,7 +35,7 @@ class StochasticBeam:
         noise = np.stack([stream.gumbel(size=totals.size(1)) for stream in self._streams])
         noisy = (totals + torch.from_numpy(noise).to(totals)).unflatten(1, (-1, vocabulary))
         heights = conditioned_on_maximum(noisy, self._heights[:, first])
-        ranks, places = topk_of_long_rows(heights.flatten(1), min(2 * beam, totals.size(1)))
+        ranks, places = topk_of_sums(heights, heights.new_zeros(heights.shape[:2]), min(2 * beam, totals.size(1)))
         parents, tokens = places.div(vocabulary, rounding_mode="floor"), places % vocabulary
         totals = totals.gather(1, places)
         added = correction(parents, tokens)
