@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbeam.network import Network, NetworkConfig, StackConfig, kernels
-from fairbeam.network.cache import KeyValues
+from fairbeam.network.cache import KeyValues, Projected, Slots
 
 pytest.importorskip("numba")
 SIZES = st.integers(1, 4)
@@ -22,10 +22,11 @@ def test_beams_attend_to_their_own_histories(batch, beams, heads, width, steps, 
     projected = torch.randn(batch, beams, 3 * heads * width, generator=draw)
     slots = torch.randint(0, past, (batch, beams, steps + 1), generator=draw)
     slots[:, :, -1] = past + torch.arange(beams)
-    found = kernels.attend_to_slots(projected, cache, slots.int(), heads=heads, scale=0.3)
+    rows = torch.randperm(batch, generator=draw)
+    found = kernels.attend_to_slots(projected, cache, Slots(slots.int(), rows), heads=heads, scale=0.3)
 
     query, key, value = projected.view(batch, beams, 3, heads, width).unbind(2)
-    keys, values = cache.storage[:, :, :, : cache.length]
+    keys, values = cache.storage[:, rows, :, : cache.length]
     assert cache.length == past + beams
     torch.testing.assert_close(keys[:, :, past:], key.transpose(1, 2))
     torch.testing.assert_close(values[:, :, past:], value.transpose(1, 2))
@@ -48,11 +49,14 @@ def test_queries_attend_to_the_source(batch, queries, heads, width, length, seed
     closed = torch.rand(batch, 1, length, generator=draw) < 0.4
     closed[:, :, 0] = False
     mask = torch.zeros(batch, 1, length).masked_fill(closed, float("-inf")).repeat_interleave(heads, dim=0)
+    rows = torch.randperm(batch, generator=draw)[: max(1, batch - 1)]
+    query = query[: len(rows)]
     for added in (None, mask):
-        found = kernels.attend_to_source(query, keys, values, added, scale=0.3)
-        apart = query.view(batch, queries, heads, width).transpose(1, 2).flatten(0, 1)
-        weights = (apart @ keys.mT * 0.3 + (0 if added is None else added)).softmax(-1)
-        together = (weights @ values).view(batch, heads, queries, width).transpose(1, 2).flatten(2)
+        found = kernels.attend_to_source(query, Projected(keys, values, rows), added, heads=heads, scale=0.3)
+        apart = query.view(len(rows), queries, heads, width).transpose(1, 2)
+        kept = [tensor.unflatten(0, (batch, heads))[rows] for tensor in (keys, values, mask)]
+        weights = (apart @ kept[0].mT * 0.3 + (0 if added is None else kept[2])).softmax(-1)
+        together = (weights @ kept[1]).transpose(1, 2).flatten(2)
         torch.testing.assert_close(found, together, rtol=1e-5, atol=1e-5)
 
 

@@ -327,7 +327,7 @@ def estimate_decoding(
     memory: list[Tensor] = []
     if isinstance(ready, Network):
         remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
-        memory = [tensor for layer in remembered.layers for tensor in layer]
+        memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),

@@ -94,8 +94,8 @@ class SelfAttention(nn.Module):
         and written out for their groups (``for_group``), or the slots that each beam sees."""
         if isinstance(mask, Slots):
             assert cache is not None
-            numbers = mask.numbers
-            return self.output(kernels.attend_to_slots(self.qkv(x), cache, numbers, heads=self.heads, scale=self.scale))
+            context = kernels.attend_to_slots(self.qkv(x), cache, mask, heads=self.heads, scale=self.scale)
+            return self.output(context)
         seen: Tensor | None = mask
         rotation = relation if isinstance(relation, Rotation) else None
         if self.group == 1 and rotation is None:
@@ -142,8 +142,6 @@ class CrossAttention(nn.Module):
         self.output = Linear(inner, config.dim, bias=config.gathers_with_bias)
         self.dropout = dropout
         self.attention_dtype = torch.float32
-        self.compiled = False
-        """Whether the kernels of ``kernels`` compute; they have no gradients."""
         self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def project(self, memory: Tensor) -> Projected:
@@ -178,7 +176,7 @@ class CrossAttention(nn.Module):
         """
         assert self._exact is not None
         query, query_bias, output, _ = self._exact
-        keys, values = (rows.unflatten(0, (-1, self.heads)) for rows in memory)  # (batch, heads, source, head_dim)
+        keys, values = (rows.unflatten(0, (-1, self.heads)) for rows in memory[:2])  # (batch, heads, source, head_dim)
         bias = (keys @ query_bias).view(len(keys), 1, -1)
         if mask is not None:
             bias = bias + mask.view_as(bias)
@@ -191,9 +189,10 @@ class CrossAttention(nn.Module):
             scores = torch.baddbmm(memory.bias, x, memory.keys)
             weights = scores.view(*x.shape[:2], self.heads, -1).softmax(-1).view_as(scores)
             return torch.baddbmm(self._exact[-1], weights, memory.values)
-        if self.compiled:
-            return self.output(kernels.attend_to_source(self.query(x), *memory, mask, scale=self.scale))
-        context = attend(self._queries(x), *memory, mask, scale=self.scale, dropout=self.dropout)
+        if memory.rows is not None:
+            context = kernels.attend_to_source(self.query(x), memory, mask, heads=self.heads, scale=self.scale)
+            return self.output(context)
+        context = attend(self._queries(x), memory.keys, memory.values, mask, scale=self.scale, dropout=self.dropout)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:

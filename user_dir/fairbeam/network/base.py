@@ -34,7 +34,6 @@ class BaseNetwork(nn.Module):
             for module in network.modules():
                 if isinstance(module, CrossAttention):
                     module.keep_exact_()
-                    module.compiled = network.compiled
             if network.compiled:
                 kernels.prepare()
         for linear in linears:

@@ -69,6 +69,8 @@ class Projected(NamedTuple):
 
     keys: Tensor
     values: Tensor
+    rows: Tensor | None = None
+    """(kept,) long: the sentences that are left, for who reads keys and values where they are; None for all."""
 
 
 class Folded(NamedTuple):
@@ -94,10 +96,20 @@ class Memory:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
+        first = self.layers[0]
+        if isinstance(first, Projected) and first.rows is not None:
+            rows = first.rows[sentences]
+            self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+            return
+
+        def kept(tensor: Tensor) -> Tensor:
+            return of_sentences(tensor, sentences, self.batch)
+
         self.layers = [
-            type(layer)(*(of_sentences(rows, sentences, self.batch) for rows in layer)) for layer in self.layers
+            Projected(*map(kept, layer[:2])) if isinstance(layer, Projected) else Folded(*map(kept, layer))
+            for layer in self.layers
         ]
-        self.mask = None if self.mask is None else of_sentences(self.mask, sentences, self.batch)
+        self.mask = None if self.mask is None else kept(self.mask)
         self.batch = len(sentences)
 
 
@@ -106,6 +118,8 @@ class Slots(NamedTuple):
 
     numbers: Tensor
     """(batch, beams or 1, steps) int32, the latest last."""
+    rows: Tensor
+    """(batch,) long: where in the caches each sentence is."""
 
 
 class DecoderState:
@@ -138,15 +152,15 @@ class DecoderState:
         if by_number:
             self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
             self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
-        self._by_number = by_number
+        self._rows = torch.arange(batch, device=like.device) if by_number else None
 
     def advance(self) -> Tensor | Slots:
         """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
         slots, (batch * heads, beams or 1, slots), or their numbers."""
         heads = self.layers[0].storage.size(2)
         self.steps += 1
-        if self._by_number:
-            return self._advance_numbers()
+        if self._rows is not None:
+            return Slots(self._advance_numbers(), self._rows)
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return per_head(self._history[:, :1], heads)
@@ -154,13 +168,13 @@ class DecoderState:
         self._history = torch.cat([self._history, own], dim=2)
         return per_head(self._history, heads)
 
-    def _advance_numbers(self) -> Slots:
+    def _advance_numbers(self) -> Tensor:
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
-            return Slots(self._history[:, :1].contiguous())
+            return self._history[:, :1].contiguous()
         own = (self._own_slot + (1 + (self.steps - 2) * self.beams)).expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
-        return Slots(self._history)
+        return self._history
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
@@ -172,6 +186,9 @@ class DecoderState:
         self._history = self._history[sentences]
         if self.memory is not None:
             self.memory.select(sentences)
+        if self._rows is not None:  # caches are read where they are
+            self._rows = self._rows[sentences]
+            return
         for layer in self.layers:
             layer.select(sentences)
 

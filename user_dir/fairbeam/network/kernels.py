@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairbeam.network.cache import KeyValues
+from fairbeam.network.cache import KeyValues, Projected, Slots
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 """Sums in any order; infinities, which masks hold, stay what they are."""
@@ -44,13 +44,13 @@ def prepare() -> None:
     _to_source()
 
 
-def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Tensor, *, heads: int, scale: float) -> Tensor:
+def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Slots, *, heads: int, scale: float) -> Tensor:
     """Attention of one step's beams, each over its own history.
 
     Args:
         projected: (batch, beams, 3 * heads * head_dim): queries, keys and values of the latest tokens.
         cache: the keys and values before; these are added.
-        slots: (batch, beams, steps) int32: the cache's slot of each token of each beam's history, the latest last.
+        slots: the cache's slots of each beam's history, the latest token's included.
         scale: multiplies the scores.
 
     Returns:
@@ -59,26 +59,29 @@ def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Tensor, *, heads
     projected = projected.float().contiguous()
     start = cache.reserve(projected.size(1))
     context = projected.new_empty(*projected.shape[:2], projected.size(2) // 3)
-    _to_slots()(projected.numpy(), cache.storage.numpy(), slots.numpy(), start, heads, scale, context.numpy())
+    places = slots.numbers.numpy(), slots.rows.numpy()
+    _to_slots()(projected.numpy(), cache.storage.numpy(), *places, start, heads, scale, context.numpy())
     return context
 
 
-def attend_to_source(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+def attend_to_source(query: Tensor, memory: Projected, mask: Tensor | None, *, heads: int, scale: float) -> Tensor:
     """Attention over the encoded source.
 
     Args:
         query: (batch, queries, heads * head_dim).
-        keys: (batch * heads, source, head_dim) float32; ``values`` alike.
-        mask: (batch * heads, 1, source), added to the scores.
+        memory: float32 keys and values, and which rows of them the batch's sentences are.
+        mask: added to the scores, (sentences * heads, 1, source) like keys and values.
         scale: multiplies them.
 
     Returns:
         (batch, queries, heads * head_dim) float32.
     """
+    assert memory.rows is not None
     query = query.float().contiguous()
     context = torch.empty_like(query)
-    added = keys.new_empty(0, 0) if mask is None else mask[:, 0].contiguous()
-    _to_source()(query.numpy(), keys.numpy(), values.numpy(), added.numpy(), scale, context.numpy())
+    added = query.new_empty(0, 0) if mask is None else mask[:, 0].contiguous()
+    kept = memory.keys.numpy(), memory.values.numpy(), added.numpy(), memory.rows.numpy()
+    _to_source()(query.numpy(), *kept, heads, scale, context.numpy())
     return context
 
 
@@ -100,14 +103,14 @@ def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 @functools.cache
 def _to_slots() -> Callable[..., None]:
-    @_compiled("void(f4[:,:,::1], f4[:,:,:,:,::1], i4[:,:,::1], i8, i8, f4, f4[:,:,::1])")
-    def compute(projected, storage, slots, start, heads, scale, context):  # type: ignore[no-untyped-def]
+    @_compiled("void(f4[:,:,::1], f4[:,:,:,:,::1], i4[:,:,::1], i8[::1], i8, i8, f4, f4[:,:,::1])")
+    def compute(projected, storage, slots, rows, start, heads, scale, context):  # type: ignore[no-untyped-def]
         batch, beams, _ = projected.shape
         steps, width = slots.shape[2], storage.shape[4]
         weights = np.empty(steps, np.float32)
         for sentence in range(batch):
             for head in range(heads):
-                keys, values = storage[0, sentence, head], storage[1, sentence, head]
+                keys, values = storage[0, rows[sentence], head], storage[1, rows[sentence], head]
                 first = head * width
                 for beam in range(beams):
                     for i in range(width):
@@ -142,36 +145,37 @@ def _to_slots() -> Callable[..., None]:
 
 @functools.cache
 def _to_source() -> Callable[..., None]:
-    @_compiled("void(f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4, f4[:,:,::1])")
-    def compute(projected, keys, values, mask, scale, context):  # type: ignore[no-untyped-def]
+    @_compiled("void(f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8, f4, f4[:,:,::1])")
+    def compute(projected, keys, values, mask, rows, heads, scale, context):  # type: ignore[no-untyped-def]
         batch, queries, _ = projected.shape
-        rows, length, width = keys.shape
-        heads, masked = rows // batch, mask.shape[0] > 0
+        length, width = keys.shape[1:]
+        masked = mask.shape[0] > 0
         weights = np.empty(length, np.float32)
-        for row in range(rows):
-            sentence, first = row // heads, (row % heads) * width
-            for number in range(queries):
-                query = projected[sentence, number, first : first + width]
-                highest = np.float32(-np.inf)
-                for place in range(length):
-                    score = np.float32(0)
+        for sentence in range(batch):
+            for head in range(heads):
+                row, first = rows[sentence] * heads + head, head * width
+                for number in range(queries):
+                    query = projected[sentence, number, first : first + width]
+                    highest = np.float32(-np.inf)
+                    for place in range(length):
+                        score = np.float32(0)
+                        for i in range(width):
+                            score += query[i] * keys[row, place, i]
+                        score *= scale
+                        if masked:
+                            score += mask[row, place]
+                        weights[place] = score
+                        highest = max(highest, score)
+                    total = np.float32(0)
+                    for place in range(length):
+                        weights[place] = np.exp(weights[place] - highest)
+                        total += weights[place]
+                    mean = context[sentence, number, first : first + width]
                     for i in range(width):
-                        score += query[i] * keys[row, place, i]
-                    score *= scale
-                    if masked:
-                        score += mask[row, place]
-                    weights[place] = score
-                    highest = max(highest, score)
-                total = np.float32(0)
-                for place in range(length):
-                    weights[place] = np.exp(weights[place] - highest)
-                    total += weights[place]
-                mean = context[sentence, number, first : first + width]
-                for i in range(width):
-                    mean[i] = 0
-                for place in range(length):
-                    weight = weights[place] / total
-                    for i in range(width):
-                        mean[i] += weight * values[row, place, i]
+                        mean[i] = 0
+                    for place in range(length):
+                        weight = weights[place] / total
+                        for i in range(width):
+                            mean[i] += weight * values[row, place, i]
 
     return compute
