@@ -94,7 +94,7 @@ class Translator:
 
         Args:
             models: at least one.
-            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
 
@@ -442,7 +442,7 @@ def load(
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
             ``transformer``, ``bart`` or ``fairbeam_transformer``.
-        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network import kernels
+from fairbeam.network import int8, kernels
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
@@ -24,10 +24,14 @@ class BaseNetwork(nn.Module):
     """Whether decoding steps attend through ``kernels``."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
-        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
+        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels.
+
+        Raises nothing for int8 on an accelerator, where there is no such product: ``Precision.resolve`` does.
+        """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
-        network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
+        computing = torch.float32 if dtype is torch.int8 else dtype
+        network._set_compute_dtype(computing, torch.float32 if self._on_cpu() else dtype)
         linears = [module for module in network.modules() if isinstance(module, Linear)]
         if self._on_cpu():
             network.compiled = kernels.available()
@@ -36,6 +40,7 @@ class BaseNetwork(nn.Module):
                     module.keep_exact_()
             if network.compiled:
                 kernels.prepare()
+                int8.prepare()
         for linear in linears:
             linear.pack_(dtype)
         return network

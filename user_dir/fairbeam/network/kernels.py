@@ -85,25 +85,25 @@ def attend_to_source(query: Tensor, memory: Projected, mask: Tensor | None, *, h
     return context
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A compiler that keeps what it makes for the next process, if there is a place to keep it."""
 
     def compiler(function: Callable[..., None]) -> Callable[..., None]:
         numba: Any = importlib.import_module("numba")
         options = {"fastmath": _FAST, "nogil": True, "error_model": "numpy"}
-        compiled: Callable[..., None]
+        made: Callable[..., None]
         try:
-            compiled = numba.njit(signature, cache=True, **options)(function)
+            made = numba.njit(signature, cache=True, **options)(function)
         except (OSError, RuntimeError):  # no folder that can be written, or a full disk
-            compiled = numba.njit(signature, **options)(function)
-        return compiled
+            made = numba.njit(signature, **options)(function)
+        return made
 
     return compiler
 
 
 @functools.cache
 def _to_slots() -> Callable[..., None]:
-    @_compiled("void(f4[:,:,::1], f4[:,:,:,:,::1], i4[:,:,::1], i8[::1], i8, i8, f4, f4[:,:,::1])")
+    @compiled("void(f4[:,:,::1], f4[:,:,:,:,::1], i4[:,:,::1], i8[::1], i8, i8, f4, f4[:,:,::1])")
     def compute(projected, storage, slots, rows, start, heads, scale, context):  # type: ignore[no-untyped-def]
         batch, beams, _ = projected.shape
         steps, width = slots.shape[2], storage.shape[4]
@@ -145,7 +145,7 @@ def _to_slots() -> Callable[..., None]:
 
 @functools.cache
 def _to_source() -> Callable[..., None]:
-    @_compiled("void(f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8, f4, f4[:,:,::1])")
+    @compiled("void(f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8, f4, f4[:,:,::1])")
     def compute(projected, keys, values, mask, rows, heads, scale, context):  # type: ignore[no-untyped-def]
         batch, queries, _ = projected.shape
         length, width = keys.shape[1:]
