@@ -85,6 +85,18 @@ def test_sentences_are_read_a_buffer_at_a_time(tiny):
     assert len(list(stream)) == len(SENTENCES) - 1
 
 
+def test_a_function_is_told_which_sentence_it_is_asked_of(tiny):
+    """Functions do not travel between processes, and need not."""
+    words = [tiny.phrase_ids([f"w{number}"])[0][0] for number in range(len(SENTENCES))]
+    asked = Translator([tiny_bundle()], precision="float32", workers=2)
+    found = asked.translate(
+        SENTENCES,
+        limits=DecodingLimits(buffer_size=4, batch_size=2),
+        prefix_allowed_tokens_fn=lambda number, tokens: [words[number], tiny.special.eos],
+    )
+    assert [{*text.split()} for text in found] == [{"w0"}, set(), {"w2"}, {"w3"}, set(), {"w5"}]
+
+
 def test_nbest_is_ranked_and_explained(tiny):
     for found in tiny.stream(["w1 w2 w3", "w4"], nbest=3, beam=4):
         assert [t.score for t in found] == sorted((t.score for t in found), reverse=True)

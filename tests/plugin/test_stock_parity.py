@@ -13,11 +13,14 @@ import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from fairseq import options
+from fairseq.search import BeamSearch, PrefixConstrainedBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationTask
 from fairseq_cli import generate
 
 import fairbeam
@@ -27,6 +30,7 @@ from fairbeam.data.grammar import split_corpus
 from fairbeam.families.fairseq import task_symbols
 from fairbeam.text import Dictionary
 from fairbeam.translator import ModelFiles
+from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
 
 spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
 stock_models = importlib.util.module_from_spec(spec)
@@ -117,6 +121,10 @@ def mbart(own_data) -> Model:
 
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
     """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
+    return parsed(printed(arguments(model, task, *extra, checkpoints=checkpoints)))
+
+
+def arguments(model: Model, task: str, *extra: object, checkpoints: str | None = None):
     command = [
         str(model.data_bin), *USER_DIR, "--task", task, "-s", "en", "-t", "de", "--cpu", "--no-progress-bar",
         "--num-workers", "0",  # a process of torch's can take five seconds to end
@@ -124,12 +132,19 @@ def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str |
     ]  # fmt: skip
     if "--batch-size" not in command:
         command += ["--batch-size", "64"]
-    args = options.parse_args_and_arch(options.get_generation_parser(), command)
+    return options.parse_args_and_arch(options.get_generation_parser(), command)
+
+
+def printed(args) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         generate.main(args)
+    return out.getvalue()
+
+
+def parsed(output: str) -> dict[int, list]:
     found: dict[int, list] = defaultdict(list)
-    for line in out.getvalue().splitlines():
+    for line in output.splitlines():
         if match := re.match(r"H-(\d+)\t(\S+)\t(.*)", line):
             found[int(match[1])].append([match[3], float(match[2])])
         elif match := re.match(r"P-(\d+)\t(.*)", line):
@@ -159,6 +174,7 @@ VARIANTS = [
     ("--max-len-b", 9, "--unnormalized"),
     ("--temperature", 1.7),
     ("--diversity-rate", 0.4, "--nbest", 2),
+    ("--match-source-len",),
 ]
 
 
@@ -245,6 +261,94 @@ def test_mbart_goes_into_a_bundle_and_back(mbart, tmp_path):
     for sentence, [best, *_] in enumerate(found):
         assert best.text == stock[sentence][0][0]
         assert best.score / math.log(2) == pytest.approx(stock[sentence][0][1], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_alignments(own_model, kind):
+    """Teacher forcing gives the attention that stock keeps through the search."""
+    ours, theirs = (
+        re.findall(
+            r"^A-(\d+)\t(.*)$", printed(arguments(own_model, task, "--print-alignment", kind, "--nbest", 2)), re.M
+        )
+        for task in ("fairbeam_translation", "translation")
+    )
+    assert len(ours) == len(theirs) == 80
+    if kind == "hard":
+        assert sorted(ours) == sorted(theirs)
+    else:
+        for (sentence, mine), (number, expected) in zip(sorted(ours), sorted(theirs), strict=True):
+            assert sentence == number
+            rows = [
+                [[float(weight) for weight in row.split(",")] for row in text.split(" ")] for text in (mine, expected)
+            ]
+            torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=0, atol=2e-5)
+
+
+def test_unknown_words_are_replaced(run, own_model, tmp_path):
+    """Stock's fails on the first unknown word: it indexes with pairs, or has no alignment at all."""
+    words = (own_model.data_bin / "dict.de.txt").read_text().splitlines()
+    (tmp_path / "test.en-de.en").write_text("Xylophon sees the dog .\n")
+    (tmp_path / "test.en-de.de").write_text("x\n")
+    for side in ("en", "de"):
+        (tmp_path / f"dict.{side}.txt").write_text((own_model.data_bin / f"dict.{side}.txt").read_text())
+    (tmp_path / "words").write_text("Xylophon Xylofon\nsees Xylofon\nthe Xylofon\ndog Xylofon\n. Xylofon\n")
+    args = options.parse_args_and_arch(options.get_generation_parser(), [
+        str(tmp_path), *USER_DIR, "--task", "fairbeam_translation", "-s", "en", "-t", "de", "--cpu",
+        "--no-progress-bar", "--path", str(own_model.checkpoint), "--dataset-impl", "raw", "--batch-size", "1",
+        "--unkpen", "-20", "--max-len-b", "5", "--replace-unk", str(tmp_path / "words"),
+    ])  # fmt: skip
+    text = next(iter(parsed(printed(args)).values()))[0][0].split()
+    assert set(text) == {"Xylofon"}
+    assert len(words) > 10
+
+
+def test_options_that_fairseq_lacks(own_model, tmp_path):
+    (tmp_path / "outputs").write_text("Hund\nKatze Hund\n")
+    ours = ("fairbeam_translation", "--max-len-b", 30)
+    allowed = parsed(printed(arguments(own_model, *ours, "--allowed-outputs-file", tmp_path / "outputs", "--nbest", 2)))
+    assert len({text for hypotheses in allowed.values() for text, *_ in hypotheses}) == 2
+    usual, ranked = (
+        parsed(printed(arguments(own_model, *ours, "--nbest", 5, *extra))) for extra in ((), ("--mbr", "chrf"))
+    )
+    assert {n: sorted(text for text, *_ in found) for n, found in usual.items()} == {
+        n: sorted(text for text, *_ in found) for n, found in ranked.items()
+    }
+    assert any(usual[n][0] != ranked[n][0] for n in usual)
+    drawn = parsed(printed(arguments(own_model, *ours, "--stochastic-beam", "--nbest", 5)))
+    assert all(len({text for text, *_ in found}) == 5 for found in drawn.values())
+    both = f"{own_model.checkpoint}:{own_model.checkpoint}"
+    weighed = parsed(printed(arguments(own_model, *ours, "--ensemble-weights", "0.9,0.1", checkpoints=both)))
+    assert {n: found[0][0] for n, found in weighed.items()} == {n: found[0][0] for n, found in usual.items()}
+
+
+def test_a_function_says_which_tokens_may_follow(own_model, monkeypatch):
+    """It is told of a sentence by its place in the corpus, and the hypothesis with its start symbol.
+
+    Stock looks at as many candidates as there are beams, so that every hypothesis that ends takes a beam away.
+    """
+
+    def with_spare_candidates(self, step, scores, totals, tokens, numbers):
+        rows = scores.flatten(0, 1).unsqueeze(1)
+        return BeamSearch.step(self, step, scores + self.apply_mask(rows, tokens, numbers).view_as(scores), totals)
+
+    monkeypatch.setattr(PrefixConstrainedBeamSearch, "step", with_spare_candidates)
+    found = {}
+    for task in ("fairbeam_translation", "translation"):
+        args = arguments(own_model, task, "--nbest", 3, "--max-len-b", 30, "--batch-size", 16)
+        with monkeypatched_build(args, lambda number, tokens: [2, *range(3 + (number + len(tokens)) % 3, 300, 2)]):
+            found[task] = parsed(printed(args))
+    assert_same(found["fairbeam_translation"], found["translation"], 40)
+
+
+def monkeypatched_build(args, allowed):
+    """fairseq's commands have no option for the function: it is an argument of ``build_generator``."""
+
+    def with_function(self, models, cfg, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
+        return build(self, models, cfg, seq_gen_cls, extra_gen_cls_kwargs, allowed)
+
+    kind = FairbeamTranslationTask if args.task == "fairbeam_translation" else TranslationTask
+    build = kind.build_generator
+    return mock.patch.object(kind, "build_generator", with_function)
 
 
 def test_ensemble_of_two(real_model, tmp_path):

@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from fairbeam import origin as origins
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.generation import GenerationOptions
+from fairbeam.generation.options import PER_CALL
 from fairbeam.network import (
     AnyConfig,
     AnyNetwork,
@@ -267,7 +269,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "source": bundle.source and bundle.source.language,
         "target": bundle.target and bundle.target.language,
         "network": bundle.network.config.to_dict(),
-        "generation": dataclasses.asdict(bundle.generation),
+        "generation": _written_options(bundle.generation),
     }
 
 
@@ -416,10 +418,21 @@ def _check_range(name: str, value: float, least: int, most: int) -> None:
         raise ConfigError(f"{name} is {value}; expected {least} to {most}")
 
 
+def _written_options(options: GenerationOptions) -> dict[str, Any]:
+    return {
+        option.name: getattr(options, option.name)
+        for option in dataclasses.fields(options)
+        if option.name not in PER_CALL
+    }
+
+
 def _generation_options(values: Any) -> GenerationOptions:
     if not isinstance(values, dict):
         raise ConfigError(f"generation: expected an object, found {values!r}")
-    kinds = {name: type(value) for name, value in dataclasses.asdict(GenerationOptions()).items()}
+    kinds = {
+        name: str if isinstance(value, StrEnum) else type(value)
+        for name, value in _written_options(GenerationOptions()).items()
+    }
     values = {name: _as_phrases(value) if kinds.get(name) is tuple else value for name, value in values.items()}
     for name, value in values.items():
         if name not in kinds:

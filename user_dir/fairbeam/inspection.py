@@ -335,7 +335,7 @@ def estimate_decoding(
     memory: list[Tensor] = []
     if isinstance(ready, Network):
         remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
-        memory = [tensor for layer in remembered.layers for tensor in layer]
+        memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
     elif isinstance(state, RecurrentState):
         source = state.encoding
         memory = [source.states, source.closed, source.order, state.hidden, state.cells, state.feed]

@@ -19,7 +19,8 @@ from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.network import (
     AnyNetwork,
     EncoderDecoder,
@@ -33,7 +34,9 @@ from fairbeam.network import (
 )
 from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
+from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam.text import TextSide, Tokenizer, find_model
+from fairbeam.text.phrases import Phrases, phrase_ids, required_ids, word_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,10 @@ class Translation:
     """Target pieces, without ``</s>``."""
     token_scores: tuple[float, ...]
     """Log probability of each piece in nats, ``</s>`` last."""
+    alignment: tuple[tuple[int, int], ...] | None = None
+    """Words of the source and of the target that belong together, places from 0; with ``attention=True``."""
+    attention: tuple[tuple[float, ...], ...] | None = None
+    """For each piece, ``</s>`` last, where the model looked in the source's pieces; with ``attention=True``."""
 
 
 class Translator:
@@ -97,7 +104,7 @@ class Translator:
 
         Args:
             models: at least one.
-            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
 
@@ -135,27 +142,67 @@ class Translator:
         """Longest source that the model reads, ``</s>`` included."""
         return min(network.max_source_positions for network in self.networks)
 
-    def translate(self, sentences: Sequence[str], *, limits: DecodingLimits | None = None, **options: Any) -> list[str]:
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Sequence[Phrases] | None = None,
+        replace_unk: dict[str, str] | None = None,
+        **options: Any,
+    ) -> list[str]:
         """The best translation of each sentence, in order; an empty line gives an empty line.
+
+        >>> model.translate(["A man sleeps."], required_phrases=[["Mensch", ("schläft", "schlummert")]])
 
         Args:
             sentences: plain text, one sentence each.
             limits: batch sizes and the like.
+            required_phrases: for each sentence what its translation must contain, in any order unless
+                ``constraints="ordered"``; spelt as a text spells it between spaces.
+            replace_unk: put in the place of ``<unk>`` what this makes of the source token it aligns with, or else that
+                token itself.
             **options: fields of ``GenerationOptions`` that differ from the model's defaults, e.g. ``beam=4``.
 
         Raises:
             ConfigError: an unknown or impossible option.
-            InputError: a sentence is too long for the model; names it by number.
+            InputError: a sentence is too long for the model; names it by number. Or there are not as many
+                ``required_phrases`` as sentences.
         """
-        return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
+        found = self.stream(
+            sentences, limits=limits, required_phrases=required_phrases, replace_unk=replace_unk, **options
+        )
+        return [translations[0].text for translations in found]
+
+    def token_id(self, text: str, option: str) -> int:
+        """The target id of a text that is one token.
+
+        Raises:
+            ConfigError: it is none, or several, or unknown; names ``option``.
+        """
+        found = phrase_ids(self.target, [text])
+        if len(found) != 1 or len(found[0]) != 1 or found[0][0] == self.target.unk:
+            tokens = " ".join(self.target.symbols(found[0])) if found else "nothing"
+            raise ConfigError(f"{option} {text!r}: expected one token of the model's; it is {tokens}")
+        return found[0][0]
+
+    def output_ids(self, outputs: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Target ids of whole outputs, for ``allowed_outputs``."""
+        first = () if self._first is None else (self._first,)
+        return tuple((*first, *ids) for ids in phrase_ids(self.target, outputs))
 
     def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
-        marks = {self.target.bos, self.target.eos, self.target.language_id} | self.target.language_ids
-        return tuple(tuple(id for id in self.target.encode(phrase) if id not in marks) for phrase in phrases if phrase)
+        return phrase_ids(self.target, phrases)
 
     def stream(
-        self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
+        self,
+        sentences: Iterable[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Iterable[Phrases] | None = None,
+        replace_unk: dict[str, str] | None = None,
+        **options: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each sentence, in order, read and given a buffer at a time.
 
@@ -164,16 +211,40 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
-        return self._stream(sentences, dataclasses.replace(self.generation, **options), limits or DecodingLimits())
+        if required_phrases is None and options.get("constraints") is not None:
+            raise ConfigError(f"--constraints {options['constraints']}: needs phrases (required_phrases)")
+        if required_phrases is not None:
+            options = {"constraints": Constraints.UNORDERED, **options}
+        if replace_unk is not None:
+            if not (isinstance(self.source, Tokenizer) and isinstance(self.target, Tokenizer)):
+                raise ConfigError(
+                    "--replace-unk: needs a model with dictionaries; this one's tokenizer knows every text"
+                )
+            options = {**options, "attention": True}
+        replaced = dataclasses.replace(self.generation, **options)
+        return self._stream(sentences, required_phrases, replace_unk, replaced, limits or DecodingLimits())
 
     def _stream(
-        self, sentences: Iterable[str], options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: Iterable[str],
+        required_phrases: Iterable[Phrases] | None,
+        unknown: dict[str, str] | None,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
+        phrases = None if required_phrases is None else iter(required_phrases)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
-            yield from self._translate_window(window, number, options, limits)
+            required = None
+            if phrases is not None:
+                required = [required_ids(self.target, groups) for groups in islice(phrases, len(window))]
+                if len(required) < len(window):
+                    raise InputError(f"sentence {number + len(required)} has no required phrases, not even empty ones")
+            yield from self._translate_window(window, required, unknown, number, options, limits)
             number += len(window)
+        if phrases is not None and next(phrases, None) is not None:
+            raise InputError(f"there are more than {number - 1} lines of required phrases for {number - 1} sentences")
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
         """Where the (first) model looks while it is made to write ``target``.
@@ -205,7 +276,13 @@ class Translator:
         )  # fmt: skip
 
     def _translate_window(
-        self, sentences: list[str], number: int, options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: list[str],
+        required: list[Required] | None,
+        unknown: dict[str, str] | None,
+        number: int,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
         rows = self.source.encode_batch(sentences)
@@ -215,22 +292,33 @@ class Translator:
         filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.special.padding_of_sources, options.nbest
-        sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
+        here = options.prefix_allowed_tokens_fn is not None
         decoded = self._decoder.decode(
-            Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
+            (
+                Batch(
+                    pad_batch([rows[row] for row in batch], self.special.padding_of_sources).numpy(),
+                    options,
+                    prefix=self._prefix(len(batch)),
+                    start=self._start,
+                    required=None if required is None else [required[row] for row in batch],
+                    numbers=[number - 1 + int(row) for row in batch] if here else None,
+                )
+                for batch in batches
+            ),
+            here=here,
         )
         empty = Translation("", 0.0, (), ())
-        results = [[empty] * nbest for _ in rows]
+        results = [[empty] * options.nbest for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):
             for row, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:
                     raise CheckpointError(
-                        f"sentence {number + row} has no translation: the model's scores are not finite"
+                        f"sentence {number + row} has no translation: the model's scores are not finite, or the "
+                        "options forbid every output"
                     )
-                texts = [self._as_text(hypothesis) for hypothesis in hypotheses[:nbest]]
+                found_texts = self._as_texts(hypotheses, sentences[row], rows[row], options, unknown)
                 # A limit of very few tokens leaves fewer than n; n lines a sentence are promised.
-                results[row] = texts + [empty] * (nbest - len(texts))
+                results[row] = found_texts + [empty] * (options.nbest - len(found_texts))
         return results
 
     def _prefix(self, sentences: int) -> np.ndarray | None:
@@ -250,13 +338,57 @@ class Translator:
         end = len(row) - self.source.closing
         return [*row[: limit - self.source.closing], *row[end:]]
 
-    def _as_text(self, hypothesis: Hypothesis) -> Translation:
+    def _as_texts(
+        self,
+        hypotheses: list[Hypothesis],
+        sentence: str,
+        source: list[int],
+        options: GenerationOptions,
+        unknown: dict[str, str] | None,
+    ) -> list[Translation]:
+        """The n best as texts."""
+        chosen = hypotheses[: None if options.mbr else options.nbest]
+        texts = [self._as_text(hypothesis, sentence, source, unknown) for hypothesis in chosen]
+        if options.mbr is not None:
+            risk = -expected_utilities([translation.text for translation in texts], options.mbr)
+            texts = [texts[place] for place in risk.argsort(kind="stable")[: options.nbest]]
+        return texts
+
+    def _as_text(
+        self, hypothesis: Hypothesis, sentence: str, source: list[int], unknown: dict[str, str] | None
+    ) -> Translation:
         ids = hypothesis.tokens.tolist()
+        if hypothesis.attention is None:
+            text, attention, alignment = self.target.decode(ids), None, None
+        else:
+            attention = hypothesis.attention[:, : len(source)]
+            text = (
+                self.target.decode(ids) if unknown is None else self._known(ids, sentence, source, attention, unknown)
+            )
+            marks = [id for id in (self.source.bos, self.source.eos, self.source.language_id) if id is not None]
+            places = hard_alignment(attention, torch.tensor(source), marks)
+            words = word_numbers(self.source.symbols(id for id in source if id not in marks))
+            written = word_numbers(self.target.symbols(ids[:-1]))
+            alignment = tuple(dict.fromkeys((words[a], written[b]) for a, b in places))
         return Translation(
-            text=self.target.decode(ids),
+            text=text,
             score=hypothesis.score,
             tokens=tuple(self.target.symbols(ids[:-1])),
             token_scores=tuple(hypothesis.positional_scores.tolist()),
+            alignment=alignment,
+            attention=None if attention is None else tuple(map(tuple, attention.tolist())),
+        )
+
+    def _known(
+        self, ids: list[int], sentence: str, source: list[int], attention: torch.Tensor, unknown: dict[str, str]
+    ) -> str:
+        """The text of a hypothesis with what its unknown tokens align with in their place."""
+        assert isinstance(self.source, Tokenizer)
+        assert isinstance(self.target, Tokenizer)
+        pieces = self.source.subwords.encode(sentence)[: len(source) - self.source.closing]
+        missing = [id == self.target.unk for id in ids[:-1]]
+        return self.target.subwords.decode(
+            unknown_replaced(self.target.symbols(ids[:-1]), missing, attention, pieces, unknown)
         )
 
 
@@ -320,7 +452,7 @@ def load(
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
             ``transformer``, ``bart``, ``lstm``, ``transformer_lm`` or ``fairbeam_transformer``.
-        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
 
