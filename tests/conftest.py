@@ -39,13 +39,14 @@ def run():
         name, *arguments = (str(part) for part in command)
         executable = Path(sys.executable).parent / name
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        timeout = options.pop("timeout", 600)
         done = subprocess.run(
             [str(executable), *arguments],
             text=True,
             check=False,
             capture_output=True,
             env=environment,
-            timeout=600,
+            timeout=timeout,
             **options,
         )
         if check and done.returncode != 0:

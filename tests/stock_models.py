@@ -2,11 +2,14 @@
 
 import warnings
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 
-from fairbeam.families.fairseq import completed, page_of
+from fairbeam import checkpoint
+from fairbeam.families.fairseq import completed, page_of, task_symbols
+from fairbeam.text import Dictionary
 
 
 def build(options: dict, vocabulary: int = 37):
@@ -14,10 +17,10 @@ def build(options: dict, vocabulary: int = 37):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("fairseq")
-        from fairseq.data import Dictionary
+        from fairseq.data import Dictionary as StockDictionary
         from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
-        dictionary = Dictionary()
+        dictionary = StockDictionary()
         for number in range(vocabulary - len(dictionary)):
             dictionary.add_symbol(f"w{number}")
         args = Namespace(**options)
@@ -58,3 +61,18 @@ def assert_same_gradients(ours, options: dict, theirs) -> None:
         torch.testing.assert_close(
             parameter.grad, expected[name], rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def write_checkpoint(folder: Path, model: torch.nn.Module, options: dict, task: dict, *files: str) -> Path:
+    """What ``fairseq-train`` leaves of a model from ``build``, with its dictionaries, named ``files``, beside it."""
+    folder.mkdir()
+    table = next(weight for name, weight in model.state_dict().items() if name.endswith("embed_tokens.weight"))
+    words = len(table) - len(Dictionary()) - len(task_symbols(task))
+    for file in files:
+        Dictionary((f"w{number}", 1) for number in range(words)).save(folder / file)
+    cfg = {"model": Namespace(**{"_name": options["arch"], **options}), "task": {"data": str(folder), **task}}
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}]
+    state = {"args": None, "cfg": cfg, "model": model.state_dict(), "optimizer_history": history}
+    state |= {"extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}}, "last_optimizer_state": None}
+    checkpoint.write(folder / "checkpoint_best.pt", state)
+    return folder / "checkpoint_best.pt"

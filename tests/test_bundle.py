@@ -23,9 +23,11 @@ from fairbeam.network import (
     NormPlacement,
     PositionConfig,
     PositionKind,
+    RecurrentConfig,
+    RecurrentNetwork,
     StackConfig,
 )
-from fairbeam.text import Dictionary, Tokenizer, Whitespace
+from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
 
 
 def tokenizer(language: str, words: int) -> Tokenizer:
@@ -193,7 +195,46 @@ def decoder(tmp_path):
     return bundle.save(tmp_path / "decoder", dataclasses.replace(small_bundle(), network=network))
 
 
-@pytest.mark.parametrize("kind", ["apart", "decoder"])
+@pytest.fixture
+def recurrent(tmp_path):
+    """Format 3: LSTMs."""
+    sizes = {"encoder_embedding": 5, "encoder_hidden": 6, "decoder_embedding": 7, "decoder_hidden": 8, "output_dim": 9}
+    config = RecurrentConfig(source_vocabulary=24, target_vocabulary=24, layers=2, bidirectional=True, **sizes)
+    network = RecurrentNetwork(config).eval()
+    return bundle.save(tmp_path / "recurrent", dataclasses.replace(small_bundle(), network=network))
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """Format 3: an encoder-decoder of texts that do not just end in ``</s>``, in one language without a name."""
+    one = dataclasses.replace(tokenizer("x", 20), language=None, marks=Marks.CONTINUED)
+    return bundle.save(tmp_path / "marked", dataclasses.replace(small_bundle(), source=one, target=one))
+
+
+@pytest.mark.parametrize(
+    ("marks", "ids"), [(Marks.ENCLOSED, [0, 5, 6, 2]), (Marks.OPENED, [0, 5, 6]), (Marks.CONTINUED, [2, 5, 6])]
+)
+def test_marks_around_a_text_come_back_in_format_3_alone(marks, ids, marked):
+    rewrite_config(marked, tokenizer=f"dictionary-{marks}")
+    side = bundle.load(marked).source
+    assert (side.marks, side.encode("x1 x2"), side.decode(ids)) == (marks, ids, "x1 x2")
+    assert len(ids) - side.closing == ids.index(6) + 1
+    assert {path.name for path in marked.iterdir()} == {CONFIG, WEIGHTS, CARD, "dict.txt"}
+    config = json.loads((marked / CONFIG).read_text())
+    for changes, message in (
+        (
+            {"tokenizer": "dictionary-strewn"},
+            "'dictionary-strewn'; expected dictionary, .*continued or null",
+        ),
+        ({"format": 2}, r"'dictionary-[a-z]+'; expected dictionary, pretrained or null"),
+    ):
+        fields = {k: v for k, v in config.items() if k != "shape" or "format" not in changes}
+        (marked / CONFIG).write_text(json.dumps({**fields, **changes}))
+        with pytest.raises(CheckpointError, match=message):
+            bundle.load(marked)
+
+
+@pytest.mark.parametrize("kind", ["apart", "decoder", "recurrent", "marked"])
 def test_other_shapes_come_back_to_the_bit(kind, request):
     saved = request.getfixturevalue(kind)
     assert json.loads((saved / CONFIG).read_text())["format"] == 3
@@ -230,6 +271,18 @@ def test_other_shapes_come_back_to_the_bit(kind, request):
         ("decoder", {"network__eos": -1}, r"network\.eos is -1; expected 0 to 23"),
         ("decoder", {"network__separator": None, "network__prefix_attention": True}, "nothing says where a source"),
         ("decoder", {"network__decoder__layers": 1 << 20}, r"network\.decoder\.layers is 1048576"),
+        ("recurrent", {"shape": "encoder-decoder"}, "network: unknown field"),
+        ("recurrent", {"network__layers": 1 << 20}, r"network\.layers is 1048576; expected 1 to"),
+        ("recurrent", {"network__layers": 0}, r"network\.layers is 0; expected 1 to"),
+        ("recurrent", {"network__encoder_hidden": 1 << 40}, r"network\.encoder_hidden is 1099511627776; expected 1 to"),
+        ("recurrent", {"network__decoder_hidden": 1 << 24}, r"decoder\.0\.weight_ih has shape \(32, 15\), expected"),
+        ("recurrent", {"network__target_vocabulary": 1 << 30}, r"network\.target_vocabulary is 1073741824"),
+        ("recurrent", {"network__max_source_positions": 0}, r"network\.max_source_positions is 0"),
+        ("recurrent", {"network__dropout__encoder_output": 2}, r"network\.dropout\.encoder_output is 2.0; expected 0"),
+        ("recurrent", {"network__output_dim": -3}, r"network\.output_dim is -3; expected 1 to"),
+        ("recurrent", {"network__attention": False}, r"unexpected attention_output\.weight"),
+        ("recurrent", {"network__pad": 24}, r"network\.pad is 24; expected -1 to 23"),
+        ("recurrent", {"network__eos": 10**9}, r"network\.eos is 1000000000; expected 0 to 23"),
     ],
 )  # fmt: skip
 def test_descriptions_of_other_shapes_that_make_no_sense_are_refused(kind, changes, message, request):

@@ -19,16 +19,20 @@ from fairbeam.families import hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.network import (
     AdaptiveConfig,
+    EncoderConfig,
+    EncoderNetwork,
     LanguageModel,
     LanguageModelConfig,
     Network,
     NetworkConfig,
     PositionConfig,
     PositionKind,
+    RecurrentConfig,
+    RecurrentNetwork,
     StackConfig,
     pad_batch,
 )
-from fairbeam.text import Dictionary, Tokenizer, Whitespace
+from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
 from fairbeam.translator import Translator, special_ids
 
 transformers = pytest.importorskip("transformers")
@@ -178,6 +182,25 @@ def test_two_vocabularies_survive_a_bundle_and_translate(decoder, read, tmp_path
     again = bundle.save(tmp_path / "again" / "model", found)
     for path in (path for path in saved.rglob("*") if path.is_file()):
         assert (again / path.relative_to(saved)).read_bytes() == path.read_bytes(), path
+
+
+def test_dictionaries_with_marks_end_targets_and_a_recurrent_part_is_refused(tmp_path):
+    whole = plain_bundle()
+    stack, rows = whole.network.config.decoder, len(whole.source)
+    side = dataclasses.replace(whole.source, language=None, marks=Marks.ENCLOSED)
+    reader = Bundle(network=EncoderNetwork(EncoderConfig(vocabulary=rows, encoder=stack)), source=side, target=None)
+    side = dataclasses.replace(side, marks=Marks.CONTINUED)
+    config = LanguageModelConfig(vocabulary=rows, decoder=stack, bos=2, eos=2)
+    writer = Bundle(network=LanguageModel(config), source=side, target=side)
+    for model, opening in ((compose(reader, writer), [0]), (sequence_to_sequence(writer), [])):
+        again = bundle.load(bundle.save(tmp_path / "model", model, overwrite=True))
+        assert again.source.encode("nothing") == [*opening, 3, 2]
+        assert again.target.encode("nothing") == [3, 2]
+    recurrent = RecurrentConfig(source_vocabulary=rows, target_vocabulary=rows)
+    recurrent = dataclasses.replace(whole, network=RecurrentNetwork(recurrent))
+    for parts, place in (((reader, recurrent), "decoder"), ((recurrent, writer), "encoder")):
+        with pytest.raises(ConfigError, match=f"--{place}: a model of family 'fairseq_transformer' is recurrent"):
+            compose(*parts)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

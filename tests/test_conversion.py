@@ -22,9 +22,16 @@ from fairbeam.network import Network
 from fairbeam.text import Dictionary
 from fairbeam.translator import ModelFiles, read_model
 
-spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).with_name("hub_folders.py"))
-hub_folders = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hub_folders)
+
+def beside(name: str):
+    """A module of the tests' own."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hub_folders, stock_models = beside("hub_folders"), beside("stock_models")
 
 FILES = ModelFiles(source_lang="aa", target_lang="bb")
 SIZES = {"embed_dim": 16, "ffn_embed_dim": 24, "layers": 2, "attention_heads": 2}
@@ -69,6 +76,26 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
     }
     checkpoint.write(path, {"args": None, "cfg": cfg, "model": weights})
     return path
+
+
+DECODER = {f"decoder_{name}": size for name, size in SIZES.items()} | {"tokens_per_sample": 12, "decoder_layers": 1}
+WIDTHS = {"criterion": "cross_entropy", "max_target_positions": 8, **dict.fromkeys(
+    ("encoder_embed_dim", "decoder_embed_dim", "decoder_out_embed_dim"), 12)}  # fmt: skip
+OTHERS = {
+    "language model": ({"arch": "transformer_lm_gpt", **DECODER}, "language_modeling"),
+    "language model behind <s>": ({"arch": "transformer_lm_gpt3_small", "add_bos_token": True, **DECODER},
+                                  "language_modeling"),
+    "roberta": ({"arch": "roberta_base", "max_positions": 40, "load_checkpoint_heads": True, **OPTIONS}, "masked_lm"),
+    "lstm": ({"arch": "lstm", **WIDTHS, "decoder_out_embed_dim": 8, "encoder_bidirectional": True}, "translation"),
+    "lstm, one matrix": ({"arch": "lstm_wiseman_iwslt_de_en", "share_all_embeddings": True, **WIDTHS}, "translation"),
+}  # fmt: skip
+LOAD_OTHERS_WITH_STOCK = """
+import sys, torch, fairbeam_plugin
+from fairseq import checkpoint_utils
+for path, data in zip(sys.argv[1::2], sys.argv[2::2]):
+    models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+    torch.save(dict(models[0].state_dict()), path + ".state")
+"""
 
 
 @pytest.mark.parametrize("name", [*hub_folders.MODELS, *hub_folders.ALONE])
@@ -149,6 +176,51 @@ def test_a_pretrained_bart_comes_back_with_its_one_dictionary(task, tmp_path):
         task_symbols({"_name": "translation_from_pretrained_bart", "langs": "a", "prepend_bos": True})
     with pytest.raises(CheckpointError, match=r"'fconv' has no conversion; known are bart, bart_base, .*transformer"):
         page_of("fconv")
+
+
+def test_models_of_other_shapes_come_back_and_load_in_stock(tmp_path, run):
+    written = []
+    for number, (options, task) in enumerate(OTHERS.values()):
+        theirs = stock_models.build(options)
+        if task == "masked_lm":
+            theirs.register_classification_head("sentence_classification_head", num_classes=3, inner_dim=10)
+            theirs.register_classification_head("mnli", num_classes=2)
+        dictionaries = ("dict.aa.txt", "dict.bb.txt") if task == "translation" else ("dict.txt",)
+        folder = tmp_path / str(number)
+        path = stock_models.write_checkpoint(folder, theirs.half(), options, {"_name": task}, *dictionaries)
+        there, back = Place(Form.BUNDLE, folder / "b"), Place(Form.FAIRSEQ, folder / "c/model.pt")
+        for parity in (convert(Place(Form.FAIRSEQ, path), there, files=FILES), convert(there, back)):
+            assert parity.passed
+            assert (parity.differing, parity.random_difference, parity.text_difference) == ((), 0, 0)
+            assert parity.greedy_agrees is (None if task == "masked_lm" else True)
+        before, after = checkpoint.read(path), checkpoint.read(back.path)
+        assert list(before.model) == list(after.model)
+        assert all(after.model[k].dtype == v.dtype and torch.equal(after.model[k], v) for k, v in before.model.items())
+        languages = {"source_lang": "aa", "target_lang": "bb"} if task == "translation" else {}
+        assert (after.config, after.task) == (before.config, {**before.task, **languages})
+        assert all((folder / "c" / name).read_text() == (folder / name).read_text() for name in dictionaries)
+        model = read_model(there.path)
+        opening, closing = {"masked_lm": ([0], [2]), "translation": ([], [2])}.get(task, ([2], []))
+        if "add_bos_token" in options:
+            opening = [0]
+        assert model.source.encode("w1 w2") == [*opening, 5, 6, *closing]
+        assert model.source.decode([0, 5, 6, 2]) == "w1 w2"
+        assert (model.target is None) == (task == "masked_lm")
+        bundle.save(folder / "d", dataclasses.replace(model, origin=None))
+        with pytest.raises(ConfigError, match=r"without the options it was read with \(origin\.json\)"):
+            convert(Place(Form.BUNDLE, folder / "d"), Place(Form.FAIRSEQ, folder / "e/model.pt"))
+        options = {**before.config, "decoder_layers": 3, "encoder_layers": 3}
+        origin = dataclasses.replace(model.origin, config={"model": options, "task": before.task})
+        bundle.save(folder / "d", dataclasses.replace(model, origin=origin), overwrite=True)
+        with pytest.raises(CheckpointError, match=r"origin\.json: its options describe another (en|de|lay)"):
+            convert(Place(Form.BUNDLE, folder / "d"), Place(Form.FAIRSEQ, folder / "e/model.pt"))
+        written += [back.path, back.path.parent]
+    (tmp_path / "load.py").write_text(LOAD_OTHERS_WITH_STOCK)
+    run("python", tmp_path / "load.py", *written, env={"PYTHONPATH": str(Path(fairbeam.__file__).parent.parent)})
+    for path in written[::2]:
+        loaded, weights = torch.load(f"{path}.state"), checkpoint.read(path).model
+        assert loaded.keys() == weights.keys()
+        assert all(torch.equal(loaded[name], weight.to(loaded[name].dtype)) for name, weight in weights.items())
 
 
 def test_a_bundle_without_origin_becomes_a_checkpoint(tmp_path):

@@ -1,7 +1,11 @@
 """Text to text: order, batching, ensembles, limits, and the real model."""
 
 import dataclasses
+import importlib.util
+import itertools
 import logging
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +16,14 @@ from fairbeam.bundle import Bundle
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.files import read_lines
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
+from fairbeam.network import Network, NetworkConfig, PositionConfig, RecurrentConfig, RecurrentNetwork, StackConfig
 from fairbeam.scoring import bleu
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, TooLong, Translator
+
+spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).with_name("stock_models.py"))
+stock_models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stock_models)
 
 WORDS = 24
 LONGEST = 12
@@ -75,6 +83,18 @@ def test_sentences_are_read_a_buffer_at_a_time(tiny):
     next(stream)
     assert read == SENTENCES[:2]
     assert len(list(stream)) == len(SENTENCES) - 1
+
+
+def test_a_function_is_told_which_sentence_it_is_asked_of(tiny):
+    """Functions do not travel between processes, and need not."""
+    words = [tiny.phrase_ids([f"w{number}"])[0][0] for number in range(len(SENTENCES))]
+    asked = Translator([tiny_bundle()], precision="float32", workers=2)
+    found = asked.translate(
+        SENTENCES,
+        limits=DecodingLimits(buffer_size=4, batch_size=2),
+        prefix_allowed_tokens_fn=lambda number, tokens: [words[number], tiny.special.eos],
+    )
+    assert [{*text.split()} for text in found] == [{"w0"}, set(), {"w2"}, {"w3"}, set(), {"w5"}]
 
 
 def test_nbest_is_ranked_and_explained(tiny):
@@ -197,6 +217,13 @@ def test_load_takes_bundles_and_refuses_what_is_none(tmp_path, tiny):
     folder = bundle.save(tmp_path / "model", tiny_bundle())
     loaded = fairbeam.load(folder, folder, precision="float32", workers=1)
     assert loaded.translate(SENTENCES) == tiny.translate(SENTENCES)
+    config = RecurrentConfig(source_vocabulary=WORDS + 4, target_vocabulary=WORDS + 4, layers=2)
+    recurrent = dataclasses.replace(tiny_bundle(), network=RecurrentNetwork(config).eval())
+    loaded = fairbeam.load(bundle.save(tmp_path / "recurrent", recurrent), precision="float32", workers=1)
+    found = loaded.translate(SENTENCES, max_len_b=8)
+    assert found == Translator([recurrent], precision="float32", workers=1).translate(SENTENCES, max_len_b=8)
+    assert [bool(text) for text in found] == [bool(sentence.strip()) for sentence in SENTENCES]
+    torch.testing.assert_close(torch.tensor(loaded.attention("w1 w2", "w3")[2]).sum(1), torch.ones(2))
     with pytest.raises(CheckpointError, match="expected a bundle"):
         fairbeam.load(tmp_path)
     with pytest.raises(CheckpointError, match=r"nowhere\.pt"):
@@ -233,3 +260,31 @@ def test_real_attention_follows_the_words(real):
     source, target, weights = real.attention("A man sleeps.", "Ein Mann schläft.")
     at = torch.tensor(weights)[[piece.endswith("Mann") for piece in target].index(True)].argmax()
     assert source[int(at)].endswith("man")
+
+
+def test_a_fairseq_language_model_continues_prompts_as_stock_does(tmp_path, run):
+    """All hypotheses of ``fairseq-interactive``, which writes the prompts before them and counts them in scores."""
+    options = {"arch": "transformer_lm_gpt", "decoder_layers": 1, "decoder_embed_dim": 16, "decoder_attention_heads": 2,
+               "decoder_ffn_embed_dim": 24, "tokens_per_sample": 30, "add_bos_token": True}  # fmt: skip
+    theirs = stock_models.build(options)
+    with torch.no_grad():
+        theirs.decoder.output_projection.weight.mul_(8)
+    task = {"_name": "language_modeling", "tokens_per_sample": 30, "add_bos_token": True}
+    path = stock_models.write_checkpoint(tmp_path / "a", theirs, options, task, "dict.txt")
+    prompts = ["w1 w2 w3", "w20", "w5 w6 w7 w8 w9 w30"]
+    (tmp_path / "in.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+    search = ("--beam", 3, "--nbest", 3, "--lenpen", 0, "--max-len-a", 1, "--max-len-b", 7, "--batch-size", 1, "--cpu")
+    plugin = Path(fairbeam.__file__).parent.with_name("fairbeam_plugin")
+    where = ("--path", path, "--input", tmp_path / "in.txt")
+    task_options = ("--task", "language_modeling", "--add-bos-token", "--user-dir", plugin)
+    done = run("fairseq-interactive", path.parent, *where, *task_options, *search)
+    lines = [line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith(("H-", "P-"))]
+    model = fairbeam.load(path, precision="float32", workers=1)
+    found = list(model.stream(prompts, beam=3, nbest=3, lenpen=0.0, max_len_a=0.0, max_len_b=8, min_len=0))
+    whole = [f"{prompt} {each.text}".strip() for prompt, best in zip(prompts, found, strict=True) for each in best]
+    assert whole == lines[::2]
+    assert len({text.count(" ") for text in whole}) > 3  # some end before the limit
+    for each, expected in zip(itertools.chain(*found), lines[1::2], strict=True):
+        behind = [float(score) * math.log(2) for score in expected.split()][-len(each.token_scores) :]
+        assert each.token_scores == pytest.approx(behind, abs=2e-4)
+    assert model.translate(["", "w1"], beam=1)[0] == ""

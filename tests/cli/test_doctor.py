@@ -1,5 +1,6 @@
 """``fairbeam doctor`` on sound and broken installations, data folders, checkpoints and bundles."""
 
+import dataclasses
 import re
 import shutil
 
@@ -12,8 +13,16 @@ from fairbeam import bundle, inspection
 from fairbeam.bundle import Bundle
 from fairbeam.cli.doctor import command
 from fairbeam.data.indexed import IndexedWriter
-from fairbeam.network import Network, NetworkConfig, StackConfig
-from fairbeam.text import Dictionary, SentencePieceOptions, Tokenizer, train_sentencepiece
+from fairbeam.network import (
+    EncoderConfig,
+    EncoderNetwork,
+    Network,
+    NetworkConfig,
+    RecurrentConfig,
+    RecurrentNetwork,
+    StackConfig,
+)
+from fairbeam.text import Dictionary, Marks, SentencePieceOptions, Tokenizer, train_sentencepiece
 
 SUBWORDS = train_sentencepiece(["a b c d e f"] * 10, SentencePieceOptions(vocab_size=12))
 
@@ -87,6 +96,25 @@ def test_bundle(model):
     assert "3 sentences of 32 tokens" in done.output
     for name, _ in network.named_modules():
         assert name in done.output
+
+
+def test_a_recurrent_bundle_and_an_encoder(model, tmp_path):
+    config = RecurrentConfig(source_vocabulary=6, target_vocabulary=6, encoder_hidden=8, decoder_hidden=8)
+    stored = bundle.load(model[0])
+    bundle.save(tmp_path / "recurrent", dataclasses.replace(stored, network=RecurrentNetwork(config)))
+    source = dataclasses.replace(stored.source, language=None, marks=Marks.ENCLOSED)
+    encoder = EncoderNetwork(EncoderConfig(vocabulary=6, encoder=stored.network.config.encoder))
+    bundle.save(tmp_path / "encoder", Bundle(network=encoder, source=source, target=None))
+    done = doctor(tmp_path / "recurrent", tmp_path / "encoder", "--max-tokens", "100")
+    assert done.exit_code == 0, done.output
+    assert "sound, en to de" in done.output
+    assert "sound, any language" in done.output
+    assert re.search(r"encoder +\W LSTM +\W 22×8 ", done.output)  # two sentences of eleven tokens
+    length, sentences, beam = 32, 3, 5
+    units = 8 * (length + 3 * beam) + length  # states of the source and padding, and states, cells, feed of each beam
+    memory = inspection.estimate_decoding(RecurrentNetwork(config).eval(), 100)
+    assert memory.cache == sentences * (4 * units + 8 * length)  # and where each state's token stood
+    assert memory.sentences == sentences
 
 
 def test_broken_models_and_sound_data_together(model, data_bin, tmp_path):

@@ -15,6 +15,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.cli import translate
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
+from fairbeam.scoring.minimum_bayes_risk import Utility, expected_utilities
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import TooLong, Translation, Translator
 
@@ -240,3 +241,69 @@ def test_missing_dictionaries_are_asked_for(call, real_models, tmp_path):
     shutil.copy(stored / "dict.en.txt", one_left)
     with pytest.raises(InputError, match="give --source-lang and --target-lang"):
         call(models=[alone], data=one_left)
+
+
+def test_required_phrases_behind_tabs_or_in_a_file(call, expected, tmp_path):
+    behind_tabs = ["w1 w2 w3\tw9 w9\tw17|||w18", "", "w4 w5", "w6\tw11"]
+    out = call(lines(behind_tabs), constraints="unordered").read_text().splitlines()
+    assert "w9 w9" in out[0]
+    assert {"w17", "w18"} & set(out[0].split())
+    assert "w11" in out[3].split()
+    assert out[1:3] == expected[1:3]
+    (tmp_path / "phrases").write_text(lines([line.partition("\t")[2] for line in behind_tabs]))
+    assert call(constraints_file=tmp_path / "phrases", buffer_size=3).read_text() == lines(out)
+    ordered = call(lines(["w1 w2 w3\tw7\tw6", "w1 w2 w3\tw6\tw7"]), constraints="ordered").read_text().splitlines()
+    assert ordered[0].split().index("w7") < len(ordered[0].split()) - ordered[0].split()[::-1].index("w6")
+    assert ordered[0] != ordered[1]
+    for phrases, message in ((2, "sentence 3 has no required phrases"), (6, "more than 4 lines of required phrases")):
+        (tmp_path / "phrases").write_text("w1\n" * phrases)
+        with pytest.raises(InputError, match=message):
+            call(constraints_file=tmp_path / "phrases")
+
+
+def test_alignments_stand_behind_the_text(call, expected):
+    hard = [line.split("\t") for line in call(alignments=translate.Alignment.HARD).read_text().splitlines()]
+    assert [text for text, _ in hard] == expected
+    for (text, pairs), sentence in zip(hard, SENTENCES, strict=True):
+        places = [tuple(map(int, pair.split("-"))) for pair in pairs.split()]
+        assert [target for _, target in places] == list(range(len(text.split())))
+        assert all(source < len(sentence.split()) for source, _ in places)
+    soft = [line.split("\t")[1] for line in call(alignments=translate.Alignment.SOFT).read_text().splitlines()]
+    for rows, sentence in zip(soft, SENTENCES, strict=True):
+        for row in rows.split():
+            weights = [float(weight) for weight in row.split(",")]
+            assert len(weights) == len(sentence.split()) + 1
+            assert sum(weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_unknown_words_are_replaced_by_what_they_align_with(call, tmp_path):
+    text = "zebra w2\n"
+    plain, copied = (call(text, unkpen=-50, max_len_b=4, replace_unk=on).read_text().split() for on in (False, True))
+    assert set(plain) == {"<unk>"}
+    assert set(copied) <= {"zebra", "w2"}
+    (tmp_path / "words").write_text("zebra Zebra\nw2 Zebra\n")
+    known = call(text, unkpen=-50, max_len_b=4, replace_unk_dict=tmp_path / "words")
+    assert set(known.read_text().split()) == {"Zebra"}
+    (tmp_path / "words").write_text("zebra Zebra\nalone\n")
+    with pytest.raises(InputError, match="words, line 2: expected two words, found 'alone'"):
+        call(text, replace_unk_dict=tmp_path / "words")
+
+
+def test_the_rest_of_the_search_is_reached(call, made, tmp_path):
+    (tmp_path / "outputs").write_text("w1 w2\nw3\n")
+    said = call(allowed_outputs=tmp_path / "outputs", beam=2).read_text().splitlines()
+    assert {*said} <= {"", "w1 w2", "w3"}
+    drawn = call(stochastic_beam=True, beam=4, nbest=4, max_len_b=4).read_text().splitlines()
+    assert len({*drawn[:4]}) == 4
+    framed = call(first_token="w7", last_token="w8").read_text().splitlines()
+    assert all(line.startswith("w7") and line.endswith("w8") for line in framed if line)
+    with pytest.raises(ConfigError, match="--last-token 'w7 w8': expected one token of the model's; it is w7 w8"):
+        call(last_token="w7 w8")
+    contrastive = call(penalty_alpha=0.8, beam=4).read_text().split()
+    assert contrastive
+    assert [len(line.split()) for line in call(match_source_len=True).read_text().splitlines()] == [4, 0, 3, 2]
+    model = Translator([made], precision="float32", workers=1)
+    candidates = [t.text for t in next(model.stream(SENTENCES, beam=6, nbest=6))]
+    chosen = next(model.stream(SENTENCES, beam=6, mbr="chrf"))[0].text
+    assert chosen == candidates[int(expected_utilities(candidates, Utility.CHRF).argmax())]
+    assert call(beam=6, mbr="chrf").read_text().splitlines()[0] == chosen

@@ -25,9 +25,7 @@ NUMBERS = {
 
 def modern_checkpoint(tied: bool, final_norm: bool) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    stack = StackConfig(
-        layers=2, dim=24, heads=3, ffn_dim=40, norm_placement=NormPlacement.PRE, final_norm=final_norm
-    )
+    stack = StackConfig(layers=2, dim=24, heads=3, ffn_dim=40, norm_placement=NormPlacement.PRE, final_norm=final_norm)
     sizes = {"source_vocabulary": 31, "target_vocabulary": 31, "encoder": stack, "decoder": stack}
     network = Network(NetworkConfig(**sizes, tie_output=tied))
     for parameter in network.parameters():

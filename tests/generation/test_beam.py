@@ -1,17 +1,22 @@
 """Each block of the beam step against plain NumPy, over shapes, ties and impossible tokens."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_long_rows
+from fairbeam.generation.beam import Beams, Candidates, best_continuations, ended, survivors, topk_of_sums
 from fairbeam.generation.filters import (
     Special,
+    favour_source,
+    follow_tree,
     forbid_phrases,
     force_prefix,
     limit_length,
+    no_ngrams_of_source,
     no_repeated_ngrams,
     penalise_repetition,
     require_length,
@@ -48,15 +53,20 @@ def test_best_continuations_are_the_best_of_all(shape, count):
     assert all(len(set(row)) == wanted for row in places.tolist())
 
 
-@given(batch=st.integers(1, 3), length=st.integers(1, 700), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
-def test_topk_of_long_rows_is_topk(batch, length, count, seed):
+@given(
+    batch=st.integers(1, 3), rows=st.integers(1, 3), length=st.integers(1, 300), count=st.integers(1, 12),
+    seed=st.integers(0, 2**31 - 1),
+)  # fmt: skip
+def test_topk_of_sums_is_topk(batch, rows, length, count, seed):
     random = np.random.default_rng(seed)
-    rows = random.integers(-40, 0, (batch, length)).astype(np.float32)
-    rows[random.random(rows.shape) < 0.3] = -np.inf
-    count = min(count, length)
-    values, places = topk_of_long_rows(torch.from_numpy(rows), count)
-    np.testing.assert_array_equal(values, -np.sort(-rows, axis=1)[:, :count])
-    np.testing.assert_array_equal(np.take_along_axis(rows, places.numpy(), 1), values)
+    numbers = random.integers(-40, 0, (batch, rows, length)).astype(np.float32)
+    numbers[random.random(numbers.shape) < 0.3] = -np.inf
+    added = random.integers(-9, 0, (batch, rows)).astype(np.float32)
+    sums = (numbers + added[:, :, None]).reshape(batch, -1)
+    count = min(count, rows * length)
+    values, places = topk_of_sums(torch.from_numpy(numbers), torch.from_numpy(added), count)
+    np.testing.assert_array_equal(values, -np.sort(-sums, axis=1)[:, :count])
+    np.testing.assert_array_equal(np.take_along_axis(sums, places.numpy(), 1), values)
     assert all(len(set(row)) == count for row in places.tolist())
 
 
@@ -136,6 +146,42 @@ def test_filters_forbid_and_penalise_what_an_independent_implementation_does():
             found = scores.clone()
             ours(found, beams)
             torch.testing.assert_close(found, expected)
+
+
+def test_filters_that_look_at_the_source_do_what_an_independent_implementation_does():
+    processors = pytest.importorskip("transformers").generation.logits_process
+    random = np.random.default_rng(1)
+    source = torch.from_numpy(random.integers(3, 6, (3, 7)))
+    for step, size in itertools.product(range(5), (1, 2, 3)):
+        tokens = random.integers(3, 6, (3, 4, step))
+        beams = beams_with(tokens, [20] * 3)
+        beams.source = source
+        history = torch.cat([torch.full((12, 1), EOS), torch.from_numpy(tokens).flatten(0, 1)], dim=1)
+        scores = torch.from_numpy(random.normal(size=(3, 4, 11)).astype(np.float32)).log_softmax(-1)
+        for ours, kind, value in (
+            (no_ngrams_of_source(size, Special()), processors.EncoderNoRepeatNGramLogitsProcessor, size),
+            (favour_source(1.7), processors.EncoderRepetitionPenaltyLogitsProcessor, 1.7),
+        ):
+            # one sentence at a time: with many, theirs wants the source once for each hypothesis
+            theirs = [kind(value, source[row : row + 1].expand(4, -1)) for row in range(3)]
+            apart = zip(theirs, history.view(3, 4, -1), scores.clone(), strict=True)
+            found = scores.clone()
+            ours(found, beams)
+            torch.testing.assert_close(found, torch.stack([one(rows, each) for one, rows, each in apart]))
+
+
+@given(
+    outputs=st.lists(st.lists(st.integers(3, 5), max_size=3).map(tuple), min_size=1, max_size=5),
+    tokens=st.lists(st.integers(3, 5), max_size=4),
+)
+def test_a_tree_allows_what_continues_an_output(outputs, tokens):
+    scores = torch.zeros(1, 1, 8)
+    follow_tree(outputs, Special())(scores, beams_with(np.array([[tokens]], dtype=np.int64), [9]))
+    ended = [(*output, EOS) for output in outputs]
+    allowed = {
+        output[len(tokens)] for output in ended if output[: len(tokens)] == tuple(tokens) and output[len(tokens) :]
+    }
+    assert set(scores[0, 0].isfinite().nonzero().flatten().tolist()) == allowed
 
 
 @given(shape=shapes, step=st.integers(0, 6), least=st.integers(0, 4))

@@ -3,6 +3,10 @@
 Diverse beam search is compared with fairseq's own in ``tests/plugin/test_stock_parity.py``.
 """
 
+import itertools
+import math
+from collections import Counter
+
 import pytest
 import torch
 
@@ -14,13 +18,14 @@ from fairbeam.generation.choosers import (
     DiverseGroups,
     DiverseSiblings,
     Sampling,
-    build_chooser,
     epsilon,
     min_p,
     top_k,
     top_p,
     typical,
 )
+from fairbeam.generation.filters import Special
+from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
 
 PAD, EOS = 1, 2
@@ -139,4 +144,78 @@ def test_options_that_contradict_each_other_are_refused(options, message):
     ],
 )
 def test_options_choose_the_chooser(options, kind):
-    assert type(build_chooser(GenerationOptions(**options), torch.tensor([[4, EOS]]), PAD)) is kind
+    assert type(build_chooser(GenerationOptions(**options), torch.tensor([[4, EOS]]), Special())) is kind
+
+
+class Table:
+    """A model whose next token depends on the latest alone, whatever the source."""
+
+    first_token = None
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+    def prefill(self, source, beams):
+        return self
+
+    def step(self, state, tokens):
+        return self.logits[tokens]
+
+    def rounding(self, state, beams, tokens):
+        return None
+
+    def longest_target(self, source_length):
+        return 100
+
+    def reorder(self, parents):
+        """It has no state."""
+
+    select = reorder
+
+
+def test_a_stochastic_beam_draws_without_replacement():
+    """Of 6,000 pairs from the six possible outputs, each is drawn as often as urns say: chi-squared, 14 degrees."""
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(5, 5, generator=generator) / 2
+    logits[:, :2] = float("-inf")  # the usable tokens are 3, 4 and </s>
+    draws = 6000
+    source = torch.arange(draws).unsqueeze(1) + 4  # which makes the samples independent
+    options = GenerationOptions(stochastic_beam=True, beam=2, nbest=2, min_len=1, max_len_b=2)
+    found = BeamSearch([Table(logits)], options)(source)
+
+    def log_probability(text):
+        total, latest = 0.0, EOS
+        for step, token in enumerate(text):
+            allowed = logits[latest].clone()
+            if step == 0:
+                allowed[EOS] = float("-inf")
+            total += 0.0 if step == 2 else float(allowed.log_softmax(0)[token])  # after two tokens all end
+            latest = token
+        return total
+
+    texts = [[*words, EOS] for n in (1, 2) for words in itertools.product((3, 4), repeat=n)]
+    probability = {tuple(text): math.exp(log_probability(text)) for text in texts}
+    assert sum(probability.values()) == pytest.approx(1)
+    expected = {
+        frozenset(pair): draws * math.prod(p) * sum(1 / (1 - first) for first in p)
+        for pair in itertools.combinations(probability, 2)
+        if (p := [probability[text] for text in pair])
+    }
+    counts = Counter(frozenset(tuple(h.tokens.tolist()) for h in pair) for pair in found)
+    assert counts.keys() <= expected.keys()  # two different outputs, always
+    assert min(expected.values()) > 5
+    assert sum((counts[pair] - wanted) ** 2 / wanted for pair, wanted in expected.items()) < 36.1  # one in a thousand
+    assert all(pair[0].score >= pair[1].score for pair in found)
+    for hypothesis in found[0]:
+        assert float(hypothesis.positional_scores.sum()) == pytest.approx(
+            log_probability(hypothesis.tokens.tolist()), abs=1e-4
+        )
+
+
+def test_stochastic_beams_do_not_depend_on_the_batch(network):
+    options = GenerationOptions(stochastic_beam=True, beam=4, nbest=4, max_len_b=9)
+    search, rows = BeamSearch([network.for_inference(torch.float32)], options), sources(9)
+    for row, found in zip(rows, search(pad_batch(rows, PAD)), strict=True):
+        alone = [h.tokens.tolist() for h in search(torch.tensor([row]))[0]]
+        assert alone == [h.tokens.tolist() for h in found]
+        assert len({tuple(text) for text in alone}) == 4

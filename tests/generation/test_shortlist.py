@@ -8,8 +8,9 @@ import torch
 
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
-from fairbeam.generation import Batch, BeamSearch, Decoder, GenerationOptions, Special
-from fairbeam.generation.shortlist import ShortlistSearch
+from fairbeam.generation import Batch, BeamSearch, Constraints, Decoder, GenerationOptions, Special
+from fairbeam.generation.options import LengthNormalization
+from fairbeam.generation.shortlist import EXCLUDED, PHRASES, TOKENS, ShortlistSearch
 from fairbeam.network import (
     LanguageModel,
     LanguageModelConfig,
@@ -21,6 +22,7 @@ from fairbeam.network import (
     pad_batch,
 )
 from fairbeam.network.narrowed import rest_moments
+from fairbeam.scoring.minimum_bayes_risk import Utility
 
 PAD, EOS, VOCABULARY = 1, 2, 150
 VARIANTS = [
@@ -125,7 +127,12 @@ def assert_same(found, expected, tolerance: float = 1e-4) -> None:
 @pytest.mark.parametrize(
     ("options", "dtype"),
     # A draw falls on either side of a rounded probability.
-    [(o, d) for d in (torch.float32, torch.bfloat16) for o in VARIANTS if d == torch.float32 or "sampling" not in o],
+    [
+        (o, d)
+        for d in (torch.float32, torch.bfloat16, torch.int8)
+        for o in VARIANTS
+        if d == torch.float32 or "sampling" not in o
+    ],
 )
 def test_within_the_whole_vocabulary_it_is_the_search_among_all_symbols(options, dtype):
     model = network(bias=True).for_inference(dtype)
@@ -214,10 +221,35 @@ def test_what_cannot_be_is_refused_at_once():
         ShortlistSearch([model], options, Special(), dataclasses.replace(lists(3), target_vocabulary=151))
 
 
-def test_options_without_ids_alone_pass_as_they_are():
-    """Whoever adds an option that holds ids must add it to those that are rewritten."""
-    plain = {field.name for field in dataclasses.fields(GenerationOptions) if field.type in (bool, int, float)}
-    assert {field.name for field in dataclasses.fields(GenerationOptions)} - plain == {"banned_phrases"}
+def test_every_option_that_may_hold_ids_is_known():
+    """Whoever adds one must have it rewritten or excluded."""
+    scalar = (bool, int, float, LengthNormalization, Utility | None, Constraints | None)
+    fields = {field.name for field in dataclasses.fields(GenerationOptions)
+              if field.type not in scalar or "token" in field.name or "source" in field.name}  # fmt: skip
+    assert fields - {"ensemble_weights", "match_source_len"} <= {*PHRASES, *TOKENS, *EXCLUDED}
+    changed = {"attention": True, "allowed_outputs": ((5,),), "prefix_allowed_tokens_fn": lambda n, t: [],
+               "stochastic_beam": True, "encoder_no_repeat_ngram_size": 2}  # fmt: skip
+    for name in EXCLUDED:
+        options = GenerationOptions(**{name: changed.get(name, 0.5)})
+        with pytest.raises(ConfigError, match=f"--shortlist and --{name.replace('_', '-')} exclude each other"):
+            ShortlistSearch([network()], options, Special(), lists(3))
+
+
+def test_what_is_required_is_in_the_text_and_in_no_other():
+    model, source = network().for_inference(torch.float32), pad_batch(sources(), PAD)
+    options = GenerationOptions(max_len_b=14, constraints=Constraints.ORDERED, first_token=77, last_token=88)
+    required = [(((30 + n, 31 + n), (60 + n,)), ((40 + n,),)) if n % 2 else () for n in range(6)]
+    whole = BeamSearch([model], options)(source, required=required)
+    everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
+    assert_same(ShortlistSearch([model], options, Special(), everything)(source, required=required), whole)
+    found = ShortlistSearch([model], options, Special(), lists(4))(source, required=required)
+    alone = ShortlistSearch([model], options, Special(), lists(4))
+    for n, [best, *_] in enumerate(found):
+        tokens = best.tokens.tolist()
+        assert [tokens[0], *tokens[-2:]] == [77, 88, EOS]
+        assert not required[n] or 40 + n in tokens
+    rows = sources()
+    assert_same(found, [alone(torch.tensor([rows[n]]), required=[required[n]])[0] for n in range(6)])
 
 
 def test_the_decoder_searches_as_the_options_of_a_batch_say():

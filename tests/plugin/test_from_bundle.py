@@ -2,14 +2,21 @@
 
 import importlib.util
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fairbeam import bundle, checkpoint
+from fairbeam.bundle import Bundle
 from fairbeam.composition import SequenceOptions, compose, sequence_to_sequence
+from fairbeam.errors import ConfigError
+from fairbeam.network import RecurrentConfig, RecurrentNetwork
+from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
 from fairbeam.translator import load, read_model
+from fairbeam_plugin.models.from_bundle import FairbeamBundleModel
+from fairbeam_plugin.tasks.bundle_data import TargetLines
 
 pytest.importorskip("transformers")
 spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).parents[1] / "hub_folders.py")
@@ -86,6 +93,28 @@ def test_a_decoder_alone_learns_to_translate(run, place):
     assert [len(texts) for texts in load(place / "alone-tuned/checkpoint_last.pt").stream(["A man."], max_len_b=3)] == [
         1
     ]
+
+
+@pytest.mark.parametrize("marks", Marks)
+def test_targets_end_alike_whatever_stands_around_prompts(marks):
+    side = Tokenizer(language=None, subwords=Whitespace(), dictionary=Dictionary([("a", 1), ("b", 1)]), marks=marks)
+    assert TargetLines(side, side.eos).encode_batch(["a b", ""]) == [[4, 5, 2], [2]]
+
+
+def test_a_recurrent_bundle_learns(run, place):
+    dictionary = Dictionary((f"{letter}", 1) for letter in "abcdefghijklmnopqrstuvwxyz")
+    sides = (Tokenizer(language=name, subwords=Whitespace(), dictionary=dictionary) for name in ("en", "de"))
+    sizes = dict.fromkeys(("encoder_embedding", "encoder_hidden", "decoder_embedding", "decoder_hidden"), 16)
+    config = RecurrentConfig(source_vocabulary=30, target_vocabulary=30, output_dim=16, **sizes)
+    model = Bundle(**dict(zip(("source", "target"), sides, strict=True)), network=RecurrentNetwork(config))
+    bundle.save(place / "recurrent", model)
+    losses = train(run, place, "recurrent", "recurrent-tuned", "--max-update", 4, "--lr", 0.02)
+    assert losses[-1] < losses[0]
+    tuned = load(place / "recurrent-tuned/checkpoint_last.pt", precision="float32", workers=1)
+    assert not torch.equal(tuned.networks[0].head.weight, model.network.head.weight)
+    options = Namespace(dropout=0.1, attention_dropout=0.1, activation_dropout=None)
+    with pytest.raises(ConfigError, match="--activation-dropout: a recurrent network has neither"):
+        FairbeamBundleModel.build_model(options, Namespace(bundle=model))
 
 
 def test_low_rank_training_of_a_multilingual_folder(run, place):

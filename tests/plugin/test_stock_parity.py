@@ -1,10 +1,11 @@
 """Same text, same scores: our generator against stock's ``SequenceGenerator``, through ``fairseq-generate``.
 
 The model is a real one where there is one (``../shared/models``), else a small one of stock's ``transformer``
-architecture, trained in the fixture on the demo corpus.
+architecture, trained in the fixture on the demo corpus. Of other architectures the weights are random.
 """
 
 import contextlib
+import importlib.util
 import io
 import math
 import re
@@ -12,11 +13,14 @@ import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from fairseq import options
+from fairseq.search import BeamSearch, PrefixConstrainedBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationTask
 from fairseq_cli import generate
 
 import fairbeam
@@ -26,8 +30,14 @@ from fairbeam.conversion import Form, Place, convert
 from fairbeam.data.grammar import split_corpus
 from fairbeam.data.shortlist import SHORTLIST
 from fairbeam.errors import ConfigError
+from fairbeam.families.fairseq import task_symbols
 from fairbeam.text import Dictionary
 from fairbeam.translator import ModelFiles, read_model
+from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
+
+spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
+stock_models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stock_models)
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
@@ -86,6 +96,18 @@ def trained(run, data_bin: Path, name: str, *extra: object) -> Model:
     return Model(data_bin, data_bin.parent / name / "checkpoint_last.pt")
 
 
+def random_model(data_bin: Path, name: str, task: dict, **options) -> Model:
+    """A small stock model with random weights, sharp enough that sentences get different translations."""
+    task = {**task, "data": str(data_bin), "source_lang": "en", "target_lang": "de"}
+    dictionary = Dictionary.load(data_bin / "dict.en.txt").extended(task_symbols(task))
+    options["task"] = task["_name"]
+    model = stock_models.build(options, len(dictionary))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return Model(data_bin, stock_models.write_checkpoint(data_bin.parent / name, model, options, task))
+
+
 @pytest.fixture(scope="module")
 def own_model(run, own_data) -> Model:
     """What a clone without the shared model tests with."""
@@ -93,25 +115,39 @@ def own_model(run, own_data) -> Model:
 
 
 @pytest.fixture(scope="module")
-def mbart(run, own_data) -> Model:
+def mbart(own_data) -> Model:
     """An mBART for one direction, with the dictionary that its task makes."""
-    return trained(run, own_data, "mbart", "--arch", "mbart_base", *MBART, "--max-epoch", 2)
+    sizes = {"embed_dim": 32, "ffn_embed_dim": 64, "attention_heads": 2, "normalize_before": True, "layers": 1}
+    stacks = {f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in sizes.items()}
+    return random_model(own_data, "mbart", {"_name": MBART[1], "langs": MBART[3]}, arch="mbart_base", **stacks)
 
 
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
     """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
+    return parsed(printed(arguments(model, task, *extra, checkpoints=checkpoints)))
+
+
+def arguments(model: Model, task: str, *extra: object, checkpoints: str | None = None):
     command = [
         str(model.data_bin), *USER_DIR, "--task", task, "-s", "en", "-t", "de", "--cpu", "--no-progress-bar",
+        "--num-workers", "0",  # a process of torch's can take five seconds to end
         "--path", checkpoints or str(model.checkpoint), *map(str, extra),
     ]  # fmt: skip
     if "--batch-size" not in command:
         command += ["--batch-size", "64"]
-    args = options.parse_args_and_arch(options.get_generation_parser(), command)
+    return options.parse_args_and_arch(options.get_generation_parser(), command)
+
+
+def printed(args) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         generate.main(args)
+    return out.getvalue()
+
+
+def parsed(output: str) -> dict[int, list]:
     found: dict[int, list] = defaultdict(list)
-    for line in out.getvalue().splitlines():
+    for line in output.splitlines():
         if match := re.match(r"H-(\d+)\t(\S+)\t(.*)", line):
             found[int(match[1])].append([match[3], float(match[2])])
         elif match := re.match(r"P-(\d+)\t(.*)", line):
@@ -141,6 +177,7 @@ VARIANTS = [
     ("--max-len-b", 9, "--unnormalized"),
     ("--temperature", 1.7),
     ("--diversity-rate", 0.4, "--nbest", 2),
+    ("--match-source-len",),
 ]
 
 
@@ -183,15 +220,14 @@ def test_own_model(own_model, extra):
     )
 
 
-def test_lstm(run, own_data):
-    folder = own_data.parent / "lstm"
-    run("fairseq-train", own_data, *USER_DIR, "-s", "en", "-t", "de", "--arch", "lstm", "--encoder-bidirectional",
-        "--encoder-embed-dim", 32, "--encoder-hidden-size", 16, "--decoder-embed-dim", 32, "--decoder-hidden-size", 24,
-        "--decoder-out-embed-dim", 32, "--share-all-embeddings", "--optimizer", "adam", "--lr", 0.01,
-        "--max-tokens", 2000, "--max-epoch", 3, "--save-dir", folder, "--no-epoch-checkpoints")  # fmt: skip
-    model = Model(own_data, folder / "checkpoint_last.pt")
+def test_lstm(own_data):
+    widths = {"encoder_embed_dim": 32, "encoder_hidden_size": 16, "decoder_embed_dim": 32, "decoder_hidden_size": 24}
+    others = {"encoder_bidirectional": True, "share_all_embeddings": True, "decoder_out_embed_dim": 32}
+    options = {"arch": "lstm", "criterion": "cross_entropy", **widths, **others}
+    model = random_model(own_data, "lstm", {"_name": "translation"}, **options)
     ours = fairseq_generate(model, "fairbeam_translation", "--max-len-b", 30, "--nbest", 2)
     assert_same(ours, fairseq_generate(model, "translation", "--max-len-b", 30, "--nbest", 2), 40)
+    assert len({each[0][0] for each in ours.values()}) > 20
 
 
 @pytest.mark.parametrize("extra", [(), ("--nbest", 3, "--lenpen", 0.5)])
@@ -228,6 +264,94 @@ def test_mbart_goes_into_a_bundle_and_back(mbart, tmp_path):
     for sentence, [best, *_] in enumerate(found):
         assert best.text == stock[sentence][0][0]
         assert best.score / math.log(2) == pytest.approx(stock[sentence][0][1], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_alignments(own_model, kind):
+    """Teacher forcing gives the attention that stock keeps through the search."""
+    ours, theirs = (
+        re.findall(
+            r"^A-(\d+)\t(.*)$", printed(arguments(own_model, task, "--print-alignment", kind, "--nbest", 2)), re.M
+        )
+        for task in ("fairbeam_translation", "translation")
+    )
+    assert len(ours) == len(theirs) == 80
+    if kind == "hard":
+        assert sorted(ours) == sorted(theirs)
+    else:
+        for (sentence, mine), (number, expected) in zip(sorted(ours), sorted(theirs), strict=True):
+            assert sentence == number
+            rows = [
+                [[float(weight) for weight in row.split(",")] for row in text.split(" ")] for text in (mine, expected)
+            ]
+            torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=0, atol=2e-5)
+
+
+def test_unknown_words_are_replaced(run, own_model, tmp_path):
+    """Stock's fails on the first unknown word: it indexes with pairs, or has no alignment at all."""
+    words = (own_model.data_bin / "dict.de.txt").read_text().splitlines()
+    (tmp_path / "test.en-de.en").write_text("Xylophon sees the dog .\n")
+    (tmp_path / "test.en-de.de").write_text("x\n")
+    for side in ("en", "de"):
+        (tmp_path / f"dict.{side}.txt").write_text((own_model.data_bin / f"dict.{side}.txt").read_text())
+    (tmp_path / "words").write_text("Xylophon Xylofon\nsees Xylofon\nthe Xylofon\ndog Xylofon\n. Xylofon\n")
+    args = options.parse_args_and_arch(options.get_generation_parser(), [
+        str(tmp_path), *USER_DIR, "--task", "fairbeam_translation", "-s", "en", "-t", "de", "--cpu",
+        "--no-progress-bar", "--path", str(own_model.checkpoint), "--dataset-impl", "raw", "--batch-size", "1",
+        "--unkpen", "-20", "--max-len-b", "5", "--replace-unk", str(tmp_path / "words"),
+    ])  # fmt: skip
+    text = next(iter(parsed(printed(args)).values()))[0][0].split()
+    assert set(text) == {"Xylofon"}
+    assert len(words) > 10
+
+
+def test_options_that_fairseq_lacks(own_model, tmp_path):
+    (tmp_path / "outputs").write_text("Hund\nKatze Hund\n")
+    ours = ("fairbeam_translation", "--max-len-b", 30)
+    allowed = parsed(printed(arguments(own_model, *ours, "--allowed-outputs-file", tmp_path / "outputs", "--nbest", 2)))
+    assert len({text for hypotheses in allowed.values() for text, *_ in hypotheses}) == 2
+    usual, ranked = (
+        parsed(printed(arguments(own_model, *ours, "--nbest", 5, *extra))) for extra in ((), ("--mbr", "chrf"))
+    )
+    assert {n: sorted(text for text, *_ in found) for n, found in usual.items()} == {
+        n: sorted(text for text, *_ in found) for n, found in ranked.items()
+    }
+    assert any(usual[n][0] != ranked[n][0] for n in usual)
+    drawn = parsed(printed(arguments(own_model, *ours, "--stochastic-beam", "--nbest", 5)))
+    assert all(len({text for text, *_ in found}) == 5 for found in drawn.values())
+    both = f"{own_model.checkpoint}:{own_model.checkpoint}"
+    weighed = parsed(printed(arguments(own_model, *ours, "--ensemble-weights", "0.9,0.1", checkpoints=both)))
+    assert {n: found[0][0] for n, found in weighed.items()} == {n: found[0][0] for n, found in usual.items()}
+
+
+def test_a_function_says_which_tokens_may_follow(own_model, monkeypatch):
+    """It is told of a sentence by its place in the corpus, and the hypothesis with its start symbol.
+
+    Stock looks at as many candidates as there are beams, so that every hypothesis that ends takes a beam away.
+    """
+
+    def with_spare_candidates(self, step, scores, totals, tokens, numbers):
+        rows = scores.flatten(0, 1).unsqueeze(1)
+        return BeamSearch.step(self, step, scores + self.apply_mask(rows, tokens, numbers).view_as(scores), totals)
+
+    monkeypatch.setattr(PrefixConstrainedBeamSearch, "step", with_spare_candidates)
+    found = {}
+    for task in ("fairbeam_translation", "translation"):
+        args = arguments(own_model, task, "--nbest", 3, "--max-len-b", 30, "--batch-size", 16)
+        with monkeypatched_build(args, lambda number, tokens: [2, *range(3 + (number + len(tokens)) % 3, 300, 2)]):
+            found[task] = parsed(printed(args))
+    assert_same(found["fairbeam_translation"], found["translation"], 40)
+
+
+def monkeypatched_build(args, allowed):
+    """fairseq's commands have no option for the function: it is an argument of ``build_generator``."""
+
+    def with_function(self, models, cfg, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
+        return build(self, models, cfg, seq_gen_cls, extra_gen_cls_kwargs, allowed)
+
+    kind = FairbeamTranslationTask if args.task == "fairbeam_translation" else TranslationTask
+    build = kind.build_generator
+    return mock.patch.object(kind, "build_generator", with_function)
 
 
 def test_ensemble_of_two(real_model, tmp_path):
@@ -271,8 +395,8 @@ def test_a_shortlist_changes_next_to_nothing(run, real_model, real_data, tmp_pat
     done = run("fairbeam", "translate", tmp_path / "model", "--shortlist", "--precision", "float32",
                "-i", tmp_path / "test.en", "--batch-size", 7)  # fmt: skip
     assert done.stdout.splitlines() == [short[n][0][0] for n in range(60)]
-    with pytest.raises(ConfigError, match="--shortlist: our search alone has it, which lacks --print-alignment"):
-        fairseq_generate(model, "fairbeam_translation", "--shortlist", "--print-alignment")
+    with pytest.raises(ConfigError, match="--shortlist: our search alone has it, which lacks --print-step"):
+        fairseq_generate(model, "fairbeam_translation", "--shortlist", "--print-step")
     (model.data_bin / SHORTLIST).unlink()
     with pytest.raises(ConfigError, match="--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one"):
         fairseq_generate(model, "fairbeam_translation", "--shortlist")

@@ -89,6 +89,7 @@ def floor(sources: list[str], references: list[str], targets: list[str]) -> floa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", UPDATES)
 def test_training_beats_copying_and_constants(name, real_data, run, tmp_path):
     data = real_data / "tatoeba"
@@ -110,7 +111,7 @@ def test_training_beats_copying_and_constants(name, real_data, run, tmp_path):
         "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 300, "--clip-norm", 1, "--dropout", 0.0,
         "--max-tokens", 2400, "--max-update", UPDATES[name], "--compute-dtype", "bfloat16", "--cpu",
         "--save-dir", tmp_path / "checkpoints", "--no-epoch-checkpoints", "--disable-validation", "--num-workers", 0,
-        "--skip-invalid-size-inputs-valid-test", env=threads,
+        "--skip-invalid-size-inputs-valid-test", env=threads, timeout=3000,
     )  # fmt: skip
     run("fairbeam", "export", tmp_path / "checkpoints/checkpoint_last.pt", tmp_path / "trained")
     run("fairbeam", "translate", tmp_path / "trained", "--input", data / "test.en", "--output", tmp_path / "out.de")

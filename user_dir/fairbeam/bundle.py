@@ -7,8 +7,8 @@ where it came from is in the files of ``fairbeam.origin``. Nothing in it is pick
 
 Format 1 is an encoder-decoder with a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids
 with, and what decoding begins with. Format 3 says in ``shape`` what kind of network there is, and may have a tokenizer
-for each side, in folders ``source`` and ``target``. All are read, and each bundle is written in the first that can say
-what it is.
+for each side, in folders ``source`` and ``target``, and texts that do not just end in ``</s>``. All are read, and each
+bundle is written in the first that can say what it is.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fairbeam import origin as origins
 from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.generation import GenerationOptions
+from fairbeam.generation.options import PER_CALL
 from fairbeam.network import (
     AnyConfig,
     AnyNetwork,
@@ -36,11 +38,12 @@ from fairbeam.network import (
     HeadConfig,
     LanguageModelConfig,
     NetworkConfig,
+    RecurrentConfig,
     StackConfig,
     build,
 )
 from fairbeam.origin import Origin
-from fairbeam.text import PretrainedTokenizer, Side, TextSide, Tokenizer
+from fairbeam.text import KINDS, Marks, PretrainedTokenizer, Side, TextSide, Tokenizer
 
 FORMATS = (1, 2, 3)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -61,13 +64,16 @@ _SHAPES: dict[str, type[AnyConfig]] = {
     "encoder-decoder": NetworkConfig,
     "encoder": EncoderConfig,
     "decoder": LanguageModelConfig,
+    "recurrent": RecurrentConfig,
 }
 _FOLDERS = (origins.FILES, *(side.value for side in Side))
 _TOKENIZERS: dict[str, Callable[[Path, str | None, Side], TextSide]] = {
-    "dictionary": lambda folder, language, side: Tokenizer.load(folder, language or side.value),
+    KINDS[Marks.ENDED]: lambda folder, language, side: Tokenizer.load(folder, language or side.value),
     "pretrained": lambda folder, language, side: PretrainedTokenizer.load(folder, language, side=side),
 }
 """What ``tokenizer`` may name, and how each is read."""
+_MARKED = {KINDS[marks]: marks for marks in Marks if marks is not Marks.ENDED}
+"""Dictionaries in format 3, with other marks around a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +223,10 @@ def _read_side(folder: Path, config: dict[str, Any], side: Side) -> TextSide | N
     kind = kinds[side.value] if isinstance(kinds, dict) else kinds
     if kind is None:
         return None
-    return _TOKENIZERS[kind](folder / side.value if isinstance(kinds, dict) else folder, config[side.value], side)
+    place = folder / side.value if isinstance(kinds, dict) else folder
+    if kind in _MARKED:
+        return Tokenizer.load(place, config[side.value], marks=_MARKED[kind])
+    return _TOKENIZERS[kind](place, config[side.value], side)
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -256,7 +265,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "start": bundle.start,
         "forced_first": bundle.forced_first,
     }
-    if bundle.apart or shape != "encoder-decoder":
+    if bundle.apart or shape != "encoder-decoder" or not {*kinds.values()} <= {*_TOKENIZERS, None}:
         version, more = 3, {**more, _SHAPE: shape}
     elif more != {"tokenizer": "dictionary", "start": None, "forced_first": None}:
         version = 2
@@ -269,7 +278,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "source": bundle.source and bundle.source.language,
         "target": bundle.target and bundle.target.language,
         "network": bundle.network.config.to_dict(),
-        "generation": dataclasses.asdict(bundle.generation),
+        "generation": _written_options(bundle.generation),
     }
 
 
@@ -340,8 +349,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _check_tokenizer(value: Any, version: int, path: Path) -> None:
     sides = {side.value for side in Side}
     kinds = value.values() if version == 3 and isinstance(value, dict) and value.keys() == sides else [value]
-    if any(kind is not None and kind not in list(_TOKENIZERS) for kind in kinds):
-        raise CheckpointError(f"{path}: tokenizer is {value!r:.80}; expected {', '.join(_TOKENIZERS)} or null")
+    known = [*_TOKENIZERS, *(_MARKED if version == 3 else ())]
+    if any(kind is not None and kind not in known for kind in kinds):
+        raise CheckpointError(f"{path}: tokenizer is {value!r:.80}; expected {', '.join(known)} or null")
 
 
 def _read_text(path: Path) -> str:
@@ -366,6 +376,8 @@ def _network_config(kind: type[AnyConfig], values: Any, tensors: int) -> AnyConf
                 _check_range(f"network.{part.name}.{name}", 1 if size is None else size, 1, _MAX_SIZE)
         elif isinstance(value, StackConfig):
             _check_stack(f"network.{part.name}", value, tensors)
+    if isinstance(config, RecurrentConfig):
+        _check_recurrent(config, tensors)
     _check_symbols(config)
     return config
 
@@ -400,15 +412,36 @@ def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:
     _check_range(f"{name}.token_types", stack.token_types, 0, _MAX_SIZE)
 
 
-def _check_range(name: str, value: int, least: int, most: int) -> None:
+def _check_recurrent(config: RecurrentConfig, tensors: int) -> None:
+    _check_range("network.layers", config.layers, 1, tensors)
+    for name in ("encoder_embedding", "encoder_hidden", "decoder_embedding", "decoder_hidden", "output_dim"):
+        _check_range(f"network.{name}", getattr(config, name), 1, _MAX_SIZE)
+    for name in ("max_source_positions", "max_target_positions"):  # nothing is computed or stored for them
+        _check_range(f"network.{name}", getattr(config, name), 1, _MAX_SIZE)
+    for name, value in dataclasses.asdict(config.dropout).items():
+        _check_range(f"network.dropout.{name}", value, 0, 1)
+
+
+def _check_range(name: str, value: float, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ConfigError(f"{name} is {value}; expected {least} to {most}")
+
+
+def _written_options(options: GenerationOptions) -> dict[str, Any]:
+    return {
+        option.name: getattr(options, option.name)
+        for option in dataclasses.fields(options)
+        if option.name not in PER_CALL
+    }
 
 
 def _generation_options(values: Any) -> GenerationOptions:
     if not isinstance(values, dict):
         raise ConfigError(f"generation: expected an object, found {values!r}")
-    kinds = {name: type(value) for name, value in dataclasses.asdict(GenerationOptions()).items()}
+    kinds = {
+        name: str if isinstance(value, StrEnum) else type(value)
+        for name, value in _written_options(GenerationOptions()).items()
+    }
     values = {name: _as_phrases(value) if kinds.get(name) is tuple else value for name, value in values.items()}
     for name, value in values.items():
         if name not in kinds:

@@ -23,10 +23,12 @@ from fairbeam.network import (
     LanguageModel,
     Network,
     NetworkConfig,
+    RecurrentConfig,
+    RecurrentNetwork,
     StackConfig,
 )
 from fairbeam.network.stacks import Layer
-from fairbeam.text import PretrainedTokenizer, Side, TextSide
+from fairbeam.text import Marks, PretrainedTokenizer, Side, TextSide, Tokenizer
 from fairbeam.text.pretrained_config import FIRST, SECOND, Template
 
 FAMILY = "composed"
@@ -144,12 +146,16 @@ def _encoder_part(model: Bundle) -> _Part:
     network = model.network
     if isinstance(network, LanguageModel):
         raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
+    if isinstance(network, RecurrentNetwork):
+        raise ConfigError(f"--encoder: a model of family {model.family!r} is recurrent; expected a Transformer")
     weights = _renamed(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 
 
 def _decoder_part(model: Bundle) -> _Part:
     network = model.network
+    if isinstance(network, RecurrentNetwork):
+        raise ConfigError(f"--decoder: a model of family {model.family!r} is recurrent; expected a Transformer")
     weights = _renamed(network, DECODER_NAMES[type(network.config)])
     stack = decoder_stack(network.config)
     if stack.positions.memory_length:
@@ -174,6 +180,7 @@ def _joined(
     encoder: Bundle, decoder: Bundle, reading: _Part, writing: _Part, target: TextSide, *, share: bool
 ) -> NetworkConfig:
     config = decoder.network.config
+    assert not isinstance(config, RecurrentConfig)  # which is refused as a part
     # A bare encoder has no output projection: its embedding then serves, as it would in a masked language model.
     tied = getattr(config, "tie_output", False) or "head.weight" not in writing.weights
     if share and reading.vocabulary != writing.vocabulary:
@@ -251,6 +258,8 @@ def _writer(model: Bundle) -> TextSide:
     side = model.target or model.source
     if side is None:
         raise ConfigError(f"--decoder: a model of family {model.family!r} without a tokenizer; expected one with it")
+    if isinstance(side, Tokenizer):
+        return replace(side, language=side.language or Side.TARGET.value, marks=Marks.ENDED)
     if isinstance(model.network, Network) or not isinstance(side, PretrainedTokenizer):
         return side
     _, ending = _marks(side)

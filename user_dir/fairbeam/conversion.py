@@ -8,7 +8,7 @@ compared by what that library computes with them.
 import random
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,19 @@ from fairbeam.data.grammar import corpus
 from fairbeam.data.shortlist import SHORTLIST
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families import fairseq, fairseq_transformer, hugging_face
+from fairbeam.families.fairseq import Page
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.network import AnyNetwork, Network, NetworkConfig, pad_batch
+from fairbeam.network import (
+    AnyConfig,
+    AnyNetwork,
+    EncoderDecoder,
+    EncoderNetwork,
+    HeadConfig,
+    Network,
+    NetworkConfig,
+    StackConfig,
+    pad_batch,
+)
 from fairbeam.origin import Origin
 from fairbeam.text import Dictionary, TextSide, Tokenizer
 from fairbeam.translator import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
@@ -287,7 +298,7 @@ def _difference(model: Bundle, again: Bundle, ours: list[list[int]], theirs: lis
 def _computed(network: AnyNetwork, rows: list[list[int]]) -> list[Tensor]:
     """Logits, or states and the scores of every head."""
     source = pad_batch(rows, network.config.padding_of_sources)
-    if isinstance(network, Network):
+    if isinstance(network, EncoderDecoder):
         return [network(source, pad_batch(_random_ids(network, seed=2), network.config.pad))]
     computed = network(source)
     return [computed] if isinstance(computed, Tensor) else [part for part in computed if part is not None]
@@ -332,19 +343,20 @@ def _write_ctranslate(path: Path, model: Bundle, overwrite: bool) -> None:
 def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
     """A checkpoint as fairseq 0.12 writes it, and the dictionaries and subwords beside it."""
     sides = [side for side in (model.source, model.target) if isinstance(side, Tokenizer)]  # a format of its own
-    if len(sides) != 2 or not isinstance(model.network, Network) or model.family in hugging_face.FAMILIES:
+    page = _page_of(model)
+    if page is None or len(sides) != (1 if isinstance(model.network, EncoderNetwork) else 2):
         raise ConfigError(
             f"{path}: a model of family {model.family!r} does not fit into a fairseq checkpoint; "
-            "expected a fairseq transformer with its dictionaries"
+            "expected one of fairseq's with its dictionaries"
         )
     if path.is_dir() or (path.exists() and not overwrite):
         raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
-    state = _fairseq_state(model, model.network)
+    state = _fairseq_state(model, page)
     task = state["cfg"]["task"]
     symbols = fairseq.task_symbols(task)
     sides = [replace(side, dictionary=side.dictionary.without(symbols)) for side in sides]
     files = {f"dict.{side.language}.txt": side for side in sides}
-    if task["_name"] in fairseq.ONE_DICTIONARY:
+    if _has_one_dictionary(model, task):
         files = {ONE_DICTIONARY: sides[0]}
     for name, side in files.items():
         taken = path.parent / name
@@ -357,23 +369,40 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         model.shortlist.save(path.parent / SHORTLIST)
 
 
-def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:
+def _page_of(model: Bundle) -> Page | None:
+    """fairseq's page for a model: its own, or the ``transformer``'s for encoder-decoders that are nobody else's."""
+    page = fairseq.page_of_family(model.family)
+    if page is None and isinstance(model.network, Network) and model.family not in hugging_face.FAMILIES:
+        return fairseq_transformer
+    return page
+
+
+def _has_one_dictionary(model: Bundle, task: Mapping[str, Any]) -> bool:
+    return not isinstance(model.network, EncoderDecoder) or task["_name"] in fairseq.ONE_DICTIONARY
+
+
+def _fairseq_state(model: Bundle, page: Page) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
-    origin = model.origin
-    weights: Mapping[str, Tensor] = fairseq_transformer.save_weights(network)
+    origin, config = model.origin, model.network.config
+    weights: Mapping[str, Tensor] = page.save_weights(model.network)
     task: dict[str, Any] = {}
     if origin is None:
-        options = fairseq_transformer.options_from_config(network.config)
+        if not isinstance(config, NetworkConfig):
+            raise ConfigError(
+                f"a model of family {model.family!r} without the options it was read with (origin.json) cannot be "
+                "written as a fairseq checkpoint"
+            )
+        options = fairseq_transformer.options_from_config(config)
         version = torch.tensor([_STACK_VERSION])
         weights = {**weights, **{f"{stack}.version": version for stack in ("encoder", "decoder")}}
     else:
-        options, task = _original_options(origin, weights, network.config)
+        options, task = _original_options(page, origin, weights, config)
         weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
         weights = {name: tensor.to(origin.dtypes[name]) for name, tensor in weights.items()}
     task.setdefault("data", ".")  # fairseq overrides what there is, and adds nothing
     name = str(task.get("_name") or "")
     task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
-    if task["_name"] not in fairseq.ONE_DICTIONARY:
+    if not _has_one_dictionary(model, task):
         task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
     return {
         "args": None,
@@ -386,7 +415,7 @@ def _fairseq_state(model: Bundle, network: Network) -> dict[str, Any]:
 
 
 def _original_options(
-    origin: Origin, weights: Mapping[str, Tensor], config: NetworkConfig
+    page: Page, origin: Origin, weights: Mapping[str, Tensor], config: AnyConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model's and the task's options; they must describe the weights that there are."""
     options, task = origin.config.get("model"), origin.config.get("task")
@@ -397,15 +426,13 @@ def _original_options(
         raise CheckpointError(f"origin.json: describes other tensors than the bundle's: {', '.join(differing)[:500]}")
     try:
         complete = fairseq.completed(str(options.get("_name") or options.get("arch")), options)
-        described = fairseq_transformer.config_from_options(
-            complete, config.source_vocabulary, config.target_vocabulary
-        )
+        described = page.config_of(complete, weights)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"origin.json: its options make no network ({error})") from None
-    for name in ("encoder", "decoder"):
-        stack, found = getattr(config, name), getattr(described, name)
-        # Weights of old releases may lack the final norm that their options ask for.
-        if replace(found, final_norm=stack.final_norm) != stack:
+    parts = {name: getattr(config, name) for name in (field.name for field in fields(config))}
+    kinds = StackConfig | HeadConfig if any(isinstance(part, StackConfig) for part in parts.values()) else object
+    for name, part in parts.items():
+        if isinstance(part, kinds) and getattr(described, name, None) != part:
             raise CheckpointError(f"origin.json: its options describe another {name} than the bundle's")
     return dict(options), dict(task)
 

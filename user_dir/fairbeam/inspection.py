@@ -17,23 +17,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from fairbeam.data.databin import DataBin
 from fairbeam.data.indexed import IndexedReader
 from fairbeam.machine import processor
 from fairbeam.network import (
     AnyNetwork,
+    EncoderDecoder,
+    EncoderNetwork,
     Generator,
     LanguageModel,
     LanguageModelConfig,
     Network,
     NetworkConfig,
     Precision,
+    RecurrentConfig,
+    build,
     has_fast_bfloat16,
     tune_memory,
 )
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.losses import LossSums, label_smoothed_cross_entropy
+from fairbeam.network.recurrent import RecurrentState
 
 PACKAGES = (
     "fairbeam", "torch", "numpy", "sentencepiece", "sacrebleu", "safetensors",
@@ -137,7 +143,7 @@ class DecodingMemory:
     weights: int
     """Prepared for inference: with the copies laid out for the CPU's matrix kernels."""
     cache: int
-    """Keys and values of self- and cross-attention."""
+    """Keys and values of self- and cross-attention, or a recurrent network's states and source."""
     scores: int
     """Float32 log probabilities of one step."""
 
@@ -209,12 +215,13 @@ def describe_network(network: AnyNetwork) -> NetworkTable:
     """
     batch = 2
     source = min(11, network.max_source_positions)
-    target = min(13, network.max_target_positions) if isinstance(network, Network) else None
+    target = min(13, network.max_target_positions) if isinstance(network, EncoderDecoder) else None
     shapes: dict[nn.Module, dict[tuple[int, ...], None]] = {}
 
     def note(module: nn.Module, _: object, output: object) -> None:
         outputs: Iterable[object] = output if isinstance(output, tuple) else (output,)
-        found = {tuple(part.shape): None for part in outputs if isinstance(part, Tensor)}
+        tensors = (part.data if isinstance(part, PackedSequence) else part for part in outputs)  # tokens alone
+        found = {tuple(part.shape): None for part in tensors if isinstance(part, Tensor)}
         shapes.setdefault(module, {}).update(found)
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
@@ -243,7 +250,7 @@ def broken_weights(network: AnyNetwork) -> list[str]:
 
 
 def estimate_training(
-    config: NetworkConfig | LanguageModelConfig,
+    config: NetworkConfig | LanguageModelConfig | RecurrentConfig,
     max_tokens: int,
     *,
     dtype: torch.dtype = torch.float32,
@@ -260,7 +267,8 @@ def estimate_training(
     stacks = {name: getattr(config, name) for name in ("encoder", "decoder") if hasattr(config, name)}
     whole = replace(config, **{name: replace(stack, layer_drop=0.0) for name, stack in stacks.items()})
     with torch.random.fork_rng(devices=[]):
-        network = Network(whole, dtype) if isinstance(whole, NetworkConfig) else LanguageModel(whole, dtype)
+        network = build(whole, dtype)
+        assert not isinstance(network, EncoderNetwork)
         sentences, length = _batch_shape(network, max_tokens, length)
         # Not one sentence: torch may then keep views where any larger batch needs copies.
         two, four = (saved_for_backward(network, count, length) for count in (2, 4))
@@ -289,7 +297,7 @@ def saved_for_backward(network: Generator, sentences: int, length: int) -> int:
 
     tokens = _tokens(network, sentences, length)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, _unchanged):
-        inputs = (tokens, tokens) if isinstance(network, Network) else (tokens,)
+        inputs = (tokens, tokens) if isinstance(network, EncoderDecoder) else (tokens,)
         features = network(*inputs, features_only=True).flatten(0, 1)
         # The graph is bound to a name, so that no address is freed and counted for two tensors.
         _graph = _loss(network, features, tokens.flatten())
@@ -327,7 +335,10 @@ def estimate_decoding(
     memory: list[Tensor] = []
     if isinstance(ready, Network):
         remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
-        memory = [tensor for layer in remembered.layers for tensor in layer]
+        memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
+    elif isinstance(state, RecurrentState):
+        source = state.encoding
+        memory = [source.states, source.closed, source.order, state.hidden, state.cells, state.feed]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),
@@ -337,7 +348,8 @@ def estimate_decoding(
 
 
 def _batch_shape(network: Generator, max_tokens: int, length: int) -> tuple[int, int]:
-    targets = network.longest_target(length) if isinstance(network, LanguageModel) else network.max_target_positions
+    # A prompt and what continues it share the positions.
+    targets = network.max_target_positions // (2 if isinstance(network, LanguageModel) else 1)
     length = max(1, min(length, max_tokens, network.max_source_positions, targets))
     return max_tokens // length, length
 

@@ -34,8 +34,6 @@ _NEUTRAL: dict[str, Any] = {
     "do_sample": False,
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
     "penalty_alpha": None,
     "exponential_decay_length_penalty": None,
     "suppress_tokens": None,
@@ -144,6 +142,8 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     chosen["lenpen"] = float(_number(values, "length_penalty", float, 1.0))
     chosen["no_repeat_ngram_size"] = _number(values, "no_repeat_ngram_size", int, 0)
     chosen["repetition_penalty"] = float(_number(values, "repetition_penalty", float, 1.0))
+    chosen["encoder_no_repeat_ngram_size"] = _number(values, "encoder_no_repeat_ngram_size", int, 0)
+    chosen["encoder_repetition_penalty"] = float(_number(values, "encoder_repetition_penalty", float, 1.0))
     chosen["banned_phrases"] = _phrases(values, "bad_words_ids")
     unknown = [name for name, neutral in _NEUTRAL.items() if values.get(name) not in (None, [], neutral)]
     if unknown:

@@ -20,12 +20,25 @@ from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.shortlist import check_search
-from fairbeam.network import EncoderNetwork, Generator, Network, Precision, build, pad_batch, tune_memory
+from fairbeam.network import (
+    AnyNetwork,
+    EncoderDecoder,
+    EncoderNetwork,
+    Generator,
+    Network,
+    Precision,
+    build,
+    pad_batch,
+    tune_memory,
+)
 from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
+from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam.text import TextSide, Tokenizer, find_model
+from fairbeam.text.phrases import Phrases, phrase_ids, required_ids, word_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +85,10 @@ class Translation:
     """Target pieces, without ``</s>``."""
     token_scores: tuple[float, ...]
     """Log probability of each piece in nats, ``</s>`` last."""
+    alignment: tuple[tuple[int, int], ...] | None = None
+    """Words of the source and of the target that belong together, places from 0; with ``attention=True``."""
+    attention: tuple[tuple[float, ...], ...] | None = None
+    """For each piece, ``</s>`` last, where the model looked in the source's pieces; with ``attention=True``."""
 
 
 class Translator:
@@ -89,7 +106,7 @@ class Translator:
 
         Args:
             models: at least one.
-            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
 
@@ -128,27 +145,67 @@ class Translator:
         """Longest source that the model reads, ``</s>`` included."""
         return min(network.max_source_positions for network in self.networks)
 
-    def translate(self, sentences: Sequence[str], *, limits: DecodingLimits | None = None, **options: Any) -> list[str]:
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Sequence[Phrases] | None = None,
+        replace_unk: dict[str, str] | None = None,
+        **options: Any,
+    ) -> list[str]:
         """The best translation of each sentence, in order; an empty line gives an empty line.
+
+        >>> model.translate(["A man sleeps."], required_phrases=[["Mensch", ("schläft", "schlummert")]])
 
         Args:
             sentences: plain text, one sentence each.
             limits: batch sizes and the like.
+            required_phrases: for each sentence what its translation must contain, in any order unless
+                ``constraints="ordered"``; spelt as a text spells it between spaces.
+            replace_unk: put in the place of ``<unk>`` what this makes of the source token it aligns with, or else that
+                token itself.
             **options: fields of ``GenerationOptions`` that differ from the model's defaults, e.g. ``beam=4``.
 
         Raises:
             ConfigError: an unknown or impossible option.
-            InputError: a sentence is too long for the model; names it by number.
+            InputError: a sentence is too long for the model; names it by number. Or there are not as many
+                ``required_phrases`` as sentences.
         """
-        return [found[0].text for found in self.stream(sentences, limits=limits, **options)]
+        found = self.stream(
+            sentences, limits=limits, required_phrases=required_phrases, replace_unk=replace_unk, **options
+        )
+        return [translations[0].text for translations in found]
+
+    def token_id(self, text: str, option: str) -> int:
+        """The target id of a text that is one token.
+
+        Raises:
+            ConfigError: it is none, or several, or unknown; names ``option``.
+        """
+        found = phrase_ids(self.target, [text])
+        if len(found) != 1 or len(found[0]) != 1 or found[0][0] == self.target.unk:
+            tokens = " ".join(self.target.symbols(found[0])) if found else "nothing"
+            raise ConfigError(f"{option} {text!r}: expected one token of the model's; it is {tokens}")
+        return found[0][0]
+
+    def output_ids(self, outputs: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Target ids of whole outputs, for ``allowed_outputs``."""
+        first = () if self._first is None else (self._first,)
+        return tuple((*first, *ids) for ids in phrase_ids(self.target, outputs))
 
     def phrase_ids(self, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Target ids of words or phrases as a text spells them between spaces, for ``banned_phrases``."""
-        marks = {self.target.bos, self.target.eos, self.target.language_id} | self.target.language_ids
-        return tuple(tuple(id for id in self.target.encode(phrase) if id not in marks) for phrase in phrases if phrase)
+        return phrase_ids(self.target, phrases)
 
     def stream(
-        self, sentences: Iterable[str], *, limits: DecodingLimits | None = None, **options: Any
+        self,
+        sentences: Iterable[str],
+        *,
+        limits: DecodingLimits | None = None,
+        required_phrases: Iterable[Phrases] | None = None,
+        replace_unk: dict[str, str] | None = None,
+        **options: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each sentence, in order, read and given a buffer at a time.
 
@@ -157,19 +214,42 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
-        chosen = dataclasses.replace(self.generation, **options)
-        if chosen.shortlist:
-            check_search(self._shortlist, self.networks, chosen)
-        return self._stream(sentences, chosen, limits or DecodingLimits())
+        if required_phrases is None and options.get("constraints") is not None:
+            raise ConfigError(f"--constraints {options['constraints']}: needs phrases (required_phrases)")
+        if required_phrases is not None:
+            options = {"constraints": Constraints.UNORDERED, **options}
+        if replace_unk is not None:
+            if not (isinstance(self.source, Tokenizer) and isinstance(self.target, Tokenizer)):
+                raise ConfigError(
+                    "--replace-unk: needs a model with dictionaries; this one's tokenizer knows every text"
+                )
+            options = {**options, "attention": True}
+        replaced = dataclasses.replace(self.generation, **options)
+        if replaced.shortlist:
+            check_search(self._shortlist, self.networks, replaced)
+        return self._stream(sentences, required_phrases, replace_unk, replaced, limits or DecodingLimits())
 
     def _stream(
-        self, sentences: Iterable[str], options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: Iterable[str],
+        required_phrases: Iterable[Phrases] | None,
+        unknown: dict[str, str] | None,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
+        phrases = None if required_phrases is None else iter(required_phrases)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
-            yield from self._translate_window(window, number, options, limits)
+            required = None
+            if phrases is not None:
+                required = [required_ids(self.target, groups) for groups in islice(phrases, len(window))]
+                if len(required) < len(window):
+                    raise InputError(f"sentence {number + len(required)} has no required phrases, not even empty ones")
+            yield from self._translate_window(window, required, unknown, number, options, limits)
             number += len(window)
+        if phrases is not None and next(phrases, None) is not None:
+            raise InputError(f"there are more than {number - 1} lines of required phrases for {number - 1} sentences")
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
         """Where the (first) model looks while it is made to write ``target``.
@@ -183,7 +263,7 @@ class Translator:
         """
         rows = self.source.encode(source), self.target.encode(target)
         network = self.networks[0]
-        if not isinstance(network, Network):
+        if not isinstance(network, EncoderDecoder):
             raise ConfigError("a decoder without an encoder has no cross-attention to show")
         for side, row, limit in (
             ("source", rows[0], network.max_source_positions),
@@ -201,7 +281,13 @@ class Translator:
         )  # fmt: skip
 
     def _translate_window(
-        self, sentences: list[str], number: int, options: GenerationOptions, limits: DecodingLimits
+        self,
+        sentences: list[str],
+        required: list[Required] | None,
+        unknown: dict[str, str] | None,
+        number: int,
+        options: GenerationOptions,
+        limits: DecodingLimits,
     ) -> list[list[Translation]]:
         """Sort, batch, decode and put back in order; ``number`` is the first sentence's, for messages."""
         rows = self.source.encode_batch(sentences)
@@ -211,22 +297,33 @@ class Translator:
         filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
-        pad, nbest = self.special.padding_of_sources, options.nbest
-        sources = (pad_batch([rows[row] for row in batch], pad).numpy() for batch in batches)
+        here = options.prefix_allowed_tokens_fn is not None
         decoded = self._decoder.decode(
-            Batch(source, options, prefix=self._prefix(len(source)), start=self._start) for source in sources
+            (
+                Batch(
+                    pad_batch([rows[row] for row in batch], self.special.padding_of_sources).numpy(),
+                    options,
+                    prefix=self._prefix(len(batch)),
+                    start=self._start,
+                    required=None if required is None else [required[row] for row in batch],
+                    numbers=[number - 1 + int(row) for row in batch] if here else None,
+                )
+                for batch in batches
+            ),
+            here=here,
         )
         empty = Translation("", 0.0, (), ())
-        results = [[empty] * nbest for _ in rows]
+        results = [[empty] * options.nbest for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):
             for row, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:
                     raise CheckpointError(
-                        f"sentence {number + row} has no translation: the model's scores are not finite"
+                        f"sentence {number + row} has no translation: the model's scores are not finite, or the "
+                        "options forbid every output"
                     )
-                texts = [self._as_text(hypothesis) for hypothesis in hypotheses[:nbest]]
+                found_texts = self._as_texts(hypotheses, sentences[row], rows[row], options, unknown)
                 # A limit of very few tokens leaves fewer than n; n lines a sentence are promised.
-                results[row] = texts + [empty] * (nbest - len(texts))
+                results[row] = found_texts + [empty] * (options.nbest - len(found_texts))
         return results
 
     def _prefix(self, sentences: int) -> np.ndarray | None:
@@ -246,13 +343,57 @@ class Translator:
         end = len(row) - self.source.closing
         return [*row[: limit - self.source.closing], *row[end:]]
 
-    def _as_text(self, hypothesis: Hypothesis) -> Translation:
+    def _as_texts(
+        self,
+        hypotheses: list[Hypothesis],
+        sentence: str,
+        source: list[int],
+        options: GenerationOptions,
+        unknown: dict[str, str] | None,
+    ) -> list[Translation]:
+        """The n best as texts."""
+        chosen = hypotheses[: None if options.mbr else options.nbest]
+        texts = [self._as_text(hypothesis, sentence, source, unknown) for hypothesis in chosen]
+        if options.mbr is not None:
+            risk = -expected_utilities([translation.text for translation in texts], options.mbr)
+            texts = [texts[place] for place in risk.argsort(kind="stable")[: options.nbest]]
+        return texts
+
+    def _as_text(
+        self, hypothesis: Hypothesis, sentence: str, source: list[int], unknown: dict[str, str] | None
+    ) -> Translation:
         ids = hypothesis.tokens.tolist()
+        if hypothesis.attention is None:
+            text, attention, alignment = self.target.decode(ids), None, None
+        else:
+            attention = hypothesis.attention[:, : len(source)]
+            text = (
+                self.target.decode(ids) if unknown is None else self._known(ids, sentence, source, attention, unknown)
+            )
+            marks = [id for id in (self.source.bos, self.source.eos, self.source.language_id) if id is not None]
+            places = hard_alignment(attention, torch.tensor(source), marks)
+            words = word_numbers(self.source.symbols(id for id in source if id not in marks))
+            written = word_numbers(self.target.symbols(ids[:-1]))
+            alignment = tuple(dict.fromkeys((words[a], written[b]) for a, b in places))
         return Translation(
-            text=self.target.decode(ids),
+            text=text,
             score=hypothesis.score,
             tokens=tuple(self.target.symbols(ids[:-1])),
             token_scores=tuple(hypothesis.positional_scores.tolist()),
+            alignment=alignment,
+            attention=None if attention is None else tuple(map(tuple, attention.tolist())),
+        )
+
+    def _known(
+        self, ids: list[int], sentence: str, source: list[int], attention: torch.Tensor, unknown: dict[str, str]
+    ) -> str:
+        """The text of a hypothesis with what its unknown tokens align with in their place."""
+        assert isinstance(self.source, Tokenizer)
+        assert isinstance(self.target, Tokenizer)
+        pieces = self.source.subwords.encode(sentence)[: len(source) - self.source.closing]
+        missing = [id == self.target.unk for id in ids[:-1]]
+        return self.target.subwords.decode(
+            unknown_replaced(self.target.symbols(ids[:-1]), missing, attention, pieces, unknown)
         )
 
 
@@ -315,8 +456,8 @@ def load(
 
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
-            ``transformer``, ``bart`` or ``fairbeam_transformer``.
-        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32`` or ``bfloat16``.
+            ``transformer``, ``bart``, ``lstm``, ``transformer_lm`` or ``fairbeam_transformer``.
+        precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
 
@@ -358,13 +499,18 @@ def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
     if read.architecture == _TUNED:
         return _read_tuned(read, path, files)
     network, family = _network_of(read)
-    source, target = _sides(read, path, files)
-    # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
-    network.config = dataclasses.replace(network.config, eos=target.last)
+    source, target = _sides(read, path, files, network)
+    if isinstance(network, Network):
+        # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
+        network.config = dataclasses.replace(network.config, eos=target.last)
     origin = _origin_of(read, network)
-    shortlist = _shortlist_of(read, path, files, source, target)
     return Bundle(
-        network=network.eval(), source=source, target=target, family=family, origin=origin, shortlist=shortlist
+        network=network.eval(),
+        source=source,
+        target=None if isinstance(network, EncoderNetwork) else target,
+        family=family,
+        origin=origin,
+        shortlist=_shortlist_of(read, path, files, source, target),
     )
 
 
@@ -379,14 +525,23 @@ def _shortlist_of(
     return found.extended(len(source), len(target)) if fairseq.task_symbols(read.task) else found
 
 
-def _sides(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> list[Tokenizer]:
+def _sides(
+    read: checkpoint.Checkpoint, path: Path, files: ModelFiles, network: AnyNetwork
+) -> tuple[Tokenizer, Tokenizer]:
     """Source and target, their dictionaries as the checkpoint's task makes them of the files."""
     folder = _data_folder(read, path, files)
+    if not isinstance(network, EncoderDecoder):
+        side = Tokenizer.load(folder, None, marks=fairseq.marks_of(network.config))
+        side = dataclasses.replace(side, dictionary=side.dictionary.extended(fairseq.task_symbols(read.task)))
+        return side, side
     one = ONE_DICTIONARY if not any(folder.glob("dict.*.txt")) else None
     names = (files.source_lang or "source", files.target_lang or "target") if one else _languages(read, folder, files)
     symbols = fairseq.task_symbols(read.task)
-    sides = [Tokenizer.load(folder, name, file=one) for name in names]
-    return [dataclasses.replace(side, dictionary=side.dictionary.extended(symbols)) for side in sides]
+    source, target = (Tokenizer.load(folder, name, file=one) for name in names)
+    return (
+        dataclasses.replace(source, dictionary=source.dictionary.extended(symbols)),
+        dataclasses.replace(target, dictionary=target.dictionary.extended(symbols)),
+    )
 
 
 def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
@@ -418,14 +573,14 @@ def _low_rank_options(options: Mapping[str, Any], path: Path) -> TuningOptions:
     return TuningOptions(lora_rank=rank, lora_alpha=alpha, lora_targets=names)
 
 
-def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
+def _origin_of(read: checkpoint.Checkpoint, network: AnyNetwork) -> Origin | None:
     """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return None
     page = fairseq.page_of(read.architecture)
     written = page.save_weights(network)
     kept = {name: tensor for name, tensor in read.model.items() if page.NOT_WEIGHTS.fullmatch(name)}
-    may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set()
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set[str]()
     if written.keys() - may_lack != read.model.keys() - kept.keys() - may_lack:
         return None
     try:
@@ -436,15 +591,12 @@ def _origin_of(read: checkpoint.Checkpoint, network: Network) -> Origin | None:
     return Origin(config, {name: tensor.dtype for name, tensor in read.model.items()}, kept)
 
 
-def _network_of(read: checkpoint.Checkpoint) -> tuple[Network, str]:
+def _network_of(read: checkpoint.Checkpoint) -> tuple[AnyNetwork, str]:
     """The network and its family's name."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return fairseq_transformer.load_trained_network(read.config, read.model), fairseq_transformer.FAMILY
     page = fairseq.page_of(read.architecture)
-    network = page.load_network(fairseq.completed(read.architecture, read.config), read.model)
-    if not isinstance(network, Network):
-        raise CheckpointError(f"architecture {read.architecture!r} is no encoder-decoder Transformer; expected one")
-    return network, page.FAMILY
+    return page.load_network(fairseq.completed(read.architecture, read.config), read.model), page.FAMILY
 
 
 def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Path:

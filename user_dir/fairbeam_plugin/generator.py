@@ -3,32 +3,33 @@
 import dataclasses
 import logging
 from enum import Enum
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from fairseq.models.bart import BARTModel
 from fairseq.models.lstm import LSTMModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
+from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
 from fairbeam.data.shortlist import Shortlist
+from fairbeam.errors import InputError
 from fairbeam.families import fairseq_bart, fairseq_lstm, fairseq_transformer
 from fairbeam.families.fairseq import Page
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Special
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation.alignment import hard_alignment
+from fairbeam.generation.options import parse_weights
 from fairbeam.generation.shortlist import check_search
 from fairbeam.network import Generator, Precision
+from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 logger = logging.getLogger(__name__)
 
 # fairseq's generation options that our search does not have, with the values that ask for nothing.
 _STOCK_ONLY: Dict[str, tuple] = {
-    "match_source_len": (False, None),
-    "constraints": (None, False),
-    "print_alignment": (None, False),
-    "replace_unk": (None,),
     "lm_path": (None,),
     "print_step": (False, None),
     "iter_decode_with_beam": (1, None),
@@ -37,7 +38,6 @@ _STOCK_ONLY: Dict[str, tuple] = {
     "retain_iter_history": (False, None),
     "retain_dropout": (False, None),
     "decoding_format": (None,),
-    "prefix_allowed_tokens_fn": (None,),
 }
 
 
@@ -59,10 +59,21 @@ def stock_only_options(args: Any) -> List[str]:
     ]
 
 
-def generation_options(args: Any) -> GenerationOptions:
-    """Ours from fairseq's; both use the same names and defaults."""
-    names = [option.name for option in dataclasses.fields(GenerationOptions)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+def generation_options(args: Any, own: Any = None) -> GenerationOptions:
+    """Ours from fairseq's, which have the same names and defaults, and from the task's ``SearchOptions``.
+
+    Raises:
+        ConfigError: options that are impossible, or that exclude each other.
+    """
+    given = {}
+    for option in dataclasses.fields(GenerationOptions):
+        for place in (own, args):
+            if getattr(place, option.name, None) not in (None, False):
+                given[option.name] = getattr(place, option.name)
+    if isinstance(given.get("ensemble_weights"), str):
+        given["ensemble_weights"] = parse_weights(given["ensemble_weights"])
+    if getattr(args, "print_alignment", None) or getattr(args, "replace_unk", None) is not None:
+        given["attention"] = True
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
@@ -117,6 +128,19 @@ def _flat_options(cfg: Any) -> Dict[str, Any]:
     return flat
 
 
+class Link(NamedTuple):
+    """A source token and a target token that belong together; as an index, the source token's place.
+
+    fairseq's ``--print-alignment`` takes alignments for pairs and its ``--replace-unk`` for places.
+    """
+
+    source: int
+    target: int
+
+    def __index__(self) -> int:
+        return self.source
+
+
 class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
@@ -127,12 +151,16 @@ class FairbeamGenerator:
         special: Special,
         precision: Precision,
         beginning: Tuple[Optional[int], Optional[int]] = (None, None),
+        alignment: Optional[str] = None,
+        text: Optional[Callable[[Tensor], str]] = None,
         shortlist: Optional[Shortlist] = None,
     ) -> None:
         """Takes a copy of the models' weights as they are now.
 
         Args:
             beginning: the symbol decoding begins with, if not the network's own, and the first token of every output.
+            alignment: ``hard`` or ``soft``, as fairseq prints them, where the options ask for attention.
+            text: makes text of ids, for ``--mbr``.
             shortlist: for options that ask for one.
 
         Raises:
@@ -143,10 +171,13 @@ class FairbeamGenerator:
         dtype = precision.resolve(device)
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
+        self.pad = special.pad
         self.options = options
         self._start, self._first = beginning
         if options.shortlist:
             check_search(shortlist, networks, options)
+        self.alignment = alignment
+        self.text = text
         self.decoder = Decoder(networks, device, special, shortlist=shortlist)
 
     def generate(
@@ -154,20 +185,43 @@ class FairbeamGenerator:
         models: List[Any],
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor] = None,
-        constraints: Optional[Tensor] = None,
+        constraints: Union[Tensor, List[Required], None] = None,
         bos_token: Optional[int] = None,
     ) -> List[List[Dict[str, Tensor]]]:
-        """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them."""
+        """Hypotheses of each sentence of a batch, best first, as ``SequenceGenerator.generate`` returns them.
+
+        ``constraints`` are fairseq's packed tensor, or ours, which may have alternatives.
+        """
+        here = self.options.prefix_allowed_tokens_fn is not None
+        numbers = sample["id"].tolist() if here and "id" in sample else None
+        required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
+        if self.options.constraints is not None and required is None:
+            raise InputError(
+                f"--constraints {self.options.constraints}: there are no phrases; --constraints-file names their file"
+            )
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = self._prefix(len(source), None if prefix_tokens is None else prefix_tokens.numpy(force=True))
         start = self._start if bos_token is None else bos_token
         # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
         count = min(self.decoder.workers, max(1, len(source) // 2))
         parts = [slice(part, None, count) for part in range(count)]
-        batches = [Batch(source[part], self.options, None if prefix is None else prefix[part], start) for part in parts]
+        batches = [
+            Batch(
+                source[part],
+                self.options,
+                prefix=None if prefix is None else prefix[part],
+                start=start,
+                required=None if required is None else required[part],
+                numbers=None if numbers is None else numbers[part],
+            )
+            for part in parts
+        ]
         results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
-        for part, found in zip(parts, self.decoder.decode(batches), strict=True):
-            results[part] = [[_as_fairseq(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        for part, found in zip(parts, self.decoder.decode(batches, here=here), strict=True):
+            rows = zip(source[part], found, strict=True)
+            results[part] = [
+                [self._as_fairseq(hypothesis, row) for hypothesis in self._ranked(all)] for row, all in rows
+            ]
         return results
 
     def _prefix(self, sentences: int, given: Optional[np.ndarray]) -> Optional[np.ndarray]:
@@ -175,12 +229,29 @@ class FairbeamGenerator:
             return given
         return np.full((sentences, 1), self._first)
 
+    def _ranked(self, hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+        if self.options.mbr is None or self.text is None:
+            return hypotheses
+        risk = -expected_utilities([self.text(hypothesis.tokens) for hypothesis in hypotheses], self.options.mbr)
+        return [hypotheses[place] for place in risk.argsort(kind="stable")]
 
-def _as_fairseq(hypothesis: Hypothesis) -> Dict[str, Tensor]:
-    return {
-        "tokens": hypothesis.tokens,
-        "score": torch.tensor(hypothesis.score),
-        "attention": torch.empty(0),
-        "alignment": torch.empty(0),
-        "positional_scores": hypothesis.positional_scores,
-    }
+    def _as_fairseq(self, hypothesis: Hypothesis, source: Any) -> Dict[str, Any]:
+        attention = torch.empty(0) if hypothesis.attention is None else hypothesis.attention
+        return {
+            "tokens": hypothesis.tokens,
+            "score": torch.tensor(hypothesis.score),
+            "attention": attention.mT if attention.dim() == 2 else attention,
+            "alignment": self._aligned(attention, torch.from_numpy(source)) if len(attention) else torch.empty(0),
+            "positional_scores": hypothesis.positional_scores,
+        }
+
+    def _aligned(self, attention: Tensor, source: Tensor) -> List[Any]:
+        """As fairseq's commands print it, and as ``--replace-unk`` reads it."""
+        if self.alignment == "soft":
+            return [[f"{weight:.6f}" for weight in row] for row in attention[:, source.ne(self.pad)].tolist()]
+        return [Link(*pair) for pair in hard_alignment(attention, source, (self.eos, self.pad))]
+
+
+def _unpacked(constraints: Tensor) -> List[Required]:
+    """Phrases from fairseq's packed tensor: of each row their number, then each with 0 behind it."""
+    return [tuple((tuple(phrase.tolist()),) for phrase in unpack_constraints(row)) for row in constraints.cpu()]

@@ -48,7 +48,7 @@ def _table(parity: Parity) -> Table:
     weights = "not to be read again" if differing is None else "equal"
     if differing:
         weights = f"{len(differing)} differ: {', '.join(differing)[:200]}"
-    beams = "agrees" if parity.beam_agrees else "DIFFERS"
+    beams = _OUTPUTS[parity.beam_agrees]
     if differing is None:
         beams += f"; {parity.beam_equal:.0%} equal, scored {parity.beam_loss:.2g} nats a token lower on average"
     rows = {

@@ -15,7 +15,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.data import databin
 from fairbeam.errors import FairbeamError
 from fairbeam.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
-from fairbeam.network import EncoderNetwork, Network
+from fairbeam.network import EncoderDecoder, EncoderNetwork
 from fairbeam.translator import ModelFiles, read_model
 
 _PIPE_WIDTH = 120
@@ -108,7 +108,7 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
 
 
 def _show_model(console: Console, path: Path, model: Bundle, max_tokens: int) -> None:
-    sides = (model.source, model.target) if isinstance(model.network, Network) else (model.source,)
+    sides = (model.source, model.target) if isinstance(model.network, EncoderDecoder) else (model.source,)
     languages = " to ".join((side and side.language) or "any language" for side in sides)
     console.print(f"{escape(str(path))}: [green]sound[/], {escape(languages)}", soft_wrap=True)
     network = model.network

@@ -4,6 +4,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
+from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairbeam.errors import FairbeamError, InputError
 from fairbeam.files import read_lines, stream_lines
+from fairbeam.generation import Constraints, LengthNormalization
+from fairbeam.generation.options import parse_weights
+from fairbeam.scoring.minimum_bayes_risk import Utility
+from fairbeam.text.phrases import split_phrases
 from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
+
+
+class Alignment(StrEnum):
+    """How ``--alignments`` shows where words come from."""
+
+    HARD = "hard"
+    SOFT = "soft"
 
 
 def command(
@@ -28,7 +41,29 @@ def command(
     ] = None,
     nbest: Annotated[int, typer.Option(help="Translations of each line, on lines of their own.")] = 1,
     lenpen: Annotated[float | None, typer.Option(help="Length penalty.", show_default=False)] = None,
+    length_normalization: Annotated[
+        LengthNormalization | None,
+        typer.Option(
+            help="What --lenpen is the exponent of: power (the length) or gnmt ((5 + length) / 6).", show_default=False
+        ),
+    ] = None,
+    coverage_penalty: Annotated[
+        float | None, typer.Option(help="Weight of GNMT's coverage penalty.", show_default=False)
+    ] = None,
+    beam_patience: Annotated[
+        float | None, typer.Option(help="Done with --beam times this many hypotheses.", show_default=False)
+    ] = None,
+    mbr: Annotated[
+        Utility | None,
+        typer.Option(help="Rank by minimum Bayes risk, of the --beam hypotheses or samples.", show_default=False),
+    ] = None,
     min_len: Annotated[int | None, typer.Option(help="Fewest tokens.", show_default=False)] = None,
+    min_len_a: Annotated[
+        float | None, typer.Option(help="Fewest tokens: A x source, plus --min-len.", show_default=False)
+    ] = None,
+    match_source_len: Annotated[
+        bool, typer.Option("--match-source-len", help="As many tokens as the source with its </s>.")
+    ] = False,
     max_len_a: Annotated[float | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     max_len_b: Annotated[int | None, typer.Option(help="Most tokens: A x source + B.", show_default=False)] = None,
     unkpen: Annotated[float | None, typer.Option(help="Penalty of <unk>.", show_default=False)] = None,
@@ -38,6 +73,36 @@ def command(
     ] = None,
     banned_phrases: Annotated[
         Path | None, typer.Option(help="File of words and phrases never to say, one a line.", show_default=False)
+    ] = None,
+    encoder_repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1 favours what the source says.", show_default=False)
+    ] = None,
+    encoder_no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(help="No n-gram of the source.", show_default=False)
+    ] = None,
+    first_token: Annotated[
+        str | None, typer.Option(help="Token that every translation begins with.", show_default=False)
+    ] = None,
+    last_token: Annotated[
+        str | None, typer.Option(help="Token that every translation ends with.", show_default=False)
+    ] = None,
+    allowed_outputs: Annotated[
+        Path | None, typer.Option(help="File of all that may be said, a line each.", show_default=False)
+    ] = None,
+    ensemble_weights: Annotated[
+        str | None, typer.Option(help="How much each model counts: 0.7,0.3", show_default=False)
+    ] = None,
+    constraints: Annotated[
+        Constraints | None,
+        typer.Option(
+            help="Input lines are a sentence, a tab, and between tabs phrases that its translation must contain; "
+            "a|||b is one of the two. In the order given, or in any.",
+            show_default=False,
+        ),
+    ] = None,
+    constraints_file: Annotated[
+        Path | None,
+        typer.Option(help="These phrases from a file instead, a line for a sentence.", show_default=False),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.", show_default=False)] = None,
     sampling: Annotated[bool, typer.Option("--sampling", help="Draw tokens, --beam samples a line.")] = False,
@@ -51,6 +116,13 @@ def command(
     ] = None,
     epsilon_cutoff: Annotated[
         float | None, typer.Option(help="From tokens of this probability.", show_default=False)
+    ] = None,
+    stochastic_beam: Annotated[
+        bool, typer.Option("--stochastic-beam", help="Draw --beam samples without replacement.")
+    ] = False,
+    penalty_alpha: Annotated[
+        float | None,
+        typer.Option(help="Contrastive search among the --beam best tokens; 0.6 is usual.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 1,
     diverse_beam_groups: Annotated[
@@ -67,10 +139,22 @@ def command(
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     workers: Annotated[
         int | None, typer.Option(help="Decoding processes. [default: cores]", show_default=False)
+    ] = None,
+    alignments: Annotated[
+        Alignment | None,
+        typer.Option(
+            help="A tab and the alignment behind each translation: hard is pairs of words, source-target; soft is, for "
+            "each target token, weights of the source tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    replace_unk: Annotated[bool, typer.Option("--replace-unk", help="Source words in the place of <unk>.")] = False,
+    replace_unk_dict: Annotated[
+        Path | None, typer.Option(help="Pairs of words, what to put in the place of which.", show_default=False)
     ] = None,
     scores: Annotated[bool, typer.Option(help="Put the score and a tab before each translation.")] = False,
     too_long: Annotated[TooLong, typer.Option(help="Sentences longer than the model reads.")] = TooLong.ERROR,
@@ -91,6 +175,17 @@ def command(
         "unkpen": unkpen,
         "no_repeat_ngram_size": no_repeat_ngram_size,
         "repetition_penalty": repetition_penalty,
+        "constraints": constraints,
+        "length_normalization": length_normalization,
+        "coverage_penalty": coverage_penalty,
+        "beam_patience": beam_patience,
+        "mbr": mbr,
+        "min_len_a": min_len_a,
+        "encoder_repetition_penalty": encoder_repetition_penalty,
+        "encoder_no_repeat_ngram_size": encoder_no_repeat_ngram_size,
+        "match_source_len": match_source_len or None,
+        "ensemble_weights": None if ensemble_weights is None else parse_weights(ensemble_weights),
+        "attention": True if alignments else None,
         "temperature": temperature,
         "sampling": sampling or None,
         "sampling_topk": sampling_topk,
@@ -98,7 +193,9 @@ def command(
         "min_p": min_p,
         "typical_p": typical_p,
         "epsilon_cutoff": epsilon_cutoff,
-        "seed": seed if sampling else None,
+        "stochastic_beam": stochastic_beam or None,
+        "penalty_alpha": penalty_alpha,
+        "seed": seed if sampling or stochastic_beam else None,
         "diverse_beam_groups": diverse_beam_groups,
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,
@@ -116,17 +213,59 @@ def command(
     model = load(*models, precision=precision, device=device, workers=workers, files=files)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
-    with _reader(input_file) as lines:
-        results = model.stream(lines, limits=limits, **given)
+    for name, token in (("first_token", first_token), ("last_token", last_token)):
+        if token is not None:
+            given[name] = model.token_id(token, f"--{name.replace('_', '-')}")
+    if allowed_outputs is not None:
+        given["allowed_outputs"] = model.output_ids(read_lines(allowed_outputs))
+    unknown = _pairs(replace_unk_dict) if replace_unk_dict is not None else {} if replace_unk else None
+    with _reader(input_file) as lines, _required(constraints, constraints_file) as take:
+        lines, required = take(lines)
+        results = model.stream(lines, limits=limits, required_phrases=required, replace_unk=unknown, **given)
         with _writer(output) as write, _progress(quiet or output is None) as advance:
             for translations in results:
-                write("".join(_line(translation, scores) for translation in translations))
+                write("".join(_line(translation, scores, alignments) for translation in translations))
                 advance()
 
 
-def _line(translation: Translation, scores: bool) -> str:
+Required = tuple[Iterator[str], Iterator[list[list[str]]] | None]
+
+
+@contextlib.contextmanager
+def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], Required]]:
+    """A function that gives the sentences of input lines, and what their translations must contain."""
+    if path is not None:
+        with _reader(path) as lines:
+            yield lambda sentences: (sentences, map(split_phrases, lines))
+    elif order is not None:
+        yield _behind_tabs
+    else:
+        yield lambda sentences: (sentences, None)
+
+
+def _behind_tabs(lines: Iterator[str]) -> Required:
+    kept, waiting = tee(lines)
+    return (line.partition("\t")[0] for line in kept), (split_phrases(line.partition("\t")[2]) for line in waiting)
+
+
+def _line(translation: Translation, scores: bool, alignments: Alignment | None = None) -> str:
     text = translation.text.replace("\n", " ")  # models that spell bytes can write a line break
-    return f"{translation.score:.4f}\t{text}\n" if scores else f"{text}\n"
+    columns = [f"{translation.score:.4f}", text] if scores else [text]
+    if alignments is Alignment.HARD:
+        columns.append(" ".join(f"{source}-{target}" for source, target in translation.alignment or ()))
+    elif alignments is Alignment.SOFT:
+        rows = translation.attention or ()
+        columns.append(" ".join(",".join(f"{weight:.6f}" for weight in row) for row in rows))
+    return "\t".join(columns) + "\n"
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """The first two words of each line, as fairseq's ``--replace-unk FILE`` has them."""
+    rows = [(number, line.split()) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
+    for number, words in rows:
+        if len(words) < 2:
+            raise InputError(f"{path}, line {number}: expected two words, found {words[0]!r}")
+    return {words[0]: words[1] for _, words in rows}
 
 
 @contextlib.contextmanager

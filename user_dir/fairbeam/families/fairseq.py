@@ -8,7 +8,9 @@ from torch import Tensor
 
 from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_lstm, fairseq_roberta, fairseq_transformer
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
+from fairbeam.network import AnyConfig, AnyNetwork, EncoderConfig, LanguageModelConfig
 from fairbeam.network.base import BaseNetwork
+from fairbeam.text import Marks
 
 
 class Page(Protocol):
@@ -26,7 +28,10 @@ class Page(Protocol):
     def NOT_WEIGHTS(self) -> re.Pattern[str]:  # noqa: N802
         """Names of tensors that the network has no use for; they are kept for writing."""
 
-    def load_network(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> BaseNetwork:
+    def config_of(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AnyConfig:
+        """The network's configuration; arguments and errors of ``load_network``."""
+
+    def load_network(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AnyNetwork:
         """The network of fairseq's flat model options and state dictionary, in float32.
 
         Raises:
@@ -59,8 +64,24 @@ def completed(architecture: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**page_of(architecture).ARCHITECTURES[architecture], **options}
 
 
+def page_of_family(family: str) -> Page | None:
+    """The page of the models that a bundle calls so, if there is one."""
+    return next((page for page in PAGES if family == page.FAMILY), None)
+
+
+def marks_of(config: AnyConfig) -> Marks:
+    """What stands around the texts of a network, as fairseq's tasks for its shape make batches."""
+    match config:
+        case LanguageModelConfig():
+            return Marks.CONTINUED if config.bos == config.eos else Marks.OPENED
+        case EncoderConfig():
+            return Marks.ENCLOSED
+    return Marks.ENDED
+
+
 ONE_DICTIONARY = frozenset({"denoising", "multilingual_denoising"})
 """Tasks whose source and target are one language, with ``dict.txt`` for both."""
+_WITH_MASK = frozenset({"denoising", "masked_lm", "multilingual_masked_lm", "sentence_prediction", "sentence_ranking"})
 
 
 def task_symbols(task: Mapping[str, Any]) -> tuple[str, ...]:
@@ -73,7 +94,7 @@ def task_symbols(task: Mapping[str, Any]) -> tuple[str, ...]:
         UnsupportedArchitecture: it changes texts in a way that has no conversion; names the option.
     """
     name, languages = task.get("_name"), task.get("langs")
-    if name == "denoising":
+    if name in _WITH_MASK:
         return ("<mask>",)
     if name == "multilingual_denoising" and not task.get("add_lang_token"):
         return ("<mask>",)

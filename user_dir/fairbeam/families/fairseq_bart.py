@@ -45,6 +45,7 @@ _HEADS = "classification_heads."
 NOT_WEIGHTS = re.compile(rf"{fairseq_transformer.NOT_WEIGHTS.pattern}|{re.escape(_HEADS)}.+")
 
 config_from_options = fairseq_transformer.config_from_options
+config_of = fairseq_transformer.config_of
 save_weights = fairseq_transformer.save_weights
 
 

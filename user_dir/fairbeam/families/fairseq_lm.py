@@ -97,16 +97,20 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> L
         CheckpointError: the weights do not fit the options.
         UnsupportedArchitecture: an option has no conversion.
     """
+    network = LanguageModel(config_of(options, weights))
+    ignored = frozenset(name for name in weights if NOT_WEIGHTS.fullmatch(name))
+    network.load_state_dict(read_weights(ROWS, modern_weights(weights), network.state_dict(), ignored))
+    return network
+
+
+def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LanguageModelConfig:
+    """The network that options and a state dictionary describe together; errors of ``load_network``."""
     check_supported(options)  # an adaptive input has no embed_tokens, and is the better reason
     if "decoder.embed_tokens.weight" not in weights:
         raise CheckpointError("the checkpoint has no tensor 'decoder.embed_tokens.weight'; is it a language model?")
     config = config_from_options(options, len(weights["decoder.embed_tokens.weight"]))
     final_norm = config.decoder.final_norm and has_final_norm(weights, "decoder")
-    config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, final_norm=final_norm))
-    network = LanguageModel(config)
-    ignored = frozenset(name for name in weights if NOT_WEIGHTS.fullmatch(name))
-    network.load_state_dict(read_weights(ROWS, modern_weights(weights), network.state_dict(), ignored))
-    return network
+    return dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, final_norm=final_norm))
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:

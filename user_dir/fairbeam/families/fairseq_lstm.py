@@ -114,6 +114,13 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> R
         CheckpointError: the weights do not fit the options.
         UnsupportedArchitecture: there is an adaptive softmax, or an option has no conversion.
     """
+    network = RecurrentNetwork(config_of(options, weights))
+    network.load_state_dict(read_weights(rows_of(network.config), weights, network.state_dict(), frozenset()))
+    return network
+
+
+def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> RecurrentConfig:
+    """The network that options and a state dictionary describe together; errors of ``load_network``."""
     if any(name.startswith("decoder.adaptive_softmax.") for name in weights):
         raise UnsupportedArchitecture(
             "fairseq option criterion='adaptive_loss' (an adaptive softmax) has no conversion"
@@ -122,12 +129,15 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> R
         vocabularies = [len(weights[f"{stack}.embed_tokens.weight"]) for stack in ("encoder", "decoder")]
     except KeyError as error:
         raise CheckpointError(f"the checkpoint has no tensor {error}; is it an encoder-decoder?") from None
-    network = RecurrentNetwork(config_from_options(options, *vocabularies))
-    network.load_state_dict(read_weights(rows_of(network.config), weights, network.state_dict(), frozenset()))
-    return network
+    return config_from_options(options, *vocabularies)
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
-    assert isinstance(network, RecurrentNetwork)
+    """fairseq's state dictionary of a network: the inverse of ``load_network``.
+
+    Raises:
+        CheckpointError: the network is not recurrent.
+    """
+    if not isinstance(network, RecurrentNetwork):
+        raise CheckpointError(f"family {FAMILY!r}: expected a recurrent network, found a {type(network).__name__}")
     return write_weights(rows_of(network.config), network.state_dict())

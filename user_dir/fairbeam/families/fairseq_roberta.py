@@ -83,11 +83,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor], head
         UnsupportedArchitecture: an option has no conversion.
     """
     weights = modern_names(weights)
-    try:
-        vocabulary = len(weights[f"{_STACK}.embed_tokens.weight"])
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint has no tensor {error}; is it a RoBERTa?") from None
-    network = EncoderNetwork(_config(options, weights, vocabulary, f"{_HEADS}{head}"))
+    network = EncoderNetwork(config_of(options, weights, head))
     others = (name for name in weights if name.startswith(_HEADS) and not name.startswith(f"{_HEADS}{head}."))
     ignored = {*others, *(name for name in weights if re.match(rf"{_STACK}\.(version|embed_positions\._)", name))}
     network.load_state_dict(read_weights(rows_of(head), weights, network.state_dict(), frozenset(ignored)))
@@ -103,7 +99,12 @@ def modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return modern_weights(renamed)
 
 
-def _config(options: Mapping[str, Any], weights: Mapping[str, Tensor], vocabulary: int, head: str) -> EncoderConfig:
+def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor], head: str = HEAD) -> EncoderConfig:
+    """The network that options and a state dictionary of today's names describe together; arguments and errors of
+    ``load_network``."""
+    if f"{_STACK}.embed_tokens.weight" not in weights:
+        raise CheckpointError(f"the checkpoint has no tensor '{_STACK}.embed_tokens.weight'; is it a RoBERTa?")
+    vocabulary = len(weights[f"{_STACK}.embed_tokens.weight"])
     check_supported(options)
     longest = options.get("max_positions") or options.get("tokens_per_sample") or 512
     stack = stack_config({**options, "max_source_positions": longest}, "encoder", "max_source_positions")
@@ -114,7 +115,7 @@ def _config(options: Mapping[str, Any], weights: Mapping[str, Tensor], vocabular
         vocabulary=vocabulary,
         encoder=stack,
         symbol_head=symbols if "encoder.lm_head.bias" in weights else None,
-        sequence_head=_classifier(options, weights, head),
+        sequence_head=_classifier(options, weights, f"{_HEADS}{head}"),
         tie_output="encoder.lm_head.bias" in weights and not options.get("untie_weights_roberta"),
         dropout=dropout_config(options),
         pad=PAD,

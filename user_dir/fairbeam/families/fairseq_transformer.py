@@ -223,6 +223,15 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
         CheckpointError: the weights do not fit the options.
         UnsupportedArchitecture: an option has no conversion.
     """
+    network = Network(config_of(options, weights))
+    ignored = frozenset(name for name in weights if NOT_WEIGHTS.fullmatch(name))
+    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), ignored)
+    network.load_state_dict(state)
+    return network
+
+
+def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NetworkConfig:
+    """The network that options and a state dictionary describe together; arguments and errors of ``load_network``."""
     try:
         vocabularies = [len(weights[f"{stack}.embed_tokens.weight"]) for stack in ("encoder", "decoder")]
     except KeyError as error:
@@ -232,15 +241,9 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
     def as_trained(stack: str, part: StackConfig) -> StackConfig:
         return dataclasses.replace(part, final_norm=part.final_norm and has_final_norm(weights, stack))
 
-    network = Network(
-        dataclasses.replace(
-            config, encoder=as_trained("encoder", config.encoder), decoder=as_trained("decoder", config.decoder)
-        )
+    return dataclasses.replace(
+        config, encoder=as_trained("encoder", config.encoder), decoder=as_trained("decoder", config.decoder)
     )
-    ignored = frozenset(name for name in weights if NOT_WEIGHTS.fullmatch(name))
-    state = read_weights(ROWS, modern_weights(weights), network.state_dict(), ignored)
-    network.load_state_dict(state)
-    return network
 
 
 def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fairbeam.network import AnyConfig, EncoderConfig, LanguageModelConfig, NetworkConfig, StackConfig
+from fairbeam.network import AnyConfig, EncoderConfig, LanguageModelConfig, NetworkConfig, RecurrentConfig, StackConfig
 
 ENCODER_NAMES: Mapping[str, str] = {
     "source_embedding.": "source_embedding.",
@@ -32,6 +32,7 @@ def renamed(name: str, names: Mapping[str, str]) -> str | None:
 
 def decoder_stack(config: AnyConfig) -> StackConfig:
     """The layers of the network as a decoder; an encoder's, with its masked language model's transform if any."""
+    assert not isinstance(config, RecurrentConfig)  # which has no layers of this kind
     if not isinstance(config, EncoderConfig):
         return config.decoder
     head = config.symbol_head

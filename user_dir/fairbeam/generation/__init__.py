@@ -1,8 +1,20 @@
 """Decoding: options in, hypotheses out."""
 
+from fairbeam.generation.constraints import Required
 from fairbeam.generation.decoder import Batch, Decoder
 from fairbeam.generation.filters import Special
-from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.options import Constraints, GenerationOptions, LengthNormalization
+from fairbeam.generation.search import BeamSearch
 
-__all__ = ["Batch", "BeamSearch", "Decoder", "GenerationOptions", "Hypothesis", "Special"]
+__all__ = [
+    "Batch",
+    "BeamSearch",
+    "Constraints",
+    "Decoder",
+    "GenerationOptions",
+    "Hypothesis",
+    "LengthNormalization",
+    "Required",
+    "Special",
+]

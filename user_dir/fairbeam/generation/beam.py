@@ -30,6 +30,12 @@ class Beams:
     """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
     prefix: Tensor | None
     """(batch, prefix) long: tokens the output begins with, padded on the right."""
+    least: Tensor | None = None
+    """(batch,) long: tokens before ``</s>`` at least, for each sentence; None where it is the same for all."""
+    source: Tensor | None = None
+    """(batch, source) ids, padded; only where an option looks at them."""
+    numbers: Tensor | None = None
+    """(batch,) long: what the caller calls the sentences; only where an option asks."""
     step: int = 0
     shortest_limit: int = 0
 
@@ -65,7 +71,7 @@ class Beams:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences."""
-        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix"):
+        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix", "least", "source", "numbers"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[sentences])
@@ -80,6 +86,8 @@ class Candidates:
     parents: Tensor
     """Which beam is continued."""
     tokens: Tensor
+    ranks: Tensor | None = None
+    """What they are ranked by, where that is not ``totals``."""
 
 
 Correction = Callable[[Tensor, Tensor], Tensor | None]
@@ -98,8 +106,8 @@ def best_continuations(
         correction: applied to twice as many, for an order that rounding has changed.
     """
     vocabulary = log_probabilities.size(2)
-    continued = (log_probabilities + totals.unsqueeze(2)).flatten(1)
-    scores, places = topk_of_long_rows(continued, min(2 * count if correction else count, continued.size(1)))
+    wanted = min(2 * count if correction else count, totals.size(1) * vocabulary)
+    scores, places = topk_of_sums(log_probabilities, totals, wanted)
     parents = places.div(vocabulary, rounding_mode="floor")
     tokens = places - parents * vocabulary
     if correction and (added := correction(parents, tokens)) is not None:
@@ -111,29 +119,35 @@ def best_continuations(
     return Candidates(scores[:, :count], parents[:, :count], tokens[:, :count])
 
 
-def topk_of_long_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` highest numbers of each row, highest first, and their places, as ``Tensor.topk`` gives them.
+def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of all numbers of a batch's rows, each with its row's ``added``, highest first.
 
-    They lie in the ``count`` blocks with the highest maxima, so that ``topk``, which is slow, sees a small share.
+    They lie in the ``count`` blocks with the highest maxima, so that ``topk``, which is slow, sees a small share, and
+    no sums but those are written.
 
     Args:
-        rows: (batch, length), ``count`` at most ``length``.
+        rows: (batch, rows, length), of ``count`` numbers at least.
+        added: (batch, rows).
 
     Returns:
-        Values and places, each (batch, count).
+        Sums and their places in (rows * length), each (batch, count).
     """
-    blocks = rows.size(1) // _BLOCK
-    if blocks <= count:
-        values, places = rows.topk(count, dim=1)
-        return values, places
+    length = rows.size(2)
+    blocks = length // _BLOCK
+    if rows.size(1) * blocks <= count:
+        sums, places = (rows + added.unsqueeze(2)).flatten(1).topk(count, dim=1)
+        return sums, places
     whole = blocks * _BLOCK
-    highest = rows[:, :whole].unflatten(1, (blocks, _BLOCK)).amax(2)
-    starts = highest.topk(count, dim=1, sorted=False).indices.unsqueeze(2) * _BLOCK
-    within = (starts + torch.arange(_BLOCK, device=rows.device)).flatten(1)
-    rest = torch.arange(whole, rows.size(1), device=rows.device).expand(len(rows), -1)
-    places = torch.cat([within, rest], dim=1)
-    values, chosen = rows.gather(1, places).topk(count, dim=1)
-    return values, places.gather(1, chosen)
+    highest = rows[:, :, :whole].unflatten(2, (blocks, _BLOCK)).amax(3) + added.unsqueeze(2)
+    chosen = highest.flatten(1).topk(count, dim=1, sorted=False).indices
+    starts = chosen.div(blocks, rounding_mode="floor") * (length - whole) + chosen * _BLOCK
+    places = (starts.unsqueeze(2) + torch.arange(_BLOCK, device=rows.device)).flatten(1)
+    if length > whole:  # what no block holds
+        ends = torch.arange(rows.size(1) * length, device=rows.device).view(-1, length)[:, whole:].flatten()
+        places = torch.cat([places, ends.expand(len(rows), -1)], dim=1)
+    sums = rows.flatten(1).gather(1, places) + added.gather(1, places.div(length, rounding_mode="floor"))
+    sums, best = sums.topk(count, dim=1)
+    return sums, places.gather(1, best)
 
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:

@@ -22,11 +22,24 @@ class Chooser(Protocol):
     def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
         """Candidates from (batch, K, vocabulary); fewer than ``2 K`` a sentence where none are to spare."""
 
+    def reorder(self, chosen: Tensor) -> None:
+        """Beam ``b`` of sentence ``s`` is now the candidate ``chosen[s, b]``; (batch, K) long."""
+
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long."""
 
 
-class BestFirst:
+class Stateless:
+    """A chooser, or a part of one, that remembers nothing."""
+
+    def reorder(self, chosen: Tensor) -> None:
+        """There is nothing to reorder."""
+
+    def select(self, sentences: Tensor) -> None:
+        """There is nothing to keep."""
+
+
+class BestFirst(Stateless):
     """Beam search: the ``2 K`` best of all continuations (Sutskever et al., 2014)."""
 
     def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
@@ -34,11 +47,8 @@ class BestFirst:
         # At the first step all beams are equal, and only one of them counts.
         return best_continuations(log_probabilities[:, first], beams.totals[:, first], count, correction)
 
-    def select(self, sentences: Tensor) -> None:
-        """There is nothing to keep."""
 
-
-class DiverseGroups:
+class DiverseGroups(Stateless):
     """Diverse beam search (Vijayakumar et al., 2018), with fairseq's cumulative diversity.
 
     Beams ``g``, ``g + groups``, … are group ``g``. A token that an earlier group has chosen at this step costs
@@ -82,7 +92,7 @@ class DiverseGroups:
             self._overlap = self._overlap[sentences]
 
 
-class DiverseSiblings:
+class DiverseSiblings(Stateless):
     """Continuations of one beam cost ``rate`` times their rank among themselves (Li et al., 2016)."""
 
     def __init__(self, rate: float) -> None:
@@ -101,16 +111,13 @@ class DiverseSiblings:
         tokens = torch.cat([found.tokens for found in each], dim=1).gather(1, places)
         return Candidates(scores, places.div(2 * beam, rounding_mode="floor"), tokens)
 
-    def select(self, sentences: Tensor) -> None:
-        """There is nothing to keep."""
-
 
 def _of_members(correction: Correction, first: int, stride: int = 1) -> Correction:
     """``correction`` for whoever sees of the beams only ``first``, ``first + stride``, …"""
     return lambda parents, tokens: correction(parents * stride + first, tokens)
 
 
-class Sampling:
+class Sampling(Stateless):
     """Each beam draws its next token; a hypothesis scores what the model, untruncated, gives it.
 
     Draws come from a stream for each sentence, begun from the seed and the sentence alone, so that a sample does not
@@ -120,8 +127,7 @@ class Sampling:
     def __init__(self, cuts: list["Cut"], seed: int, source: Tensor, pad: int) -> None:
         """``source``: (batch, length) ids."""
         self.cuts = cuts
-        rows = source.cpu()
-        self._streams = [np.random.default_rng([seed, *row[row.ne(pad)].tolist()]) for row in rows]
+        self._streams = sentence_streams(seed, source, pad)
 
     def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
         beam, vocabulary = log_probabilities.shape[1:]
@@ -140,6 +146,11 @@ class Sampling:
     def select(self, sentences: Tensor) -> None:
         """Keep these sentences' streams."""
         self._streams = [self._streams[sentence] for sentence in sentences.tolist()]
+
+
+def sentence_streams(seed: int, source: Tensor, pad: int) -> list[np.random.Generator]:
+    """A stream of random numbers for each sentence of (batch, length) ids."""
+    return [np.random.default_rng([seed, *row[row.ne(pad)].tolist()]) for row in source.cpu()]
 
 
 Cut = Callable[[Tensor], Tensor]
@@ -188,17 +199,6 @@ def _until(preference: Tensor, probabilities: Tensor, mass: float) -> Tensor:
     sorted_probabilities = probabilities.gather(-1, order)
     before = sorted_probabilities.cumsum(-1) - sorted_probabilities
     return torch.zeros_like(before, dtype=torch.bool).scatter_(-1, order, before < mass)
-
-
-def build_chooser(options: GenerationOptions, source: Tensor, pad: int) -> Chooser:
-    """The chooser that ``options`` ask for, for a batch of sources, (batch, length) ids."""
-    if options.sampling:
-        return Sampling(build_cuts(options), options.seed, source, pad)
-    if options.diverse_beam_groups > 0:
-        return DiverseGroups(options.diverse_beam_groups, options.diverse_beam_strength)
-    if options.diversity_rate > 0:
-        return DiverseSiblings(options.diversity_rate)
-    return BestFirst()
 
 
 def build_cuts(options: GenerationOptions) -> list[Cut]:

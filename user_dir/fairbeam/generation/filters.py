@@ -3,9 +3,10 @@
 Setting a log probability to -inf removes the token without renormalising the others, as fairseq does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fairbeam.generation.beam import Beams
@@ -74,6 +75,26 @@ def require_length(special: Special, least: int) -> Filter:
         if beams.step < least and not beams.in_prefix:
             open_ended = beams.limits > beams.step
             scores[open_ended, :, special.eos] = FORBIDDEN
+
+    return apply
+
+
+def require_own_length(special: Special) -> Filter:
+    """No sentence ends before it has as many tokens as ``beams.least`` says; a forced prefix takes precedence."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if not beams.in_prefix and beams.least is not None:
+            scores[(beams.least > beams.step) & (beams.limits > beams.step), :, special.eos] = FORBIDDEN
+
+    return apply
+
+
+def end_for_nothing(special: Special) -> Filter:
+    """At its limit a sentence ends with probability one, as fairseq has it with ``--match-source-len``."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if beams.step >= beams.shortest_limit:
+            scores[beams.limits <= beams.step, :, special.eos] = 0.0
 
     return apply
 
@@ -147,13 +168,121 @@ def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
     return apply
 
 
+def begin_with(token: int) -> Filter:
+    """The first token that no prefix forces is ``token``."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        if beams.step == (0 if beams.prefix is None else beams.prefix.size(1)):
+            scores[..., :token] = FORBIDDEN
+            scores[..., token + 1 :] = FORBIDDEN
+
+    return apply
+
+
+def end_with(token: int, special: Special) -> Filter:
+    """``</s>`` follows ``token`` alone, which is also the last token that the length limit leaves room for."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        last = beams.limits == beams.step + 1
+        wanted = scores[last, :, token]
+        scores[last] = FORBIDDEN
+        scores[last, :, token] = wanted
+        ready = beams.tokens[:, :, beams.step] == token
+        scores[..., special.eos].masked_fill_(~ready, FORBIDDEN)
+
+    return apply
+
+
+def favour_source(penalty: float) -> Filter:
+    """Divide the log probability of every token of the source by ``penalty``: above 1 it becomes more likely.
+
+    Hugging Face's ``encoder_repetition_penalty``; source and target share a vocabulary.
+    """
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        assert beams.source is not None
+        index = beams.source.unsqueeze(1).expand(-1, scores.size(1), -1)
+        scores.scatter_(2, index, scores.gather(2, index) / penalty)
+
+    return apply
+
+
+def no_ngrams_of_source(size: int, special: Special) -> Filter:
+    """No n-gram of the source occurs in a hypothesis, but for those that end in ``</s>``.
+
+    Hugging Face's ``encoder_no_repeat_ngram_size``; source and target share a vocabulary.
+    """
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        assert beams.source is not None
+        length = beams.step + 1
+        if length < size - 1 or beams.source.size(1) < size:
+            return
+        windows = beams.source.unfold(1, size, 1).unsqueeze(1)  # (batch, 1, windows, size)
+        latest = beams.tokens[:, :, None, length - size + 1 : length]
+        said = (windows[..., :-1] == latest).all(-1) & windows[..., -1].ne(special.eos)
+        sentence, beam, window = said.nonzero(as_tuple=True)
+        scores[sentence, beam, windows[sentence, 0, window, -1]] = FORBIDDEN
+
+    return apply
+
+
+def allow_only(allowed: Callable[[int, Tensor], Sequence[int]]) -> Filter:
+    """``allowed`` says for a sentence's number and a hypothesis, start symbol included, which tokens may follow."""
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        assert beams.numbers is not None
+        closed = torch.ones_like(scores, dtype=torch.bool)
+        for sentence, number in enumerate(beams.numbers.tolist()):
+            for beam in range(scores.size(1)):
+                tokens = beams.tokens[sentence, beam, : beams.step + 1]
+                closed[sentence, beam, torch.as_tensor(allowed(number, tokens), dtype=torch.long)] = False
+        scores.masked_fill_(closed, FORBIDDEN)
+
+    return apply
+
+
+Tree = dict[int, "Tree"]
+
+
+def follow_tree(outputs: Sequence[Sequence[int]], special: Special) -> Filter:
+    """Every hypothesis is one of ``outputs``, which are ids without ``</s>`` (De Cao et al., 2021, section 3.2)."""
+    root: Tree = {}
+    for output in outputs:
+        node = root
+        for token in (*output, special.eos):
+            node = node.setdefault(token, {})
+
+    def following(tokens: list[int]) -> Tree:
+        node = root
+        for token in tokens:
+            node = node.get(token, {})
+        return node
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        rows = beams.tokens[:, :, 1 : beams.step + 1].flatten(0, 1).tolist()
+        # A place that is empty, because few outputs are left, may hold anything.
+        allowed = [(row, token) for row, tokens in enumerate(rows) for token in following(tokens)]
+        closed = torch.ones_like(scores, dtype=torch.bool)
+        if allowed:
+            index = torch.tensor(allowed, device=scores.device)
+            closed.view(-1, scores.size(2))[index[:, 0], index[:, 1]] = False
+        scores.masked_fill_(closed, FORBIDDEN)
+
+    return apply
+
+
 def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     """The filters that ``options`` ask for, in fairseq's order."""
     filters = [never_pad(special)] if special.pad >= 0 else []
     if options.unkpen:
         filters.append(penalise_unknown(special, options.unkpen))
     filters += [limit_length(special), force_prefix(special)]
-    if options.min_len:
+    if options.match_source_len:
+        filters.append(end_for_nothing(special))
+    if options.match_source_len or options.min_len_a:
+        filters.append(require_own_length(special))
+    elif options.min_len:
         filters.append(require_length(special, options.min_len))
     if options.no_repeat_ngram_size:
         filters.append(no_repeated_ngrams(options.no_repeat_ngram_size))
@@ -161,4 +290,16 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
         filters.append(penalise_repetition(options.repetition_penalty))
     if options.banned_phrases:
         filters.append(forbid_phrases(options.banned_phrases))
+    if options.first_token >= 0:
+        filters.append(begin_with(options.first_token))
+    if options.last_token >= 0:
+        filters.append(end_with(options.last_token, special))
+    if options.encoder_repetition_penalty != 1.0:
+        filters.append(favour_source(options.encoder_repetition_penalty))
+    if options.encoder_no_repeat_ngram_size:
+        filters.append(no_ngrams_of_source(options.encoder_no_repeat_ngram_size, special))
+    if options.prefix_allowed_tokens_fn is not None:
+        filters.append(allow_only(options.prefix_allowed_tokens_fn))
+    if options.allowed_outputs:
+        filters.append(follow_tree(options.allowed_outputs, special))
     return filters

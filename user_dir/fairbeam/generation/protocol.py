@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fairbeam.network import Generator
-from fairbeam.network.cache import DecoderState
+from fairbeam.errors import ConfigError
+from fairbeam.network import Generator, Network
+from fairbeam.network.cache import DecoderState, PromptState
 
 
 class State(Protocol):
@@ -39,6 +40,9 @@ class Model(Protocol):
     def longest_target(self, source_length: int) -> int:
         """Longest target in tokens, ``</s>`` included, for a source of ``source_length`` tokens."""
 
+    def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
+        """Cross-attention under teacher forcing, (batch, target, source)."""
+
     @property
     def decoder_start(self) -> int | None:
         """The symbol that decoding begins with; ``</s>`` if None."""
@@ -58,6 +62,22 @@ class SingleModel:
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+    def features(self, state: DecoderState) -> Tensor:
+        """What the last step's scores were made of, (batch, beams, dim)."""
+        assert state.latest is not None
+        return state.latest[0].expand(-1, state.beams, -1)
+
+    def context(self, state: DecoderState) -> Tensor:
+        """The features of all that was read by the end of the first step, (batch, length, dim); zeros at padding."""
+        if isinstance(state, PromptState):
+            assert state.prompt is not None
+            return state.prompt
+        return self.features(state)[:, :1]
+
+    def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
+        assert isinstance(self.network, Network)
+        return self.network.alignments(source, previous)
 
     def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         rounding = self.network.rounding(state, beams, tokens)
@@ -82,8 +102,11 @@ class EnsembleState:
 class Ensemble:
     """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
 
-    def __init__(self, networks: Sequence[Generator]) -> None:
+    def __init__(self, networks: Sequence[Generator], weights: Sequence[float] = ()) -> None:
+        """``weights``: one for each network; all alike if empty."""
         self.models = [SingleModel(network) for network in networks]
+        sum_of_all = sum(weights)
+        self._shifts = [math.log(weight / sum_of_all) if weight else -math.inf for weight in weights]
         self.decoder_start = self.models[0].decoder_start
 
     def longest_target(self, source_length: int) -> int:
@@ -95,13 +118,24 @@ class Ensemble:
     def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
         members = zip(self.models, state.members, strict=True)
         each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
+        if self._shifts:
+            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, 1, 1, 1), dim=0)
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))
+
+    def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
+        return torch.stack([model.alignments(source, previous) for model in self.models]).mean(0)
 
     def correction(self, state: EnsembleState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         """None: averaging probabilities evens rounding out."""
         return None
 
 
-def as_model(networks: Sequence[Generator]) -> Model:
-    """One network as itself, several as an ensemble."""
-    return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks)
+def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Model:
+    """One network as itself, several as an ensemble.
+
+    Raises:
+        ConfigError: there are weights, but not one for each network.
+    """
+    if weights and len(weights) != len(networks):
+        raise ConfigError(f"--ensemble-weights: there are {len(weights)} for {len(networks)} models")
+    return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks, weights)

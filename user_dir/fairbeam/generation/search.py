@@ -1,33 +1,28 @@
 """Beam search over a batch: fairseq's semantics, one token of every hypothesis at a step."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fairbeam.generation.beam import Beams, Candidates, ended, survivors
-from fairbeam.generation.choosers import build_chooser
+from fairbeam.errors import ConfigError
+from fairbeam.generation.alignment import with_attention
+from fairbeam.generation.beam import Beams, ended, survivors
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
+from fairbeam.generation.finished import Finished
+from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.protocol import as_model
+from fairbeam.generation.protocol import SingleModel, as_model
+from fairbeam.generation.ranking import best_first, with_coverage
+from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Generator
 
 _BATCH_BITS = 3
 """Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
 cache, and every size of a batch costs compiled kernels."""
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One finished translation."""
-
-    tokens: Tensor
-    """(length,) ids, ``</s>`` last."""
-    score: float
-    """Log probability in nats, divided by ``length ** lenpen`` unless unnormalized."""
-    positional_scores: Tensor
-    """(length,) log probability of each token in nats."""
 
 
 class BeamSearch:
@@ -40,14 +35,29 @@ class BeamSearch:
         self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None
     ) -> None:
         """Several networks are an ensemble; all share one target vocabulary."""
-        self.model = as_model(networks)
+        self.model = as_model(networks, options.ensemble_weights)
         self.options = options
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
+        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
+        self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
+        if options.penalty_alpha and not isinstance(self.model, SingleModel):
+            raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
+        self._attends = options.attention or options.coverage_penalty > 0
+        if self._attends and not all(hasattr(network, "alignments") for network in networks):
+            raise ConfigError(
+                "alignments and --coverage-penalty need attention to a source, and the model has no encoder"
+            )
 
     @torch.no_grad()
     def __call__(
-        self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
         """Decode one batch.
 
@@ -56,19 +66,36 @@ class BeamSearch:
                 prompts, which the outputs continue.
             prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
             start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
+            required: for each sentence the phrases its outputs must hold, in the order ``options.constraints`` says.
+            numbers: what ``options.prefix_allowed_tokens_fn`` is told of which sentence it is asked; from 0 if None.
 
         Returns:
-            For each sentence its finished hypotheses, best first, at most ``beam``.
+            For each sentence its finished hypotheses, best first, at most ``options.finished_wanted``.
         """
-        beams = Beams.begin(
-            self._limits(source),
-            self.options.beam,
-            self._default_start() if start is None else start,
-            prefix,
-        )
+        start = self._default_start() if start is None else start
+        found = self._search(source, prefix, start, required, numbers)
+        if self._attends:
+            found = with_attention(self.model, source, found, start)
+        if strength := self.options.coverage_penalty:
+            real = source.ne(self.special.padding_of_sources)
+            found = [[with_coverage(h, row, strength) for h in mine] for mine, row in zip(found, real, strict=True)]
+        return [best_first(hypotheses)[: self.options.finished_wanted] for hypotheses in found]
+
+    def _search(
+        self,
+        source: Tensor,
+        prefix: Tensor | None,
+        start: int,
+        required: Sequence[Required] | None,
+        numbers: Sequence[int] | None,
+    ) -> list[list[Hypothesis]]:
+        beams = self._begin(source, prefix, start, numbers)
+        if self.options.penalty_alpha:
+            assert isinstance(self.model, SingleModel)
+            return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
         state = self.model.prefill(source, self.options.beam)
-        choose = build_chooser(self.options, source, self.special.padding_of_sources)
-        finished = Finished(len(source), self.options)
+        choose = build_chooser(self.options, source, self.special, required)
+        finished = Finished(len(source), self.options, wanted=self._wanted)
         alive = torch.arange(len(source), device=source.device)
 
         def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
@@ -83,8 +110,9 @@ class BeamSearch:
             finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
             going = finished.unfinished(alive, beams.limits > beams.step)
             if not len(going):
-                return finished.ranked()
+                return finished.hypotheses
             chosen, beams.ignored = survivors(ends, beams.ignored)
+            choose.reorder(chosen)
             parents = candidates.parents.gather(1, chosen)
             beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
             state.reorder(parents)
@@ -98,10 +126,22 @@ class BeamSearch:
     def _default_start(self) -> int:
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
-    def _limits(self, source: Tensor) -> Tensor:
+    def _begin(self, source: Tensor, prefix: Tensor | None, start: int, numbers: Sequence[int] | None) -> Beams:
+        options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
-        limits = [self.options.length_limit(length, self.model.longest_target(length)) for length in lengths]
-        return torch.tensor(limits, device=source.device)
+        contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
+        longest = [self.model.longest_target(length) - contrastive for length in lengths]
+        limits = [options.length_limit(*sizes) for sizes in zip(lengths, longest, strict=True)]
+        beam = 1 if contrastive else options.beam
+        beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, prefix)
+        if options.min_len_a or options.match_source_len:
+            least = [min(options.least_length(length), limit) for length, limit in zip(lengths, limits, strict=True)]
+            beams.least = torch.tensor(least, device=source.device)
+        if options.encoder_repetition_penalty != 1.0 or options.encoder_no_repeat_ngram_size:
+            beams.source = source
+        if options.prefix_allowed_tokens_fn is not None:
+            beams.numbers = torch.tensor(numbers or range(len(source)), device=source.device)
+        return beams
 
 
 def rounded_up(size: int) -> int:
@@ -114,41 +154,3 @@ def with_company(going: Tensor, batch: int, size: int) -> Tensor:
     """``going`` and as many of the batch's other rows as make it ``size``, in order."""
     others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
     return torch.cat([going, others[: size - len(going)]]).sort().values
-
-
-class Finished:
-    """The hypotheses that have ended; a sentence is finished with ``beam`` of them or at its limit."""
-
-    def __init__(self, batch: int, options: GenerationOptions) -> None:
-        self.options = options
-        self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(batch)]
-        self.closed = [False] * batch
-
-    def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
-        """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
-        rows, places = ends.nonzero(as_tuple=True)
-        if not len(rows):
-            return
-        length = beams.step + 1
-        parents = candidates.parents[rows, places]
-        totals = candidates.totals[rows, places]
-        tokens = torch.cat([beams.tokens[rows, parents, 1:length], rows.new_full((len(rows), 1), eos)], dim=1)
-        running = torch.cat([beams.history[rows, parents, : length - 1], totals.unsqueeze(1)], dim=1)
-        steps = running.diff(dim=1, prepend=running.new_zeros(len(rows), 1))
-        scores = totals if self.options.unnormalized else totals / length**self.options.lenpen
-        for row, sentence in enumerate(alive[rows].tolist()):
-            mine = self.hypotheses[sentence]
-            if not self.closed[sentence] and len(mine) < self.options.beam:
-                mine.append(Hypothesis(tokens[row], scores[row].item(), steps[row]))
-
-    def unfinished(self, alive: Tensor, below_limit: Tensor) -> Tensor:
-        """Rows of the batch whose sentence goes on, (going,) long."""
-        for sentence, below in zip(alive.tolist(), below_limit.tolist(), strict=True):
-            if not below or len(self.hypotheses[sentence]) >= self.options.beam:
-                self.closed[sentence] = True
-        going = [row for row, sentence in enumerate(alive.tolist()) if not self.closed[sentence]]
-        return torch.tensor(going, dtype=torch.long, device=alive.device)
-
-    def ranked(self) -> list[list[Hypothesis]]:
-        """Each sentence's hypotheses, best first."""
-        return [sorted(mine, key=lambda hypothesis: -hypothesis.score) for mine in self.hypotheses]

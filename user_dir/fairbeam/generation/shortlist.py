@@ -17,16 +17,24 @@ from torch import Tensor
 
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
+from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import FORBIDDEN, Special
+from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import State
-from fairbeam.generation.search import BeamSearch, Hypothesis
+from fairbeam.generation.search import BeamSearch
 from fairbeam.network import Generator
 from fairbeam.network.linear import Linear
 from fairbeam.network.narrowed import narrowed, rest_moments
 
-_PHRASES = ("banned_phrases",)
-"""Options that hold ids, as sequences of sequences."""
+PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
+"""Options that hold ids, as sequences of sequences or alone: they are rewritten."""
+EXCLUDED = (
+    "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
+    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha",
+)  # fmt: skip
+"""Options that need ids of both sides, or of the whole vocabulary."""
+_DEFAULTS = GenerationOptions()
 _COLUMNS = 256
 """Columns come in multiples of this: each number of them costs compiled kernels."""
 
@@ -52,34 +60,47 @@ class ShortlistSearch:
 
     @torch.no_grad()
     def __call__(
-        self, source: Tensor, *, prefix: Tensor | None = None, start: int | None = None
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
         """Decode one batch; arguments and result as of ``BeamSearch``."""
         if start is None:
             first = self.networks[0].first_token
             start = self.special.eos if first is None else first
-        columns = Columns.of(self._members(source, prefix), start, self.special.pad, self.options.temperature)
+        columns = Columns.of(self._members(source, prefix, required), start, self.special.pad, self.options.temperature)
         networks = [
             _Narrow(network, columns, moments, self.options.temperature)
             for network, moments in zip(self.networks, self._moments, strict=True)
         ]
         search = BeamSearch(cast(Sequence[Generator], networks), self._options(columns), self._special(columns))
         found = search(
-            source, prefix=None if prefix is None else columns.place_of[prefix], start=int(columns.place_of[start])
+            source,
+            prefix=None if prefix is None else columns.place_of[prefix],
+            start=int(columns.place_of[start]),
+            required=None if required is None else [_placed(groups, columns) for groups in required],
+            numbers=numbers,
         )
         return [
             [dataclasses.replace(one, tokens=columns.symbols[one.tokens]) for one in hypotheses] for hypotheses in found
         ]
 
-    def _members(self, source: Tensor, prefix: Tensor | None) -> Tensor:
-        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what its prefix forces.
+    def _members(self, source: Tensor, prefix: Tensor | None, required: Sequence[Required] | None) -> Tensor:
+        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what is asked of its text.
 
         Padding, which is never chosen, is one of those that are left out.
         """
         special = self.special
         rows = source.masked_fill(source == special.padding_of_sources, -1).numpy(force=True)
         members = torch.from_numpy(self.shortlist.members(rows)).to(source.device)
-        members[:, [special.bos, special.eos, special.unk]] = True
+        asked = [token for name in TOKENS if (token := getattr(self.options, name)) >= 0]
+        members[:, [special.bos, special.eos, special.unk, *asked]] = True
+        for mine, groups in zip(members, required or (), strict=False):
+            mine[[token for group in groups for phrase in group for token in phrase]] = True
         if prefix is not None:
             members.scatter_(1, prefix.where(prefix >= 0, special.eos), True)
         if special.pad >= 0:
@@ -87,13 +108,16 @@ class ShortlistSearch:
         return members
 
     def _options(self, columns: "Columns") -> GenerationOptions:
-        """Options with their phrases in places; a phrase with a symbol that no list has cannot be said."""
+        """Options with columns for ids; a phrase with a symbol that no list has cannot be said."""
 
         def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
             places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
             return tuple(phrase for phrase in places if min(phrase) >= 0)
 
-        changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in _PHRASES}
+        changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in PHRASES}
+        for name in TOKENS:
+            token = getattr(self.options, name)
+            changes[name] = token if token < 0 else int(columns.place_of[token])
         return dataclasses.replace(self.options, **changes)
 
     def _special(self, columns: "Columns") -> Special:
@@ -107,21 +131,25 @@ def check_search(shortlist: Shortlist | None, networks: Sequence[Generator], opt
 
     Raises:
         ConfigError: there is no list, it is for other vocabularies, a network has no plain output projection, or an
-            option holds ids that cannot be rewritten.
+            option is among ``EXCLUDED``.
     """
     if shortlist is None:
         raise ConfigError(
             "--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and "
             "its place is beside the dictionaries"
         )
-    for option in dataclasses.fields(options):
-        value = getattr(options, option.name)
-        if value and option.name not in _PHRASES and not isinstance(value, bool | int | float | str):
-            raise ConfigError(f"--shortlist and --{option.name.replace('_', '-')} exclude each other")
+    for name in EXCLUDED:
+        if getattr(options, name) != getattr(_DEFAULTS, name):
+            raise ConfigError(f"--shortlist and --{name.replace('_', '-')} exclude each other")
     for network in networks:
         shortlist.check(network.config.source_vocabulary, network.config.target_vocabulary)
         network.output_projection()
     return shortlist
+
+
+def _placed(groups: Required, columns: "Columns") -> Required:
+    """What a sentence requires, in columns."""
+    return tuple(tuple(tuple(columns.place_of[list(phrase)].tolist()) for phrase in group) for group in groups)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
 
 Generator = Network | LanguageModel | RecurrentNetwork
 """Networks that decode."""
-AnyNetwork = Network | EncoderNetwork | LanguageModel
-AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig
+EncoderDecoder = Network | RecurrentNetwork
+"""Networks that read a source and a target apart."""
+AnyNetwork = Network | EncoderNetwork | LanguageModel | RecurrentNetwork
+AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig | RecurrentConfig
 
 
 def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
@@ -39,6 +41,8 @@ def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyN
             return EncoderNetwork(config, compute_dtype)
         case LanguageModelConfig():
             return LanguageModel(config, compute_dtype)
+        case RecurrentConfig():
+            return RecurrentNetwork(config, compute_dtype)
 
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "DropoutConfig",
     "Encoded",
     "EncoderConfig",
+    "EncoderDecoder",
     "EncoderNetwork",
     "Generator",
     "HeadConfig",

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.cache import Folded, KeyValues, Projected
+from fairbeam.network import kernels
+from fairbeam.network.cache import Folded, KeyValues, Projected, Slots
 from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.linear import Linear
@@ -87,10 +88,15 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight, gain=1.0)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KeyValues | None = None, relation: Relation | None = None
+        self, x: Tensor, mask: Tensor | Slots | None, cache: KeyValues | None = None, relation: Relation | None = None
     ) -> Tensor:
         """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values
-        and written out for their groups (``for_group``)."""
+        and written out for their groups (``for_group``), or the slots that each beam sees."""
+        if isinstance(mask, Slots):
+            assert cache is not None
+            context = kernels.attend_to_slots(self.qkv(x), cache, mask, heads=self.heads, scale=self.scale)
+            return self.output(context)
+        seen: Tensor | None = mask
         rotation = relation if isinstance(relation, Rotation) else None
         if self.group == 1 and rotation is None:
             apart = heads_apart(self.qkv(x), self.heads, parts=3)
@@ -106,12 +112,12 @@ class SelfAttention(nn.Module):
         if self.distances is not None:
             assert isinstance(relation, Distances)
             bias = self.distances(query, keys, relation, self.scale)
-            mask = bias if mask is None else bias + mask
+            seen = bias if seen is None else bias + seen
         if self.group == 1:
-            context = attend(query, keys, values, mask, scale=self.scale, dropout=self.dropout)
+            context = attend(query, keys, values, seen, scale=self.scale, dropout=self.dropout)
         else:  # the queries of a group's heads stand one behind the other
             grouped = query.view(len(keys), -1, query.size(2))
-            context = attend(grouped, keys, values, mask, scale=self.scale, dropout=self.dropout).view_as(query)
+            context = attend(grouped, keys, values, seen, scale=self.scale, dropout=self.dropout).view_as(query)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
     def _turned(self, projected: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
@@ -170,7 +176,7 @@ class CrossAttention(nn.Module):
         """
         assert self._exact is not None
         query, query_bias, output, _ = self._exact
-        keys, values = (rows.unflatten(0, (-1, self.heads)) for rows in memory)  # (batch, heads, source, head_dim)
+        keys, values = (rows.unflatten(0, (-1, self.heads)) for rows in memory[:2])  # (batch, heads, source, head_dim)
         bias = (keys @ query_bias).view(len(keys), 1, -1)
         if mask is not None:
             bias = bias + mask.view_as(bias)
@@ -183,7 +189,10 @@ class CrossAttention(nn.Module):
             scores = torch.baddbmm(memory.bias, x, memory.keys)
             weights = scores.view(*x.shape[:2], self.heads, -1).softmax(-1).view_as(scores)
             return torch.baddbmm(self._exact[-1], weights, memory.values)
-        context = attend(self._queries(x), *memory, mask, scale=self.scale, dropout=self.dropout)
+        if memory.rows is not None:
+            context = kernels.attend_to_source(self.query(x), memory, mask, heads=self.heads, scale=self.scale)
+            return self.output(context)
+        context = attend(self._queries(x), memory.keys, memory.values, mask, scale=self.scale, dropout=self.dropout)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
+from fairbeam.network import int8, kernels
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
@@ -20,17 +21,27 @@ class BaseNetwork(nn.Module):
 
     compute_dtype: torch.dtype
     attention_dtype: torch.dtype
+    compiled: bool = False
+    """Whether decoding steps attend through ``kernels``."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
-        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels."""
+        """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels.
+
+        Raises nothing for int8 on an accelerator, where there is no such product: ``Precision.resolve`` does.
+        """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
-        network._set_compute_dtype(dtype, torch.float32 if self._on_cpu() else dtype)
+        computing = torch.float32 if dtype is torch.int8 else dtype
+        network._set_compute_dtype(computing, torch.float32 if self._on_cpu() else dtype)
         linears = [module for module in network.modules() if isinstance(module, Linear)]
         if self._on_cpu():
+            network.compiled = kernels.available()
             for module in network.modules():
                 if isinstance(module, CrossAttention):
                     module.keep_exact_()
+            if network.compiled:
+                kernels.prepare()
+                int8.prepare()
         for linear in linears:
             linear.pack_(dtype)
         return network
@@ -114,8 +125,7 @@ class DecodingNetwork(BaseNetwork):
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""
         logits = self.head(features).float()
-        if self._exact_head is not None:
-            state.latest = features, logits
+        state.latest = features, logits
         return logits.expand(-1, state.beams, -1)
 
     def _output_embedding(self) -> Tensor:

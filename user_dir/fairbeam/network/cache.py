@@ -44,11 +44,16 @@ class KeyValues:
 
     def append(self, added: Tensor) -> Tensor:
         """Add (2, batch, heads, new, head_dim) and return all filled slots, (2, batch * heads, length, head_dim)."""
-        start, self.length = self.length, self.length + added.size(3)
-        if self.length > self.storage.size(3):
-            self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
+        start = self.reserve(added.size(3))
         self.storage[:, :, :, start : self.length] = added
         return self.storage[:, :, :, : self.length].flatten(1, 2)
+
+    def reserve(self, slots: int) -> int:
+        """Make room for more slots, which the caller fills; the number of the first."""
+        start, self.length = self.length, self.length + slots
+        if self.length > self.storage.size(3):
+            self._rebuild(self.storage[:, :, :, :start], max(self.length, 2 * self.storage.size(3)))
+        return start
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
@@ -64,6 +69,8 @@ class Projected(NamedTuple):
 
     keys: Tensor
     values: Tensor
+    rows: Tensor | None = None
+    """(kept,) long: the sentences that are left, for who reads keys and values where they are; None for all."""
 
 
 class Folded(NamedTuple):
@@ -89,39 +96,85 @@ class Memory:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
+        first = self.layers[0]
+        if isinstance(first, Projected) and first.rows is not None:
+            rows = first.rows[sentences]
+            self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+            return
+
+        def kept(tensor: Tensor) -> Tensor:
+            return of_sentences(tensor, sentences, self.batch)
+
         self.layers = [
-            type(layer)(*(of_sentences(rows, sentences, self.batch) for rows in layer)) for layer in self.layers
+            Projected(*map(kept, layer[:2])) if isinstance(layer, Projected) else Folded(*map(kept, layer))
+            for layer in self.layers
         ]
-        self.mask = None if self.mask is None else of_sentences(self.mask, sentences, self.batch)
+        self.mask = None if self.mask is None else kept(self.mask)
         self.batch = len(sentences)
+
+
+class Slots(NamedTuple):
+    """Each beam's history as the slots that hold it."""
+
+    numbers: Tensor
+    """(batch, beams or 1, steps) int32, the latest last."""
+    rows: Tensor
+    """(batch,) long: where in the caches each sentence is."""
 
 
 class DecoderState:
     """Everything one decoding step needs: the memory, the self-attention cache and who descends from whom."""
 
-    def __init__(self, memory: Memory | None, layers: list[KeyValues], batch: int, beams: int, like: Tensor) -> None:
-        """A state before the first token; ``like`` gives the dtype and device."""
+    def __init__(
+        self,
+        memory: Memory | None,
+        layers: list[KeyValues],
+        batch: int,
+        beams: int,
+        like: Tensor,
+        *,
+        by_number: bool = False,
+    ) -> None:
+        """A state before the first token; ``like`` gives the dtype and device.
+
+        ``by_number`` has histories told as ``Slots``, not as masks.
+        """
         self.memory = memory
         self.layers = layers
         self.beams = beams
         self.steps = 0
         self.latest: tuple[Tensor, Tensor] | None = None
-        """Features and logits of the last step, where the logits are rounded."""
+        """Features and logits of the last step, before beams of equal hypotheses are written out."""
         # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))
         self._own_slot = closed.fill_diagonal_(0.0)
+        if by_number:
+            self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
+            self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
+        self._rows = torch.arange(batch, device=like.device) if by_number else None
 
-    def advance(self) -> Tensor:
-        """Open the slots of the next step and return the mask over all slots, (batch * heads, beams or 1, slots)."""
+    def advance(self) -> Tensor | Slots:
+        """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
+        slots, (batch * heads, beams or 1, slots), or their numbers."""
         heads = self.layers[0].storage.size(2)
         self.steps += 1
+        if self._rows is not None:
+            return Slots(self._advance_numbers(), self._rows)
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return per_head(self._history[:, :1], heads)
         own = self._own_slot.expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
         return per_head(self._history, heads)
+
+    def _advance_numbers(self) -> Tensor:
+        if self.steps == 1:
+            self._history = self._history.new_zeros(len(self._history), self.beams, 1)
+            return self._history[:, :1].contiguous()
+        own = (self._own_slot + (1 + (self.steps - 2) * self.beams)).expand(len(self._history), -1, -1)
+        self._history = torch.cat([self._history, own], dim=2)
+        return self._history
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
@@ -133,6 +186,9 @@ class DecoderState:
         self._history = self._history[sentences]
         if self.memory is not None:
             self.memory.select(sentences)
+        if self._rows is not None:  # caches are read where they are
+            self._rows = self._rows[sentences]
+            return
         for layer in self.layers:
             layer.select(sentences)
 
@@ -140,7 +196,9 @@ class DecoderState:
 class PromptState(DecoderState):
     """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
 
-    def __init__(self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor) -> None:
+    def __init__(
+        self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor, prompt: Tensor
+    ) -> None:
         """A state behind the prompt.
 
         Args:
@@ -148,6 +206,7 @@ class PromptState(DecoderState):
             closed: (batch, prompt), 0 at tokens and -inf at padding.
             numbers: (batch, prompt) position numbers; padding's are the lowest.
             features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
+            prompt: (batch, prompt, dim) features of all tokens, zeros at padding.
         """
         super().__init__(None, layers, len(closed), beams, closed)
         self.numbers = numbers
@@ -155,6 +214,8 @@ class PromptState(DecoderState):
         self.next_numbers = numbers.amax(1, keepdim=True) + 1
         """(batch, 1): the position number at which all beams of a sentence go on."""
         self.features: Tensor | None = features
+        self.prompt: Tensor | None = prompt
+        """Until the second step."""
         self.steps = 1  # the prompt's last token is run already
         self._history = closed[:, None].expand(-1, beams, -1)
 
@@ -163,7 +224,8 @@ class PromptState(DecoderState):
         features, self.features = self.features, None
         return features
 
-    def advance(self) -> Tensor:
+    def advance(self) -> Tensor | Slots:
+        self.prompt = None
         self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
         self.next_numbers = self.next_numbers + 1
         return super().advance()
@@ -171,4 +233,5 @@ class PromptState(DecoderState):
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
         self.numbers, self.next_numbers = self.numbers[sentences], self.next_numbers[sentences]
+        self.prompt = None if self.prompt is None else self.prompt[sentences]
         self.features = None if self.features is None else self.features[sentences]

@@ -119,7 +119,8 @@ class LanguageModel(DecodingNetwork):
             closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))
         last = (real * torch.arange(1, real.size(1) + 1, device=real.device)).argmax(1)
         rows = torch.arange(len(source), device=source.device)
-        return PromptState(caches, closed, numbers, beams, features[rows, last].unsqueeze(1))
+        prompt = features * real.unsqueeze(2)
+        return PromptState(caches, closed, numbers, beams, features[rows, last].unsqueeze(1), prompt)
 
     def step(self, state: PromptState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.

@@ -84,7 +84,8 @@ class Network(DecodingNetwork):
 
         Args:
             states, mask: what ``encode`` returns.
-            may_fold: fold them where that makes the smaller matrices: for one sentence or a few, on a CPU.
+            may_fold: for decoding: fold them where that makes the smaller matrices, for one sentence or a few on a
+                CPU, and read them through ``kernels`` where there are such.
         """
         attentions = [layer.cross_attention for layer in self._decoder_layers()]
         projected = [attention.project(states) for attention in attentions]
@@ -92,6 +93,9 @@ class Network(DecodingNetwork):
         if may_fold and narrow and all(attention.foldable for attention in attentions):
             folded = [attention.fold(layer, mask) for attention, layer in zip(attentions, projected, strict=True)]
             return Memory(len(states), folded, None)
+        if may_fold and self.compiled:
+            rows = torch.arange(len(states), device=states.device)
+            projected = [layer._replace(rows=rows) for layer in projected]
         return Memory(len(states), projected, mask)
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
@@ -100,8 +104,8 @@ class Network(DecodingNetwork):
         memory = self.remember(states, mask, may_fold=True)
         heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
         head_dim = self.config.decoder.head_width
-        caches = [KeyValues.empty(len(source), heads, head_dim, like, 16 * beams) for _ in self._decoder_layers()]
-        return DecoderState(memory, caches, len(source), beams, like)
+        caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
+        return DecoderState(memory, caches, len(source), beams, like, by_number=self._attends_by_number)
 
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         """Scores of the next token of every beam.
@@ -160,6 +164,11 @@ class Network(DecodingNetwork):
     def longest_target(self, source_length: int) -> int:
         """Longest target in tokens, ``</s>`` included, for a source of this length."""
         return self.max_target_positions
+
+    @property
+    def _attends_by_number(self) -> bool:
+        stack = self.config.decoder
+        return self.compiled and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight

@@ -247,10 +247,13 @@ class RecurrentNetwork(DecodingNetwork):
     def _advance(self, state: RecurrentState, tokens: Tensor) -> Tensor | None:
         """Read (batch, beams) tokens; the next features are ``state.feed``. Returns the attention, if there is any."""
         embedded = self.drop["decoder_input"](self.target_embedding(tokens))
-        x = torch.cat([embedded, state.feed], dim=2).flatten(0, 1)
+        beams = tokens.size(1)
+        x = torch.cat([embedded, state.feed.expand(-1, beams, -1)], dim=2).flatten(0, 1)
+        # Until beams differ there is one state for all.
+        before = (kept.expand(-1, -1, beams, -1).flatten(1, 2) for kept in (state.hidden, state.cells))
         hidden, cells = [], []
-        for number, cell in enumerate(self.decoder):
-            states = cell(x, (state.hidden[number].flatten(0, 1), state.cells[number].flatten(0, 1)))
+        for cell, *last in zip(self.decoder, *before, strict=True):
+            states = cell(x, tuple(last))
             x = self.drop["decoder_output"](states[0])
             hidden.append(states[0].view(*tokens.shape, -1))
             cells.append(states[1].view(*tokens.shape, -1))

@@ -22,6 +22,8 @@ class Precision(StrEnum):
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+    """Products of 8-bit integers; everything between them is float32."""
 
     @classmethod
     def parse(cls, name: str) -> "Precision":
@@ -36,10 +38,17 @@ class Precision(StrEnum):
             raise ConfigError(f"--precision {name}: choose one of {', '.join(cls)}") from None
 
     def resolve(self, device: torch.device) -> torch.dtype:
-        """The dtype to compute in; ``AUTO`` is bfloat16 where ``device`` multiplies it natively."""
+        """The dtype to compute in; ``AUTO`` is bfloat16 where ``device`` multiplies it natively.
+
+        Raises:
+            ConfigError: ``device`` cannot compute in it.
+        """
         if self is Precision.AUTO:
             return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-        return torch.bfloat16 if self is Precision.BFLOAT16 else torch.float32
+        if self is Precision.INT8 and device.type != "cpu":
+            raise ConfigError(f"--precision int8: is for CPUs, and the device is {device}")
+        dtypes = {Precision.BFLOAT16: torch.bfloat16, Precision.INT8: torch.int8}
+        return dtypes.get(self, torch.float32)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

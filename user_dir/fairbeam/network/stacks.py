@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
-from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, slot_steps
+from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, Slots, slot_steps
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -102,7 +102,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Slots | None,
         cache: KeyValues | PastStates | None = None,
         memory: Projected | Folded | None = None,
         memory_mask: Tensor | None = None,
@@ -119,7 +119,7 @@ class Layer(nn.Module):
     def attend_to_self(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Slots | None,
         cache: KeyValues | PastStates | None,
         relation: Relation | Sight | None = None,
     ) -> Tensor:
@@ -130,7 +130,7 @@ class Layer(nn.Module):
     def alignment(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Slots | None,
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
@@ -153,7 +153,7 @@ class RecurrentLayer(Layer):
     def attend_to_self(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Slots | None,
         cache: KeyValues | PastStates | None,
         relation: Relation | Sight | None = None,
     ) -> Tensor:
@@ -257,7 +257,7 @@ class Stack(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Slots | None,
         caches: list[KeyValues] | Segment | None = None,
         memory: Memory | None = None,
         places: Places | None = None,
@@ -294,10 +294,16 @@ class Stack(nn.Module):
         return caches
 
     def place(
-        self, x: Tensor, mask: Tensor | None, caches: list[KeyValues] | Segment | None, places: Places | None = None
-    ) -> tuple[Tensor | None, Relation | Sight | None]:
+        self,
+        x: Tensor,
+        mask: Tensor | Slots | None,
+        caches: list[KeyValues] | Segment | None,
+        places: Places | None = None,
+    ) -> tuple[Tensor | Slots | None, Relation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys, or the distances between."""
+        if isinstance(mask, Slots):
+            return mask, None
         if self.recurrence is not None:
             seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches)
             return seen

@@ -16,11 +16,13 @@ from fairbeam.text.subwords import (
     find_model,
     train_sentencepiece,
 )
-from fairbeam.text.tokenizer import Tokenizer
+from fairbeam.text.tokenizer import KINDS, Marks, Tokenizer
 
 __all__ = [
+    "KINDS",
     "AddedToken",
     "Dictionary",
+    "Marks",
     "ModelType",
     "PretrainedConfig",
     "PretrainedTokenizer",

@@ -9,7 +9,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, build
+from fairbeam.network import Generator, RecurrentNetwork, build
 from fairbeam.network.tuning import ATTENTION, TuningOptions, add_low_rank_, freeze_, learning_rates
 from fairbeam.translator import generator
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
@@ -109,6 +109,10 @@ def _with_options(network: Generator, cfg: Any) -> Generator:
     chosen: Dict[str, Any] = {
         "residual": cfg.dropout, "attention": cfg.attention_dropout, "activation": cfg.activation_dropout,
     }  # fmt: skip
+    if isinstance(network, RecurrentNetwork):  # which has one kind, in several places
+        if cfg.attention_dropout is not None or cfg.activation_dropout is not None:
+            raise ConfigError("--attention-dropout, --activation-dropout: a recurrent network has neither")
+        chosen = dict.fromkeys(vars(network.config.dropout), cfg.dropout)
     given = {name: float(value) for name, value in chosen.items() if value is not None}
     config = replace(network.config, dropout=replace(network.config.dropout, **given))
     copied = build(config, getattr(torch, str(getattr(cfg.compute_dtype, "value", cfg.compute_dtype))))

@@ -1,5 +1,6 @@
 """A bundle's vocabularies and tokenizers behind fairseq's interfaces of dictionaries, codecs and datasets."""
 
+from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 
 from fairbeam.bundle import Bundle
 from fairbeam.network import pad_batch
-from fairbeam.text import TextSide
+from fairbeam.text import Marks, TextSide, Tokenizer
 from fairbeam.translator import special_ids
 
 
@@ -56,7 +57,8 @@ class TargetLines:
     """Encodes targets: up to the symbol that ends a text, which is added where the template has none."""
 
     def __init__(self, side: TextSide, eos: int) -> None:
-        self.side = side
+        # Marks of a prompt, of a language model's dictionary, are none of a target.
+        self.side = replace(side, marks=Marks.ENDED) if isinstance(side, Tokenizer) else side
         self.eos = eos
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> List[List[int]]:

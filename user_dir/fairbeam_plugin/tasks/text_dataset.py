@@ -35,6 +35,10 @@ class EncodedLines(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> torch.Tensor:
         return self._rows[index]
 
+    def get_original_text(self, index: int) -> str:
+        """A line's pieces as they were before unknown ones became ``<unk>``, for ``--replace-unk``."""
+        return " ".join(self.tokenizer.subwords.encode(self.lines[index]))
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -34,14 +34,17 @@ from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq import task_symbols
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
+from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.network import Precision
 from fairbeam.scoring import BleuStatistics
-from fairbeam.text import Subwords, Tokenizer, find_model
+from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
+from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
 from fairbeam.translator import ModelFiles, generator, read_model, special_ids
 from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
 from fairbeam_plugin.generator import special_ids as special_of
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary, BundlePairDataset, TargetLines
+from fairbeam_plugin.tasks.search_options import SearchOptions
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ _BLEU = "_bleu_{}"
 
 
 @dataclass
-class FairbeamTranslationConfig(TranslationConfig):
+class FairbeamTranslationConfig(SearchOptions, TranslationConfig):
     """What the task adds to fairseq's translation options."""
 
     precision: ChoiceEnum([str(name) for name in Precision]) = field(  # type: ignore[valid-type]
@@ -107,16 +110,25 @@ class SubwordCodec:
 
 
 class Collater:
-    """fairseq's batch of a split, with the raw references of its sentences where the data has them."""
+    """fairseq's batch of a split, with the raw references of its sentences and the phrases that outputs must contain
+    where there are some."""
 
-    def __init__(self, dataset: LanguagePairDataset, references: Optional[List[Tuple[str, ...]]]) -> None:
+    def __init__(
+        self,
+        dataset: LanguagePairDataset,
+        references: Optional[List[Tuple[str, ...]]],
+        required: Optional[List[Required]],
+    ) -> None:
         self.dataset = dataset
         self.references = references
+        self.required = required
 
     def __call__(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
         batch = self.dataset.collater(samples)
         if batch and self.references is not None:
             batch["references"] = [self.references[sentence] for sentence in batch["id"].tolist()]
+        if batch and self.required is not None:
+            batch["constraints"] = [self.required[sentence] for sentence in batch["id"].tolist()]
         return batch
 
 
@@ -163,6 +175,7 @@ class FairbeamTranslationTask(TranslationTask):
         self.folder = Path(utils.split_paths(cfg.data)[0])
         self.transcript = tgt_dict.transcript = Transcript()  # where a scorer built for this dictionary looks
         self._references: Dict[str, Optional[List[Tuple[str, ...]]]] = {}
+        self._required: Dict[str, Optional[List[Required]]] = {}
         self._validation_generator: Optional[Any] = None
         self._symbols = (
             task_symbols({"_name": "translation_from_pretrained_bart", "langs": cfg.langs}) if cfg.langs else ()
@@ -195,6 +208,7 @@ class FairbeamTranslationTask(TranslationTask):
             self.datasets[split] = self._marked(self.datasets[split])
         if split != self.cfg.train_subset:  # whose text nothing is scored against
             self._references[split] = self._raw_references(split)
+            self._required[split] = self._read_required(split)
 
     def _marked(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
         """The same sentences with the symbols around them that ``--prepend-bos`` and ``--langs`` ask for."""
@@ -279,7 +293,9 @@ class FairbeamTranslationTask(TranslationTask):
             return self._marked(dataset)
         return self._bundle_pairs(src_tokens, src_lengths, None, None, "test")
 
-    def _tokenizer(self, language: str) -> Tokenizer:
+    def _tokenizer(self, language: str) -> TextSide:
+        if self.bundle is not None:
+            return self.bundle.target if language == self.cfg.target_lang else self.bundle.source
         if find_model(self.folder, language) is None:
             raise InputError(f"{self.folder}: plain text needs a subword model (spm.model) beside it")
         tokenizer = Tokenizer.load(self.folder, language)
@@ -288,6 +304,19 @@ class FairbeamTranslationTask(TranslationTask):
     @property
     def _reference_format(self) -> References:
         return DataBin.open(self.folder).references if any(self.folder.glob("*.idx")) else References.NONE
+
+    def _read_required(self, split: str) -> Optional[List[Required]]:
+        """The phrases of ``--constraints-file`` as ids."""
+        if self.cfg.constraints_file is None:
+            return None
+        lines = read_lines(self.cfg.constraints_file)
+        if len(lines) != len(self.datasets[split]):
+            raise InputError(
+                f"{self.cfg.constraints_file} has {len(lines)} lines, but {split} has {len(self.datasets[split])} "
+                "sentences"
+            )
+        side = Tokenizer.load(self.folder, self.cfg.target_lang)
+        return [required_ids(side, split_phrases(line)) for line in lines]
 
     def _raw_references(self, split: str) -> Optional[List[Tuple[str, ...]]]:
         path = self._text_path(split, self.cfg.target_lang)
@@ -345,7 +374,7 @@ class FairbeamTranslationTask(TranslationTask):
 
         return iterators.EpochBatchIterator(
             dataset=dataset,
-            collate_fn=Collater(dataset, self._references.get(split)),
+            collate_fn=Collater(dataset, self._references.get(split), self._required.get(split)),
             batch_sampler=batches_of_epoch,
             seed=seed,
             num_shards=num_shards,
@@ -415,11 +444,12 @@ class FairbeamTranslationTask(TranslationTask):
         reasons = stock_only_options(args)
         if extra.get("lm_model") is not None:
             reasons.append("--lm-path")
-        if seq_gen_cls is not None or prefix_allowed_tokens_fn is not None:
+        if seq_gen_cls is not None:
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
-                return self._own_generator(models, args)
+                chosen = self._generation_options(args, prefix_allowed_tokens_fn)
+                return self._own_generator(models, chosen, getattr(args, "print_alignment", None) or None)
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
         if reasons and self.bundle is not None:
@@ -432,21 +462,49 @@ class FairbeamTranslationTask(TranslationTask):
             extra = {"eos": self._eos, **extra}
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
-    def _own_generator(self, models: List[Any], args: Any) -> FairbeamGenerator:
+    def _own_generator(
+        self, models: List[Any], options: GenerationOptions, alignment: Optional[str]
+    ) -> FairbeamGenerator:
+        special, beginning = replace(special_of(self.tgt_dict), eos=self._eos), (None, None)
+        if self.bundle is not None:
+            special, beginning = special_ids(self.bundle), self.bundle.beginning()
         precision = Precision.parse(str(self.cfg.precision))
-        options = replace(generation_options(args), shortlist=self.cfg.shortlist)
-        if self.bundle is None:
-            special = replace(special_of(self.tgt_dict), eos=self._eos)
-            return FairbeamGenerator(models, options, special, precision, shortlist=self._shortlist())
-        special, beginning = special_ids(self.bundle), self.bundle.beginning()
-        return FairbeamGenerator(models, options, special, precision, beginning, self.bundle.shortlist)
+        return FairbeamGenerator(
+            models,
+            options,
+            special,
+            precision,
+            beginning,
+            alignment=alignment,
+            text=self._text,
+            shortlist=self._shortlist(),
+        )
 
     def _shortlist(self) -> Optional[Shortlist]:
-        """That of the data folder, if it is asked for and there; languages' symbols are in no list."""
+        """That of the bundle or of the data folder, if it is asked for and there; languages' symbols are in no list."""
+        if self.bundle is not None:
+            return self.bundle.shortlist
         if not self.cfg.shortlist or not (self.folder / SHORTLIST).is_file():
             return None
         found = Shortlist.load(self.folder / SHORTLIST)
         return found.extended(len(self.src_dict), len(self.tgt_dict)) if self._symbols else found
+
+    def _generation_options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
+        options = generation_options(args, self.cfg)
+        if getattr(args, "replace_unk", None) is not None and getattr(args, "print_alignment", None) == "soft":
+            raise ConfigError(
+                "--replace-unk and --print-alignment soft exclude each other; hard alignments can do both"
+            )
+        extra: Dict[str, Any] = {}
+        if options.constraints is None and self.cfg.constraints_file is not None:
+            extra["constraints"] = Constraints.UNORDERED
+        if prefix_allowed_tokens_fn is not None:
+            extra["prefix_allowed_tokens_fn"] = prefix_allowed_tokens_fn
+        if self.cfg.allowed_outputs_file is not None:
+            extra["allowed_outputs"] = phrase_ids(
+                self._tokenizer(self.cfg.target_lang), read_lines(self.cfg.allowed_outputs_file)
+            )
+        return replace(options, **extra)
 
     def build_bpe(self, args: Any) -> Any:
         """The subwords of ``--bpe``, or else those that came with the data or the model."""
