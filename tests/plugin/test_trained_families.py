@@ -18,7 +18,7 @@ tokenizers = pytest.importorskip("tokenizers")
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY, DIM = 4000, 192
 BERT = {"hidden_size": DIM, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 4 * DIM}
-UPDATES = {"bert2gpt2": 2000, "t5": 2000}
+UPDATES = {"bert2gpt2": 700, "t5": 700}
 
 
 def write_tokenizer(folder: Path, kind: str, lines: list[str]) -> None:
