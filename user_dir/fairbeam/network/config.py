@@ -355,8 +355,30 @@ class HeadConfig:
     """Before the last."""
 
 
+class OneVocabulary(Described):
+    """A configuration of a network with one embedding, which serves either side."""
+
+    vocabulary: int
+    pad: int
+
+    @property
+    def source_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Rows of the one embedding."""
+        return self.vocabulary
+
+    @property
+    def padding_of_sources(self) -> int:
+        """The symbol that fills batches."""
+        return self.pad
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig(Described):
+class EncoderConfig(OneVocabulary):
     """An encoder without a decoder, and what is read from its states."""
 
     vocabulary: int
@@ -387,21 +409,6 @@ class EncoderConfig(Described):
                 f"tie_output needs equal shapes, but the embedding is {self.vocabulary} x {width} and symbol_head "
                 f"ends with {head.outputs} x {inputs}"
             )
-
-    @property
-    def source_vocabulary(self) -> int:
-        """Rows of the one embedding."""
-        return self.vocabulary
-
-    @property
-    def target_vocabulary(self) -> int:
-        """Rows of the one embedding."""
-        return self.vocabulary
-
-    @property
-    def padding_of_sources(self) -> int:
-        """The symbol that fills batches."""
-        return self.pad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,7 +443,7 @@ class AdaptiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelConfig(Described):
+class LanguageModelConfig(OneVocabulary):
     """A decoder without an encoder."""
 
     vocabulary: int
@@ -477,21 +484,6 @@ class LanguageModelConfig(Described):
             _check_adaptive(self.adaptive, self.vocabulary, self.decoder)
         elif self.tie_output:
             _check_tied(self.decoder)
-
-    @property
-    def source_vocabulary(self) -> int:
-        """Rows of the one embedding."""
-        return self.vocabulary
-
-    @property
-    def target_vocabulary(self) -> int:
-        """Rows of the one embedding."""
-        return self.vocabulary
-
-    @property
-    def padding_of_sources(self) -> int:
-        """The symbol that fills batches."""
-        return self.pad
 
 
 def _check_adaptive(adaptive: AdaptiveConfig, vocabulary: int, decoder: StackConfig) -> None:
