@@ -1,7 +1,7 @@
-"""Composed and pretrained-type models trained on real pairs until they beat what needs no learning (minutes each).
+"""Composed and pretrained-type models trained on real pairs until they are far above what needs no learning (minutes).
 
 The floor: the better of the BLEU of a model that copies its source and of one that says the same sentence always,
-the best of the most frequent sentences of the training data. Neither knows a word of the other language.
+the best of the most frequent sentences of the training data. Neither knows a word of the other language; a model must reach five times as much.
 """
 
 import collections
@@ -123,4 +123,4 @@ def test_training_beats_copying_and_constants(name, real_data, run, tmp_path):
     sources, references = ((data / f"test.{language}").read_text().splitlines() for language in ("en", "de"))
     found = bleu((tmp_path / "out.de").read_text().splitlines(), references)
     print(f"{name}: {found.text}; floor {floor(sources, references, german):.2f}")
-    assert found.value > 5 > floor(sources, references, german)
+    assert found.value > 5 * floor(sources, references, german)
