@@ -1,7 +1,8 @@
 """Composed and pretrained-type models trained on real pairs until they are far above what needs no learning (minutes).
 
 The floor: the better of the BLEU of a model that copies its source and of one that says the same sentence always,
-the best of the most frequent sentences of the training data. Neither knows a word of the other language; a model must reach five times as much.
+the best of the most frequent sentences of the training data. Neither knows a word of the other language; a model must
+reach five times as much.
 """
 
 import collections
