@@ -27,7 +27,7 @@ class BaseNetwork(nn.Module):
     def for_inference(self, dtype: torch.dtype) -> Self:
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels.
 
-        Raises nothing for int8 on an accelerator, where there is no such product: ``Precision.resolve`` does.
+        int8 is for networks on a CPU: ``Precision.resolve`` refuses it elsewhere.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.

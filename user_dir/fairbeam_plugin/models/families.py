@@ -12,8 +12,6 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import (
-    FairseqDecoder,
-    FairseqEncoder,
     FairseqEncoderModel,
     FairseqLanguageModel,
     register_model,
@@ -24,7 +22,7 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.families.presets import Vocabularies, parse_overrides, sizes, untrained
 from fairbeam.network import AnyConfig, EncoderConfig, EncoderNetwork, LanguageModel, NetworkConfig, build
-from fairbeam_plugin.models.transformer import FairbeamTransformerModel
+from fairbeam_plugin.models.transformer import FairbeamTransformerModel, NetworkDecoder, NetworkEncoder, dtype_of
 
 
 @dataclass
@@ -66,12 +64,6 @@ def network_config(cfg: Any, source: Dictionary, target: Dictionary) -> AnyConfi
     return replace(config, dropout=replace(config.dropout, **given))
 
 
-def dtype_of(cfg: Any) -> torch.dtype:
-    """What ``--compute-dtype`` says."""
-    dtype: torch.dtype = getattr(torch, str(getattr(cfg.compute_dtype, "value", cfg.compute_dtype)))
-    return dtype
-
-
 @register_model("fairbeam_encoder_decoder", dataclass=FamilyConfig)
 class FamilyEncoderDecoder(FairbeamTransformerModel):
     """An encoder-decoder of a family."""
@@ -83,23 +75,12 @@ class FamilyEncoderDecoder(FairbeamTransformerModel):
         return cls(build(network_config(cfg, source, target), dtype_of(cfg)), source, target)  # type: ignore[arg-type]
 
 
-class _Encoder(FairseqEncoder):
-    """The encoder as fairseq asks for it. Owns no parameters: they are the model's."""
-
-    def __init__(self, dictionary: Dictionary, network: EncoderNetwork) -> None:
-        super().__init__(dictionary)
-        self._network = (network,)  # a tuple, so that torch doesn't register the network here too
-
-    def max_positions(self) -> int:
-        return self._network[0].max_source_positions
-
-
 @register_model("fairbeam_encoder", dataclass=FamilyConfig)
 class FamilyEncoder(FairseqEncoderModel):
     """An encoder of a family with its masked language model's head."""
 
     def __init__(self, network: EncoderNetwork, dictionary: Dictionary) -> None:
-        super().__init__(_Encoder(dictionary, network))
+        super().__init__(NetworkEncoder(dictionary, network))  # type: ignore[arg-type]
         self.network = network
 
     @classmethod
@@ -122,25 +103,13 @@ class FamilyEncoder(FairseqEncoderModel):
         return self.network.max_source_positions
 
 
-class _Decoder(FairseqDecoder):
-    """The decoder as fairseq asks for it."""
-
-    def __init__(self, dictionary: Dictionary, network: LanguageModel) -> None:
-        super().__init__(dictionary)
-        self._network = (network,)
-
-    @property
-    def output_projection(self) -> torch.nn.Module:
-        """The layer from features to logits."""
-        return self._network[0].head
+class _Decoder(NetworkDecoder):
+    """The decoder as fairseq asks for one without an encoder."""
 
     def forward(
         self, prev_output_tokens: Tensor, features_only: bool = False, **unused: Any
     ) -> Tuple[Tensor, Dict[str, Any]]:
         return self._network[0](prev_output_tokens, features_only=features_only), {}
-
-    def max_positions(self) -> int:
-        return self._network[0].max_target_positions
 
 
 @register_model("fairbeam_decoder", dataclass=FamilyConfig)
@@ -148,7 +117,7 @@ class FamilyDecoder(FairseqLanguageModel):
     """A decoder of a family."""
 
     def __init__(self, network: LanguageModel, dictionary: Dictionary) -> None:
-        super().__init__(_Decoder(dictionary, network))
+        super().__init__(_Decoder(dictionary, network))  # type: ignore[arg-type]
         self.network = network
 
     @classmethod

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional, Tuple
 
-import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
@@ -12,7 +11,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, RecurrentNetwork, build
 from fairbeam.network.tuning import ATTENTION, TuningOptions, add_low_rank_, freeze_, learning_rates
 from fairbeam.translator import generator
-from fairbeam_plugin.models.transformer import FairbeamTransformerModel
+from fairbeam_plugin.models.transformer import FairbeamTransformerModel, dtype_of
 
 
 @dataclass
@@ -115,6 +114,6 @@ def _with_options(network: Generator, cfg: Any) -> Generator:
         chosen = dict.fromkeys(vars(network.config.dropout), cfg.dropout)
     given = {name: float(value) for name, value in chosen.items() if value is not None}
     config = replace(network.config, dropout=replace(network.config.dropout, **given))
-    copied = build(config, getattr(torch, str(getattr(cfg.compute_dtype, "value", cfg.compute_dtype))))
+    copied = build(config, dtype_of(cfg))
     copied.load_state_dict(network.state_dict())
     return copied  # type: ignore[return-value]

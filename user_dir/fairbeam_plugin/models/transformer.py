@@ -71,6 +71,12 @@ def model_options(cfg: Any) -> Dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
 
 
+def dtype_of(cfg: Any) -> torch.dtype:
+    """What ``--compute-dtype`` says."""
+    dtype: torch.dtype = getattr(torch, str(getattr(cfg.compute_dtype, "value", cfg.compute_dtype)))
+    return dtype
+
+
 class NetworkEncoder(FairseqEncoder):
     """The encoder as stock's generator asks for it. Owns no parameters: they are the model's."""
 
