@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairbeam.network import kernels, native
+
 _BLOCK = 64
 
 
@@ -132,6 +134,8 @@ def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tenso
     Returns:
         Sums and their places in (rows * length), each (batch, count).
     """
+    if native.serves(rows, added):
+        return kernels.topk_of_sums(rows, added, count)
     length = rows.size(2)
     blocks = length // _BLOCK
     if rows.size(1) * blocks <= count:

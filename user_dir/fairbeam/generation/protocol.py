@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, Network
+from fairbeam.network import Generator, Network, kernels, native
 from fairbeam.network.cache import DecoderState, PromptState
 
 
@@ -61,7 +61,11 @@ class SingleModel:
 
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
-        return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+        few = logits[:, :1] if logits.stride(1) == 0 else logits  # beams that are all alike
+        few = few if temperature == 1.0 else few / temperature
+        mine = temperature != 1.0 or (state.latest is not None and state.latest[1] is None)
+        scores = kernels.log_softmax_(few) if mine and native.serves(few) else few.log_softmax(-1)
+        return scores.expand_as(logits).contiguous()
 
     def features(self, state: DecoderState) -> Tensor:
         """What the last step's scores were made of, (batch, beams, dim)."""

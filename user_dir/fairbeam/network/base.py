@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import int8, kernels
+from fairbeam.network import native
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
@@ -35,13 +35,10 @@ class BaseNetwork(nn.Module):
         network._set_compute_dtype(computing, torch.float32 if self._on_cpu() else dtype)
         linears = [module for module in network.modules() if isinstance(module, Linear)]
         if self._on_cpu():
-            network.compiled = kernels.available()
+            network.compiled = native.available()
             for module in network.modules():
                 if isinstance(module, CrossAttention):
                     module.keep_exact_()
-            if network.compiled:
-                kernels.prepare()
-                int8.prepare()
         for linear in linears:
             linear.pack_(dtype)
         return network
@@ -114,9 +111,11 @@ class DecodingNetwork(BaseNetwork):
         """
         if state.latest is None or self._exact_head is None:
             return None
+        ids = tokens if self._columns is None else self._columns[tokens]
+        if state.latest[1] is None:
+            return self._output.rounding(state.latest[0], self._exact_head, beams, tokens, ids)
         features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest)
         sentences = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
-        ids = tokens if self._columns is None else self._columns[tokens]
         exact = (F.embedding(ids, self._exact_head) * features[sentences, beams]).sum(-1)
         if self._exact_bias is not None:
             exact = exact + self._exact_bias[ids]
@@ -125,8 +124,16 @@ class DecodingNetwork(BaseNetwork):
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""
         logits = self.head(features).float()
-        state.latest = features, logits
+        needed = self._exact_head is not None and not self._output.in_integers
+        state.latest = features, logits if needed else None
         return logits.expand(-1, state.beams, -1)
+
+    @property
+    def _output(self) -> Linear:
+        """The layer that scores symbols."""
+        layer = getattr(self.head, "few", self.head)
+        assert isinstance(layer, Linear)
+        return layer
 
     def _output_embedding(self) -> Tensor:
         """The embedding that a tied output projection is."""

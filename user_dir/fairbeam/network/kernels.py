@@ -1,47 +1,16 @@
-"""Attention of a decoding step in one pass over the cache, compiled by numba where it is installed.
+"""Attention, norms and the search for candidates of a decoding step, each in one compiled pass.
 
 The products of a step are tiny: five queries, a dozen keys. A matrix library spends longer on the call than on the
 arithmetic, and attention over *slots*, which all beams of a sentence share, computes the scores of every beam's
-history for every other beam and throws most of them away. These loops read what a beam's own history holds, and
-nothing else. Without numba the network computes the same with torch's operations.
+history for every other beam and throws most of them away. The loops of ``native`` read what a beam's own history
+holds, and nothing else. Without them the network computes the same with torch's operations.
 """
 
-import functools
-import importlib
-import logging
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from fairbeam.network import native
 from fairbeam.network.cache import KeyValues, Projected, Slots
-
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-"""Sums in any order; infinities, which masks hold, stay what they are."""
-
-
-logger = logging.getLogger(__name__)
-
-
-@functools.cache
-def available() -> bool:
-    """Whether there is a numba that works with what else is installed."""
-    try:
-        importlib.import_module("numba")
-    except ModuleNotFoundError:
-        return False
-    except ImportError as error:  # it checks numpy's version, for one
-        logger.warning("numba cannot be used, so decoding is slower: %s", error)
-        return False
-    return True
-
-
-def prepare() -> None:
-    """Compile, or read what an earlier process compiled: before a process forks, so that each does not do it again."""
-    _to_slots()
-    _to_source()
 
 
 def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Slots, *, heads: int, scale: float) -> Tensor:
@@ -57,10 +26,15 @@ def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Slots, *, heads:
         (batch, beams, heads * head_dim) float32.
     """
     projected = projected.float().contiguous()
-    start = cache.reserve(projected.size(1))
-    context = projected.new_empty(*projected.shape[:2], projected.size(2) // 3)
-    places = slots.numbers.numpy(), slots.rows.numpy()
-    _to_slots()(projected.numpy(), cache.storage.numpy(), *places, start, heads, scale, context.numpy())
+    numbers = slots.numbers.contiguous()
+    batch, beams, width = projected.shape
+    start = cache.reserve(beams)
+    context = projected.new_empty(batch, beams, width // 3)
+    _, sentences, _, capacity, head_dim = cache.storage.shape
+    native.function("attend_to_slots")(
+        projected.data_ptr(), cache.storage.data_ptr(), numbers.data_ptr(), slots.rows.data_ptr(), context.data_ptr(),
+        batch, beams, heads, head_dim, sentences, capacity, numbers.size(2), start, scale,
+    )  # fmt: skip
     return context
 
 
@@ -79,103 +53,70 @@ def attend_to_source(query: Tensor, memory: Projected, mask: Tensor | None, *, h
     assert memory.rows is not None
     query = query.float().contiguous()
     context = torch.empty_like(query)
-    added = query.new_empty(0, 0) if mask is None else mask[:, 0].contiguous()
-    kept = memory.keys.numpy(), memory.values.numpy(), added.numpy(), memory.rows.numpy()
-    _to_source()(query.numpy(), *kept, heads, scale, context.numpy())
+    batch, queries, width = query.shape
+    length, head_dim = memory.keys.shape[1:]
+    native.function("attend")(
+        query.data_ptr(), memory.keys.data_ptr(), memory.values.data_ptr(), None if mask is None else mask.data_ptr(),
+        memory.rows.data_ptr(), context.data_ptr(), batch, queries, heads, head_dim, length,
+        width, heads * length * head_dim, length * head_dim, head_dim, heads * length, scale,
+    )  # fmt: skip
     return context
 
 
-def compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A compiler that keeps what it makes for the next process, if there is a place to keep it."""
+def attend_to_all(projected: Tensor, mask: Tensor | None, *, heads: int, scale: float) -> Tensor:
+    """Attention of sequences to themselves.
 
-    def compiler(function: Callable[..., None]) -> Callable[..., None]:
-        numba: Any = importlib.import_module("numba")
-        options = {"fastmath": _FAST, "nogil": True, "error_model": "numpy"}
-        made: Callable[..., None]
-        try:
-            made = numba.njit(signature, cache=True, **options)(function)
-        except (OSError, RuntimeError):  # no folder that can be written, or a full disk
-            made = numba.njit(signature, **options)(function)
-        return made
+    Args:
+        projected: (batch, length, 3 * heads * head_dim) float32: queries, keys and values.
+        mask: added to the scores, (batch * heads, 1, length).
+        scale: multiplies them.
 
-    return compiler
-
-
-@functools.cache
-def _to_slots() -> Callable[..., None]:
-    @compiled("void(f4[:,:,::1], f4[:,:,:,:,::1], i4[:,:,::1], i8[::1], i8, i8, f4, f4[:,:,::1])")
-    def compute(projected, storage, slots, rows, start, heads, scale, context):  # type: ignore[no-untyped-def]
-        batch, beams, _ = projected.shape
-        steps, width = slots.shape[2], storage.shape[4]
-        weights = np.empty(steps, np.float32)
-        for sentence in range(batch):
-            for head in range(heads):
-                keys, values = storage[0, rows[sentence], head], storage[1, rows[sentence], head]
-                first = head * width
-                for beam in range(beams):
-                    for i in range(width):
-                        keys[start + beam, i] = projected[sentence, beam, heads * width + first + i]
-                        values[start + beam, i] = projected[sentence, beam, 2 * heads * width + first + i]
-                for beam in range(beams):
-                    query = projected[sentence, beam, first : first + width]
-                    highest = np.float32(-np.inf)
-                    for step in range(steps):
-                        key = keys[slots[sentence, beam, step]]
-                        score = np.float32(0)
-                        for i in range(width):
-                            score += query[i] * key[i]
-                        score *= scale
-                        weights[step] = score
-                        highest = max(highest, score)
-                    total = np.float32(0)
-                    for step in range(steps):
-                        weights[step] = np.exp(weights[step] - highest)
-                        total += weights[step]
-                    mean = context[sentence, beam, first : first + width]
-                    for i in range(width):
-                        mean[i] = 0
-                    for step in range(steps):
-                        weight = weights[step] / total
-                        value = values[slots[sentence, beam, step]]
-                        for i in range(width):
-                            mean[i] += weight * value[i]
-
-    return compute
+    Returns:
+        (batch, length, heads * head_dim) float32.
+    """
+    batch, length, width = projected.shape
+    model = width // 3
+    context = projected.new_empty(batch, length, model)
+    rows, start = torch.arange(batch), projected.data_ptr()
+    keys, values = (start + part * model * projected.element_size() for part in (1, 2))
+    native.function("attend")(
+        start, keys, values, None if mask is None else mask.data_ptr(), rows.data_ptr(), context.data_ptr(),
+        batch, length, heads, model // heads, length,
+        width, length * width, model // heads, width, heads * length, scale,
+    )  # fmt: skip
+    return context
 
 
-@functools.cache
-def _to_source() -> Callable[..., None]:
-    @compiled("void(f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8, f4, f4[:,:,::1])")
-    def compute(projected, keys, values, mask, rows, heads, scale, context):  # type: ignore[no-untyped-def]
-        batch, queries, _ = projected.shape
-        length, width = keys.shape[1:]
-        masked = mask.shape[0] > 0
-        weights = np.empty(length, np.float32)
-        for sentence in range(batch):
-            for head in range(heads):
-                row, first = rows[sentence] * heads + head, head * width
-                for number in range(queries):
-                    query = projected[sentence, number, first : first + width]
-                    highest = np.float32(-np.inf)
-                    for place in range(length):
-                        score = np.float32(0)
-                        for i in range(width):
-                            score += query[i] * keys[row, place, i]
-                        score *= scale
-                        if masked:
-                            score += mask[row, place]
-                        weights[place] = score
-                        highest = max(highest, score)
-                    total = np.float32(0)
-                    for place in range(length):
-                        weights[place] = np.exp(weights[place] - highest)
-                        total += weights[place]
-                    mean = context[sentence, number, first : first + width]
-                    for i in range(width):
-                        mean[i] = 0
-                    for place in range(length):
-                        weight = weights[place] / total
-                        for i in range(width):
-                            mean[i] += weight * values[row, place, i]
+def add_norm(x: Tensor, block: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Layer normalisation of ``x + block``; both float32 (..., dim)."""
+    out = torch.empty_like(x)
+    native.function("add_norm")(
+        x.data_ptr(), block.data_ptr(), gain.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
+        x.numel() // x.size(-1), x.size(-1), epsilon,
+    )  # fmt: skip
+    return out
 
-    return compute
+
+def log_softmax_(scores: Tensor) -> Tensor:
+    """Log-softmax over the last dimension, in place; float32."""
+    native.function("log_softmax")(scores.data_ptr(), scores.numel() // scores.size(-1), scores.size(-1))
+    return scores
+
+
+def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of all numbers of a batch's rows, each with its row's ``added``, highest first.
+
+    Args:
+        rows: (batch, rows, length) float32, of ``count`` numbers at least.
+        added: (batch, rows).
+
+    Returns:
+        Sums and their places in (rows * length), each (batch, count).
+    """
+    batch, beams, length = rows.shape
+    added = added.contiguous()
+    sums, places = rows.new_empty(batch, count), added.new_empty(batch, count, dtype=torch.long)
+    native.function("topk_of_sums")(
+        rows.data_ptr(), added.data_ptr(), sums.data_ptr(), places.data_ptr(), batch, beams, length, count
+    )
+    return sums, places

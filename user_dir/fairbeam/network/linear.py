@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.config import Activation
-from fairbeam.network.int8 import Int8Weight, product
+from fairbeam.network.int8 import Int8Weight
 
 # How oneDNN names an activation it can fuse with the product: (attribute, algorithm).
 _FUSED = {
@@ -81,7 +81,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._integers is not None:
             relu = self.activation is Activation.RELU
-            computed = product(x, self._integers, self.bias, relu=relu)
+            computed = self._integers.product(x, relu=relu)
             return computed if relu else activate(computed, self.activation)
         dtype = self.compute_dtype
         x = x.to(dtype)
@@ -110,7 +110,7 @@ class Linear(nn.Module):
         self.merge_()
         if dtype is torch.int8:
             self.compute_dtype = torch.float32
-            self._integers = Int8Weight.of(self.weight.detach())
+            self._integers = Int8Weight.of(self.weight.detach(), self.bias)
             self.bias = None if self.bias is None else nn.Parameter(self.bias.detach(), requires_grad=False)
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
             return
@@ -142,6 +142,16 @@ class Linear(nn.Module):
         elif self._packed is not None or self._integers is not None:
             other.pack_(other.compute_dtype)
         return other
+
+    def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
+        """What 8-bit integers took from a few outputs, as ``Int8Weight.rounding`` says."""
+        assert self._integers is not None
+        return self._integers.rounding(x, exact, beams, columns, ids)
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether it computes in 8-bit integers."""
+        return self._integers is not None
 
     def unpacked(self) -> Tensor:
         """The weight, (outputs, inputs), however it is laid out."""

@@ -1,7 +1,8 @@
 // The loops of decoding that a library of matrix products has no call for, or only a slow one.
 //
-// Every result for a row depends on that row alone, never on how many there are: the text must not depend on the batch.
-// Products of 8-bit integers need AVX-512 VNNI; the rest is plain C++ that the compiler vectorises for what it finds.
+// Every result for a row depends on that row alone, never on how many there are: a text must not depend on its batch.
+// Products of 8-bit integers need AVX-512 VNNI. The rest is written in vectors of 16 numbers, which the compiler breaks
+// down for what a processor has.
 
 #include <algorithm>
 #include <cmath>
@@ -19,53 +20,133 @@
 #else
 #define FOR_EACH_PROCESSOR
 #endif
+#define INLINE inline __attribute__((always_inline))
 
 namespace {
 
-// e^x for x <= 0: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], within 2 units in the last place; 0 far below.
-inline float exponential(float x) {
-    x = std::max(x, -87.0f);
-    const float rounded = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the mantissa's last bits are the integer
-    int32_t bits;
-    std::memcpy(&bits, &rounded, 4);
-    const float n = rounded - 12582912.0f;
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
+constexpr int kLanes = 16;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+typedef float Vector __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+
+INLINE Vector load(const float* x) {
+    Vector v;
+    std::memcpy(&v, x, sizeof v);
+    return v;
+}
+
+INLINE void store(float* x, Vector v) { std::memcpy(x, &v, sizeof v); }
+
+// The first numbers of a vector, the rest filled.
+INLINE Vector load_some(const float* x, int64_t count, float filling) {
+    Vector v = Vector{} + filling;
+    std::memcpy(&v, x, count * sizeof(float));
+    return v;
+}
+
+INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+INLINE float sum_of(Vector v) {
+    float sum[kLanes / 2];
+    for (int i = 0; i < 8; ++i) sum[i] = v[i] + v[i + 8];
+    for (int i = 0; i < 4; ++i) sum[i] += sum[i + 4];
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+INLINE float largest_of(Vector v) {
+    float high[kLanes / 2];
+    for (int i = 0; i < 8; ++i) high[i] = std::max(v[i], v[i + 8]);
+    for (int i = 0; i < 4; ++i) high[i] = std::max(high[i], high[i + 4]);
+    return std::max(std::max(high[0], high[2]), std::max(high[1], high[3]));
+}
+
+// e^x for x <= 0: a power of 2 times a polynomial on [-ln 2 / 2, ln 2 / 2]; e^-87 for what is smaller.
+INLINE Vector exponential(Vector x) {
+    x = larger(x, Vector{} - 87.0f);
+    const Vector rounded = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits of the mantissa are the integer
+    const Vector n = rounded - 12582912.0f;
+    const Vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vector p = Vector{} + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t result;
-    std::memcpy(&result, &p, 4);
-    result += static_cast<int32_t>(static_cast<uint32_t>(bits) << 23);
-    std::memcpy(&p, &result, 4);
-    return p;
+    return (Vector)((Integers)p + ((Integers)rounded << 23));
 }
 
-// Softmax of weights[0 .. count), in place.
-inline void normalise(float* weights, int64_t count) {
-    float highest = -std::numeric_limits<float>::infinity();
-    for (int64_t i = 0; i < count; ++i) highest = std::max(highest, weights[i]);
-    float total = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        weights[i] = weights[i] == -std::numeric_limits<float>::infinity() ? 0.0f : exponential(weights[i] - highest);
-        total += weights[i];
+// Softmax of count weights, in place; there is room for whole vectors.
+INLINE void normalise(float* weights, int64_t count) {
+    const int64_t whole = (count + kLanes - 1) / kLanes * kLanes;
+    for (int64_t i = count; i < whole; ++i) weights[i] = -kInfinity;
+    Vector high = load(weights);
+    for (int64_t i = kLanes; i < whole; i += kLanes) high = larger(high, load(weights + i));
+    const float highest = largest_of(high);
+    Vector total = {};
+    for (int64_t i = 0; i < whole; i += kLanes) {
+        const Vector x = load(weights + i);
+        const Vector e = x == -kInfinity ? Vector{} : exponential(x - highest);
+        total += e;
+        store(weights + i, e);
     }
-    for (int64_t i = 0; i < count; ++i) weights[i] /= total;
+    const float rate = 1.0f / sum_of(total);
+    for (int64_t i = 0; i < whole; i += kLanes) store(weights + i, load(weights + i) * rate);
 }
 
-inline float dot(const float* a, const float* b, int64_t count) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-    return sum;
+// One query's mean of values. Key number i is at keys + place(i). kParts vectors make a head.
+template <int kParts, typename Place>
+INLINE void attend_in(const float* query, const float* keys, const float* values, const float* mask, Place place,
+                      int64_t count, float scale, float* weights, float* mean) {
+    Vector q[kParts];
+#pragma GCC unroll 8
+    for (int p = 0; p < kParts; ++p) q[p] = load(query + p * kLanes) * scale;
+    for (int64_t i = 0; i < count; ++i) {
+        const float* key = keys + place(i);
+        Vector products = q[0] * load(key);
+#pragma GCC unroll 8
+        for (int p = 1; p < kParts; ++p) products += q[p] * load(key + p * kLanes);
+        weights[i] = sum_of(products);
+    }
+    if (mask) {
+        for (int64_t i = 0; i < count; ++i) weights[i] += mask[i];
+    }
+    normalise(weights, count);
+    Vector sum[kParts] = {};
+    for (int64_t i = 0; i < count; ++i) {
+        const float* value = values + place(i);
+#pragma GCC unroll 8
+        for (int p = 0; p < kParts; ++p) sum[p] += weights[i] * load(value + p * kLanes);
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kParts; ++p) store(mean + p * kLanes, sum[p]);
 }
 
-inline void add(float* sum, float weight, const float* x, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) sum[i] += weight * x[i];
+// The same for heads of any width.
+template <typename Place>
+INLINE void attend_any(const float* query, const float* keys, const float* values, const float* mask, Place place,
+                       int64_t count, float scale, float* weights, float* mean, int64_t width) {
+    for (int64_t i = 0; i < count; ++i) {
+        float score = 0;
+        for (int64_t j = 0; j < width; ++j) score += query[j] * keys[place(i) + j];
+        weights[i] = score * scale + (mask ? mask[i] : 0.0f);
+    }
+    normalise(weights, count);
+    std::fill(mean, mean + width, 0.0f);
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t j = 0; j < width; ++j) mean[j] += weights[i] * values[place(i) + j];
+    }
+}
+
+template <typename Place>
+INLINE void attend(const float* query, const float* keys, const float* values, const float* mask, Place place,
+                   int64_t count, float scale, float* weights, float* mean, int64_t width) {
+    switch (width) {
+        case 32: return attend_in<2>(query, keys, values, mask, place, count, scale, weights, mean);
+        case 64: return attend_in<4>(query, keys, values, mask, place, count, scale, weights, mean);
+        case 128: return attend_in<8>(query, keys, values, mask, place, count, scale, weights, mean);
+        default: return attend_any(query, keys, values, mask, place, count, scale, weights, mean, width);
+    }
 }
 
 }  // namespace
@@ -73,107 +154,138 @@ inline void add(float* sum, float weight, const float* x, int64_t count) {
 extern "C" {
 
 // Attention of one step's beams, each over the slots of its own history; the latest keys and values are stored first.
-//   projected (batch, beams, 3, heads, width); storage (2, rows, heads, capacity, width)
-//   slots (batch, beams, steps) int32; rows (batch): where the sentence's keys and values are; context (batch, beams, heads, width)
+//   projected (batch, beams, 3, heads, width); context (batch, beams, heads, width)
+//   storage (2, sentences, heads, capacity, width); rows (batch): which sentence of the storage each is
+//   slots (batch, beams, steps)
 FOR_EACH_PROCESSOR void fairbeam_attend_to_slots(const float* projected, float* storage, const int32_t* slots,
                                                  const int64_t* rows, float* context, int64_t batch, int64_t beams,
-                                                 int64_t heads, int64_t width, int64_t all_rows, int64_t capacity,
+                                                 int64_t heads, int64_t width, int64_t sentences, int64_t capacity,
                                                  int64_t steps, int64_t start, float scale) {
-    std::vector<float> weights(steps);
+    std::vector<float> weights(steps + kLanes);
     const int64_t model = heads * width;
     for (int64_t sentence = 0; sentence < batch; ++sentence) {
         for (int64_t head = 0; head < heads; ++head) {
             float* keys = storage + (rows[sentence] * heads + head) * capacity * width;
-            float* values = keys + all_rows * heads * capacity * width;
+            float* values = keys + sentences * heads * capacity * width;
             for (int64_t beam = 0; beam < beams; ++beam) {
                 const float* latest = projected + (sentence * beams + beam) * 3 * model + head * width;
                 std::memcpy(keys + (start + beam) * width, latest + model, width * sizeof(float));
                 std::memcpy(values + (start + beam) * width, latest + 2 * model, width * sizeof(float));
             }
             for (int64_t beam = 0; beam < beams; ++beam) {
-                const int64_t place = sentence * beams + beam;
-                const float* query = projected + place * 3 * model + head * width;
-                const int32_t* own = slots + place * steps;
-                for (int64_t i = 0; i < steps; ++i) weights[i] = scale * dot(query, keys + own[i] * width, width);
-                normalise(weights.data(), steps);
-                float* mean = context + place * model + head * width;
-                std::memset(mean, 0, width * sizeof(float));
-                for (int64_t i = 0; i < steps; ++i) add(mean, weights[i], values + own[i] * width, width);
+                const int64_t row = sentence * beams + beam;
+                const int32_t* own = slots + row * steps;
+                attend(projected + row * 3 * model + head * width, keys, values, nullptr,
+                       [=](int64_t i) { return own[i] * width; }, steps, scale, weights.data(),
+                       context + row * model + head * width, width);
             }
         }
     }
 }
 
-// Attention over the encoded source.
-//   query and context (batch, queries, heads, width); keys and values (rows, heads, length, width)
-//   mask (batch, heads, length), added to the scores, or null
-FOR_EACH_PROCESSOR void fairbeam_attend_to_source(const float* query, const float* keys, const float* values,
-                                                  const float* mask, const int64_t* rows, float* context,
-                                                  int64_t batch, int64_t queries, int64_t heads, int64_t width,
-                                                  int64_t length, float scale) {
-    std::vector<float> weights(length);
+// Attention to the same keys for all queries of a sentence.
+//   query (batch, queries, ...) of query_stride numbers a row, in which a head's lie together
+//   keys and values: strides of a sentence, of a head, and of a key; rows (batch): which sentence of theirs each is
+//   mask, added to the scores, or null: its stride of a sentence; context (batch, queries, heads, width)
+FOR_EACH_PROCESSOR void fairbeam_attend(const float* query, const float* keys, const float* values, const float* mask,
+                                        const int64_t* rows, float* context, int64_t batch, int64_t queries,
+                                        int64_t heads, int64_t width, int64_t length, int64_t query_stride,
+                                        int64_t sentence_stride, int64_t head_stride, int64_t key_stride,
+                                        int64_t mask_stride, float scale) {
+    std::vector<float> weights(length + kLanes);
     for (int64_t sentence = 0; sentence < batch; ++sentence) {
+        const float* added = mask ? mask + rows[sentence] * mask_stride : nullptr;
         for (int64_t head = 0; head < heads; ++head) {
-            const int64_t row = rows[sentence] * heads + head;
-            const float* added = mask ? mask + row * length : nullptr;
+            const int64_t first = rows[sentence] * sentence_stride + head * head_stride;
             for (int64_t number = 0; number < queries; ++number) {
-                const int64_t place = ((sentence * queries + number) * heads + head) * width;
-                for (int64_t i = 0; i < length; ++i) {
-                    weights[i] = scale * dot(query + place, keys + (row * length + i) * width, width);
-                }
-                if (added) {
-                    for (int64_t i = 0; i < length; ++i) weights[i] += added[i];
-                }
-                normalise(weights.data(), length);
-                std::memset(context + place, 0, width * sizeof(float));
-                for (int64_t i = 0; i < length; ++i) {
-                    add(context + place, weights[i], values + (row * length + i) * width, width);
-                }
+                const int64_t row = sentence * queries + number;
+                attend(query + row * query_stride + head * width, keys + first, values + first, added,
+                       [=](int64_t i) { return i * key_stride; }, length, scale, weights.data(),
+                       context + (row * heads + head) * width, width);
             }
         }
     }
 }
 
-// Layer normalisation (Ba et al., 2016) of the sum of x and block, either of which may be null for no norm; bias may be null.
+// Layer normalisation (Ba et al., 2016) of x + block, each (rows, width); bias may be null.
 FOR_EACH_PROCESSOR void fairbeam_add_norm(const float* x, const float* block, const float* gain, const float* bias,
                                           float* out, int64_t rows, int64_t width, float epsilon) {
-    for (int64_t row = 0; row < rows; ++row) {
-        const float *a = x + row * width, *b = block + row * width;
-        float* y = out + row * width;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < width; ++i) {
-            y[i] = a[i] + b[i];
-            sum += y[i];
+    const int64_t whole = width / kLanes * kLanes, rest = width - whole;
+    for (int64_t row = 0; row < rows; ++row, x += width, block += width, out += width) {
+        Vector total = {};
+        for (int64_t i = 0; i < whole; i += kLanes) {
+            const Vector sum = load(x + i) + load(block + i);
+            total += sum;
+            store(out + i, sum);
         }
-        const float mean = sum / width;
-        float squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < width; ++i) squares += (y[i] - mean) * (y[i] - mean);
-        const float rate = 1.0f / std::sqrt(squares / width + epsilon);
-        if (bias) {
-#pragma omp simd
-            for (int64_t i = 0; i < width; ++i) y[i] = (y[i] - mean) * rate * gain[i] + bias[i];
-        } else {
-#pragma omp simd
-            for (int64_t i = 0; i < width; ++i) y[i] = (y[i] - mean) * rate * gain[i];
+        float tail = 0;
+        for (int64_t i = whole; i < width; ++i) tail += out[i] = x[i] + block[i];
+        const float mean = (sum_of(total) + tail) / width;
+        Vector squares = {};
+        for (int64_t i = 0; i < whole; i += kLanes) {
+            const Vector away = load(out + i) - mean;
+            squares += away * away;
+        }
+        tail = 0;
+        for (int64_t i = whole; i < width; ++i) tail += (out[i] - mean) * (out[i] - mean);
+        const float rate = 1.0f / std::sqrt((sum_of(squares) + tail) / width + epsilon);
+        for (int64_t i = 0; i < whole; i += kLanes) {
+            const Vector shift = bias ? load(bias + i) : Vector{};
+            store(out + i, (load(out + i) - mean) * rate * load(gain + i) + shift);
+        }
+        for (int64_t i = width - rest; i < width; ++i) {
+            out[i] = (out[i] - mean) * rate * gain[i] + (bias ? bias[i] : 0.0f);
         }
     }
 }
 
 // Log-softmax of rows, in place.
 FOR_EACH_PROCESSOR void fairbeam_log_softmax(float* scores, int64_t rows, int64_t width) {
-    for (int64_t row = 0; row < rows; ++row) {
-        float* x = scores + row * width;
-        float highest = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : highest)
-        for (int64_t i = 0; i < width; ++i) highest = std::max(highest, x[i]);
-        float total = 0;
-#pragma omp simd reduction(+ : total)
-        for (int64_t i = 0; i < width; ++i) total += exponential(x[i] - highest);
-        const float shift = highest + std::log(total);
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) x[i] -= shift;
+    const int64_t whole = width / kLanes * kLanes, rest = width - whole;
+    for (int64_t row = 0; row < rows; ++row, scores += width) {
+        Vector high = load_some(scores + whole, rest, -kInfinity);
+        for (int64_t i = 0; i < whole; i += kLanes) high = larger(high, load(scores + i));
+        const float highest = largest_of(high);
+        const Vector last = load_some(scores + whole, rest, -kInfinity);
+        Vector total = last == -kInfinity ? Vector{} : exponential(last - highest);
+        for (int64_t i = 0; i < whole; i += kLanes) total += exponential(load(scores + i) - highest);
+        const float shift = highest + std::log(sum_of(total));
+        for (int64_t i = 0; i < whole; i += kLanes) store(scores + i, load(scores + i) - shift);
+        for (int64_t i = whole; i < width; ++i) scores[i] -= shift;
+    }
+}
+
+// The highest sums of scores and their row's number, each sentence's the highest first; of equal ones the first first.
+//   scores (batch, beams, vocabulary); added (batch, beams); sums and places (batch, count), places in beams * vocabulary
+FOR_EACH_PROCESSOR void fairbeam_topk_of_sums(const float* scores, const float* added, float* sums, int64_t* places,
+                                              int64_t batch, int64_t beams, int64_t vocabulary, int64_t count) {
+    constexpr int64_t kBlock = 4 * kLanes;
+    for (int64_t sentence = 0; sentence < batch; ++sentence, sums += count, places += count) {
+        int64_t found = 0;
+        const auto offer = [&](float sum, int64_t place) {
+            if (found == count && !(sum > sums[count - 1])) return;
+            int64_t at = found < count ? found++ : count - 1;
+            for (; at > 0 && sum > sums[at - 1]; --at) {
+                sums[at] = sums[at - 1];
+                places[at] = places[at - 1];
+            }
+            sums[at] = sum;
+            places[at] = place;
+        };
+        for (int64_t beam = 0; beam < beams; ++beam) {
+            const float* row = scores + (sentence * beams + beam) * vocabulary;
+            const float more = added[sentence * beams + beam];
+            int64_t first = 0;
+            for (; first + kBlock <= vocabulary; first += kBlock) {
+                if (found == count) {
+                    const Vector high = larger(larger(load(row + first), load(row + first + kLanes)),
+                                               larger(load(row + first + 2 * kLanes), load(row + first + 3 * kLanes)));
+                    if (!(largest_of(high) + more > sums[count - 1])) continue;
+                }
+                for (int64_t i = first; i < first + kBlock; ++i) offer(row[i] + more, beam * vocabulary + i);
+            }
+            for (int64_t i = first; i < vocabulary; ++i) offer(row[i] + more, beam * vocabulary + i);
+        }
     }
 }
 
@@ -311,6 +423,40 @@ WITH_VNNI void fairbeam_int8_product(const float* x, const uint8_t* values, cons
     for (int64_t first = 0; first < rows; first += kBlock) {
         block_product(x + first * inputs, weight, out + first * outputs, std::min(kBlock, rows - first), relu,
                       quantised.data());
+    }
+}
+
+// What rounding to integers took from some scores that fairbeam_int8_product made: exact minus rounded, without bias.
+//   x (batch, beams, inputs); exact (symbols, inputs) and the scales that its columns were rounded with
+//   owners, columns, ids (batch, count): of which beam, of which column of the product, and which row of exact that is
+WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const float* scales, const int64_t* owners,
+                                      const int64_t* columns, const int64_t* ids, float* taken, int64_t batch,
+                                      int64_t beams, int64_t count, int64_t inputs) {
+    const int64_t stride = (inputs + 15) / 16 * 16;
+    std::vector<int8_t> values(beams * stride);
+    std::vector<Row> facts(beams);
+    for (int64_t sentence = 0; sentence < batch; ++sentence) {
+        const float* rows = x + sentence * beams * inputs;
+        for (int64_t beam = 0; beam < beams; ++beam) {
+            facts[beam] = quantise(rows + beam * inputs, values.data() + beam * stride, inputs, stride);
+        }
+        for (int64_t i = sentence * count; i < (sentence + 1) * count; ++i) {
+            const int64_t beam = beams == 1 ? 0 : owners[i];
+            const float *row = rows + beam * inputs, *weight = exact + ids[i] * inputs;
+            const __m512 scale = _mm512_set1_ps(scales[columns[i]]);
+            __m512 right = _mm512_setzero_ps(), rounded = right;
+            for (int64_t j = 0; j < inputs; j += 16) {
+                const __mmask16 some = inputs - j >= 16 ? 0xFFFF : (1u << (inputs - j)) - 1;
+                const __m512 w = _mm512_maskz_loadu_ps(some, weight + j);
+                const __m512 nearest = _mm512_mul_ps(_mm512_roundscale_ps(_mm512_div_ps(w, scale), 0), scale);
+                const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&values[beam * stride + j]));
+                const __m512 q = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)),
+                                                 _mm512_set1_ps(facts[beam].scale), _mm512_set1_ps(facts[beam].middle));
+                right = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, row + j), w, right);
+                rounded = _mm512_fmadd_ps(q, nearest, rounded);
+            }
+            taken[i] = _mm512_reduce_add_ps(_mm512_sub_ps(right, rounded));
+        }
     }
 }
 

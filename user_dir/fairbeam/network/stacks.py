@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairbeam.network import kernels, native
 from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, Slots, slot_steps
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
@@ -68,6 +69,8 @@ class Residual(nn.Module):
 
     def leave(self, x: Tensor, block: Tensor) -> Tensor:
         """The residual stream after the block's output is added."""
+        if not self.before and isinstance(self.norm, LayerNorm) and native.serves(x, block) and not self.training:
+            return kernels.add_norm(x, block, self.norm.weight, self.norm.bias, self.norm.epsilon)
         x = x + self.dropout(block)
         return x if self.before else self.norm(x)
 

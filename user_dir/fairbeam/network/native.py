@@ -1,0 +1,78 @@
+"""The compiled loops of ``native.cpp``, which are built when fairbeam is installed where there is a C++ compiler.
+
+Without them the network computes the same with torch's operations, only slower.
+"""
+
+import ctypes
+import functools
+import logging
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Of each function: how many tensors, whole numbers and fractions it takes, in this order.
+_SIGNATURES = {
+    "attend_to_slots": (5, 8, 1),
+    "attend": (6, 10, 1),
+    "add_norm": (5, 2, 1),
+    "log_softmax": (1, 2, 0),
+    "topk_of_sums": (4, 4, 0),
+}
+_SIGNATURES_OF_INT8 = {"int8_product": (6, 4, 0), "int8_rounding": (7, 4, 0)}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library, if it was built and can be loaded."""
+    path = Path(__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
+    if not path.exists():
+        logger.info("fairbeam was installed without a C++ compiler; decoding is slower")
+        return None
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning("%s cannot be used, so decoding is slower: %s", path, error)
+        return None
+    for name, (tensors, counts, numbers) in (_SIGNATURES | _SIGNATURES_OF_INT8).items():
+        if function := getattr(loaded, f"fairbeam_{name}", None):
+            function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * counts + [ctypes.c_float] * numbers
+            function.restype = None
+    return loaded
+
+
+def available() -> bool:
+    """Whether there are compiled loops."""
+    return library() is not None
+
+
+@functools.cache
+def has_int8() -> bool:
+    """Whether there are products of 8-bit integers that this processor computes natively."""
+    loaded = library()
+    return loaded is not None and bool(loaded.fairbeam_has_vnni())
+
+
+@functools.cache
+def function(name: str) -> Callable[..., None]:
+    """One of the loops; tensors are passed to it by ``data_ptr``."""
+    loaded = library()
+    assert loaded is not None
+    found: Callable[..., None] = getattr(loaded, f"fairbeam_{name}")
+    return found
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the loops can read these: float32 on a CPU, packed, and no gradient is asked for."""
+    return (
+        available()
+        and not torch.is_grad_enabled()
+        and all(
+            tensor.dtype is torch.float32 and tensor.is_contiguous() and tensor.device.type == "cpu"
+            for tensor in tensors
+        )
+    )
