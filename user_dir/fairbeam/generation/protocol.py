@@ -31,10 +31,19 @@ class Model(Protocol):
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
 
-    def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
-        """What to add to the log probabilities that the step just made gave a few tokens of a few beams.
+    def correction(
+        self, state: Any, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
+    ) -> Tensor | None:
+        """What to add to a few of the log probabilities that the step just made.
 
-        Both are (batch, count), as is the result; None where there is nothing to correct.
+        Args:
+            state: what the step left.
+            scores: (batch, beams, vocabulary) log probabilities.
+            beams, tokens: (batch, count).
+            temperature: as for ``log_probabilities``.
+
+        Returns:
+            (batch, count); None where there is nothing to correct.
         """
 
     def longest_target(self, source_length: int) -> int:
@@ -83,9 +92,11 @@ class SingleModel:
         assert isinstance(self.network, Network)
         return self.network.alignments(source, previous)
 
-    def correction(self, state: Any, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+    def correction(
+        self, state: Any, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
+    ) -> Tensor | None:
         rounding = self.network.rounding(state, beams, tokens)
-        return rounding if rounding is None or temperature == 1.0 else rounding / temperature
+        return None if rounding is None else kernels.renormalised(scores, rounding / temperature, beams, tokens)
 
 
 class EnsembleState:
@@ -129,7 +140,9 @@ class Ensemble:
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         return torch.stack([model.alignments(source, previous) for model in self.models]).mean(0)
 
-    def correction(self, state: EnsembleState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+    def correction(
+        self, state: EnsembleState, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
+    ) -> Tensor | None:
         """None: averaging probabilities evens rounding out."""
         return None
 

@@ -99,7 +99,7 @@ class BeamSearch:
         alive = torch.arange(len(source), device=source.device)
 
         def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
-            return self.model.correction(state, parents, tokens, self.options.temperature)
+            return self.model.correction(state, scores, parents, tokens, self.options.temperature)
 
         while True:
             scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)

@@ -97,6 +97,27 @@ def add_norm(x: Tensor, block: Tensor, gain: Tensor, bias: Tensor | None, epsilo
     return out
 
 
+def renormalised(log_probabilities: Tensor, changes: Tensor, beams: Tensor, tokens: Tensor) -> Tensor:
+    """What to add to a few log probabilities whose logits change.
+
+    Args:
+        log_probabilities: (batch, beams, vocabulary).
+        changes: (batch, count) float32, of the logits.
+        beams, tokens: (batch, count) long: whose logits they are. The others are taken not to change.
+    """
+    if native.serves(log_probabilities, changes):
+        added, beams, tokens = torch.empty_like(changes), beams.contiguous(), tokens.contiguous()
+        native.function("renormalise")(
+            log_probabilities.data_ptr(), changes.data_ptr(), beams.data_ptr(), tokens.data_ptr(), added.data_ptr(),
+            *log_probabilities.shape, beams.size(1),
+        )  # fmt: skip
+        return added
+    known = log_probabilities[torch.arange(len(beams), device=beams.device).unsqueeze(1), beams, tokens]
+    more = known.new_zeros(log_probabilities.shape[:2])
+    more.scatter_add_(1, beams, known.exp() * changes.expm1())
+    return changes - more.log1p().gather(1, beams)
+
+
 def log_softmax_(scores: Tensor) -> Tensor:
     """Log-softmax over the last dimension, in place; float32."""
     native.function("log_softmax")(scores.data_ptr(), scores.numel() // scores.size(-1), scores.size(-1))

@@ -239,6 +239,24 @@ FOR_EACH_PROCESSOR void fairbeam_add_norm(const float* x, const float* block, co
     }
 }
 
+// What is to be added to a few log probabilities, so that their scores before the softmax change as told. Only they,
+// which mostly are the probable ones, change what a beam's probabilities add up to.
+//   log_probabilities (batch, beams, vocabulary); changes, owners (beams), tokens, added (batch, count)
+void fairbeam_renormalise(const float* log_probabilities, const float* changes, const int64_t* owners,
+                          const int64_t* tokens, float* added, int64_t batch, int64_t beams, int64_t vocabulary,
+                          int64_t count) {
+    std::vector<double> sums(beams);
+    for (int64_t first = 0; first < batch * count; first += count, log_probabilities += beams * vocabulary) {
+        std::fill(sums.begin(), sums.end(), 0.0);
+        for (int64_t i = first; i < first + count; ++i) {
+            const double known = log_probabilities[owners[i] * vocabulary + tokens[i]];
+            sums[owners[i]] += std::exp(known) * std::expm1(static_cast<double>(changes[i]));
+        }
+        for (double& sum : sums) sum = std::log1p(sum);
+        for (int64_t i = first; i < first + count; ++i) added[i] = changes[i] - static_cast<float>(sums[owners[i]]);
+    }
+}
+
 // Log-softmax of rows, in place.
 FOR_EACH_PROCESSOR void fairbeam_log_softmax(float* scores, int64_t rows, int64_t width) {
     const int64_t whole = width / kLanes * kLanes, rest = width - whole;

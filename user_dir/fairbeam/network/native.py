@@ -20,6 +20,7 @@ _SIGNATURES = {
     "attend_to_slots": (5, 8, 1),
     "attend": (6, 10, 1),
     "add_norm": (5, 2, 1),
+    "renormalise": (5, 4, 0),
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
 }
