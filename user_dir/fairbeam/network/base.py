@@ -27,11 +27,11 @@ class BaseNetwork(nn.Module):
     def for_inference(self, dtype: torch.dtype) -> Self:
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels.
 
-        int8 is for networks on a CPU: ``Precision.resolve`` refuses it elsewhere.
+        int8 and int16 are for CPUs: ``Precision.resolve`` refuses them elsewhere.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         # MKL's small float32 products beat oneDNN's in bfloat16, which compiles a kernel for every length.
-        computing = torch.float32 if dtype is torch.int8 else dtype
+        computing = torch.float32 if dtype in (torch.int8, torch.int16) else dtype
         network._set_compute_dtype(computing, torch.float32 if self._on_cpu() else dtype)
         linears = [module for module in network.modules() if isinstance(module, Linear)]
         if self._on_cpu():
@@ -40,8 +40,12 @@ class BaseNetwork(nn.Module):
                 if isinstance(module, CrossAttention):
                     module.keep_exact_()
         for linear in linears:
-            linear.pack_(dtype)
+            linear.pack_(network._packed_in(linear, dtype))
         return network
+
+    def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
+        """What a layer is packed in where the network is asked for ``dtype``."""
+        return dtype
 
     def _set_compute_dtype(self, dtype: torch.dtype, attention_dtype: torch.dtype) -> None:
         self.compute_dtype, self.attention_dtype = dtype, attention_dtype
@@ -76,6 +80,10 @@ class DecodingNetwork(BaseNetwork):
             network._exact_head = (network._output_embedding() if network._tied else self.head.weight).detach()
             network._exact_bias = None if self.head.bias is None else self.head.bias.detach()
         return network
+
+    def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
+        # Of the output projection, ``rounding`` gives back what 8 bits take from the symbols that count.
+        return torch.int8 if dtype is torch.int16 and linear is self.head else dtype
 
     def output_projection(self) -> tuple[Tensor, Tensor | None]:
         """Weight (vocabulary, dim) and bias of the output projection, as exact as they are kept.

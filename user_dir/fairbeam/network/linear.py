@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.config import Activation
-from fairbeam.network.int8 import Int8Weight
+from fairbeam.network.integers import IntegerLayer
 
 # How oneDNN names an activation it can fuse with the product: (attribute, algorithm).
 _FUSED = {
@@ -75,14 +75,13 @@ class Linear(nn.Module):
         self._fused = _FUSED.get(activation, ("none", ""))
         self._packed: Tensor | None = None
         self._packed_bias: Tensor | None = None
-        self._integers: Int8Weight | None = None
+        self._integers: IntegerLayer | None = None
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._integers is not None:
-            relu = self.activation is Activation.RELU
-            computed = self._integers.product(x, relu=relu)
-            return computed if relu else activate(computed, self.activation)
+            computed = self._integers(x)
+            return computed if self._integers.activates else activate(computed, self.activation)
         dtype = self.compute_dtype
         x = x.to(dtype)
         if self._packed is not None:
@@ -104,13 +103,13 @@ class Linear(nn.Module):
         """Convert the weights for inference in ``dtype``; training this layer is over.
 
         oneDNN's float32 product on weights laid out beforehand is about twice as fast as the default one and
-        differs from it by rounding only. In int8 the weights and, row by row, the input are integers; what comes in
-        and out is float32.
+        differs from it by rounding only. In int8 and int16 the weights and, row by row, the input are integers; what
+        comes in and out is float32.
         """
         self.merge_()
-        if dtype is torch.int8:
+        if dtype in (torch.int8, torch.int16):
             self.compute_dtype = torch.float32
-            self._integers = Int8Weight.of(self.weight.detach(), self.bias)
+            self._integers = IntegerLayer(self.weight.detach(), self.bias, dtype, self.activation)
             self.bias = None if self.bias is None else nn.Parameter(self.bias.detach(), requires_grad=False)
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
             return
@@ -138,19 +137,19 @@ class Linear(nn.Module):
         other.compute_dtype = dtype or self.compute_dtype
         other._packed = other._integers = None
         if self._integers is not None and dtype is None:
-            other.pack_(torch.int8)
+            other.pack_(torch.int8 if self._integers.most == 127 else torch.int16)
         elif self._packed is not None or self._integers is not None:
             other.pack_(other.compute_dtype)
         return other
 
     def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
-        """What 8-bit integers took from a few outputs, as ``Int8Weight.rounding`` says."""
+        """What 8-bit integers took from a few outputs, as ``IntegerLayer.rounding`` says."""
         assert self._integers is not None
         return self._integers.rounding(x, exact, beams, columns, ids)
 
     @property
     def in_integers(self) -> bool:
-        """Whether it computes in 8-bit integers."""
+        """Whether it computes in integers."""
         return self._integers is not None
 
     def unpacked(self) -> Tensor:

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
@@ -74,6 +75,36 @@ INLINE Vector exponential(Vector x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     return (Vector)((Integers)p + ((Integers)rounded << 23));
+}
+
+// 1 / (1 + e^-x)
+INLINE Vector sigmoid(Vector x) {
+    const Vector small = exponential(x < 0.0f ? x : -x);  // of what is below 0
+    return (x < 0.0f ? small : Vector{} + 1.0f) / (1.0f + small);
+}
+
+// The error function, within 1.5e-7 (Abramowitz and Stegun, 1964, formula 7.1.26).
+INLINE Vector error_function(Vector x) {
+    const Vector size = x < 0.0f ? -x : x, t = 1.0f / (1.0f + 0.3275911f * size);
+    Vector p = Vector{} + 1.061405429f;
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const Vector positive = 1.0f - p * t * exponential(-size * size);
+    return x < 0.0f ? -positive : positive;
+}
+
+enum Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu };
+
+INLINE Vector activated(Vector x, int64_t kind) {
+    switch (kind) {
+        case kRelu: return larger(x, Vector{});
+        case kGelu: return 0.5f * x * (1.0f + error_function(x * 0.70710678f));
+        case kGeluTanh: return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
+        case kSilu: return x * sigmoid(x);
+        default: return x;
+    }
 }
 
 // Softmax of count weights, in place; there is room for whole vectors.
@@ -207,6 +238,16 @@ FOR_EACH_PROCESSOR void fairbeam_attend(const float* query, const float* keys, c
     }
 }
 
+// An activation of every number, in place.
+FOR_EACH_PROCESSOR void fairbeam_activate(float* x, int64_t count, int64_t kind) {
+    const int64_t whole = count / kLanes * kLanes;
+    for (int64_t i = 0; i < whole; i += kLanes) store(x + i, activated(load(x + i), kind));
+    if (whole < count) {
+        const Vector rest = activated(load_some(x + whole, count - whole, 0.0f), kind);
+        std::memcpy(x + whole, &rest, (count - whole) * sizeof(float));
+    }
+}
+
 // Layer normalisation (Ba et al., 2016) of x + block, each (rows, width); bias may be null.
 FOR_EACH_PROCESSOR void fairbeam_add_norm(const float* x, const float* block, const float* gain, const float* bias,
                                           float* out, int64_t rows, int64_t width, float epsilon) {
@@ -318,111 +359,134 @@ int fairbeam_has_vnni() {
 
 namespace {
 
-constexpr int64_t kPanel = 64;     // outputs whose weights lie side by side
-constexpr int kTile = 6;           // rows whose sums are held in registers: 6 x 4 of 32
-constexpr int64_t kBlock = 48;     // rows quantised at a time
+constexpr int64_t kPanel = 64;  // outputs whose weights lie side by side
+constexpr int kTile = 6;        // rows whose sums are held in registers: 6 x 4 of 32
+constexpr int64_t kBlock = 48;  // rows made whole numbers at a time
 
 struct Row {
     float scale, middle;  // an input is about scale * integer + middle
     int32_t sum;          // of the integers
 };
 
-// A row as integers of [-127, 127].
-WITH_VNNI Row quantise(const float* x, int8_t* values, int64_t inputs, int64_t padded) {
-    __m512 low = _mm512_set1_ps(std::numeric_limits<float>::infinity()), high = _mm512_sub_ps(_mm512_setzero_ps(), low);
+INLINE WITH_VNNI __mmask16 first_of(int64_t count) {
+    return count >= 16 ? 0xFFFF : count > 0 ? (1u << count) - 1 : 0;
+}
+
+// A row as whole numbers of [-most, most], 8 bits wide or 16, and zeros behind them.
+template <typename Whole>
+WITH_VNNI Row quantise(const float* x, Whole* values, int64_t inputs, int64_t padded, int32_t most) {
+    __m512 low = _mm512_set1_ps(kInfinity), high = _mm512_set1_ps(-kInfinity);
     for (int64_t i = 0; i < inputs; i += 16) {
-        const __mmask16 some = inputs - i >= 16 ? 0xFFFF : (1u << (inputs - i)) - 1;
+        const __mmask16 some = first_of(inputs - i);
         const __m512 part = _mm512_maskz_loadu_ps(some, x + i);
         low = _mm512_mask_min_ps(low, some, low, part);
         high = _mm512_mask_max_ps(high, some, high, part);
     }
-    const float least = _mm512_reduce_min_ps(low), most = _mm512_reduce_max_ps(high);
-    Row row{(most - least) / 254.0f, 0.5f * (most + least), 0};
+    const float least = _mm512_reduce_min_ps(low), largest = _mm512_reduce_max_ps(high);
+    Row row{(largest - least) / static_cast<float>(2 * most), 0.5f * (largest + least), 0};
     const __m512 inverse = _mm512_set1_ps(row.scale > 0 ? 1.0f / row.scale : 0.0f), middle = _mm512_set1_ps(row.middle);
     __m512i total = _mm512_setzero_si512();
     for (int64_t i = 0; i < padded; i += 16) {
-        const __mmask16 some = i >= inputs ? 0 : inputs - i >= 16 ? 0xFFFF : (1u << (inputs - i)) - 1;
+        const __mmask16 some = first_of(inputs - i);
         const __m512 part = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), middle), inverse);
         const __m512i whole = _mm512_maskz_cvtps_epi32(some, part);
         total = _mm512_add_epi32(total, whole);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(values + i), _mm512_cvtsepi32_epi8(whole));
+        if constexpr (sizeof(Whole) == 1) {
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(values + i), _mm512_cvtsepi32_epi8(whole));
+        } else {
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), _mm512_cvtsepi32_epi16(whole));
+        }
     }
     row.sum = _mm512_reduce_add_epi32(total);
     return row;
 }
 
-struct Weight {
-    const uint8_t* values;  // (panels, groups, 64 outputs, 4 inputs): integers + 128
-    const float* scales;    // of each output, padded to whole panels
-    const float* sums;      // scale times the sum of the output's integers
+// A linear layer. Four bytes of an input row, 4 numbers or 2, meet 64 outputs' at a time.
+struct Linear {
+    const char* values;   // (panels, groups, 64 outputs, 4 bytes): bytes are 128 more than the integers, so not negative
+    const float* scales;  // of each output, padded to whole panels
+    const float* sums;    // scale times the sum of the output's integers
     const float* bias;
-    int64_t inputs, outputs, groups;
+    int64_t inputs, outputs, most, activation;
+
+    bool wide() const { return most > 127; }
+    int64_t groups() const { return wide() ? (inputs + 1) / 2 : (inputs + 3) / 4; }
 };
 
-// sums + w x, four products a lane. Some compilers wrap the intrinsic in copies that halve its speed.
-WITH_VNNI inline __m512i multiply_add(__m512i sums, __m512i w, __m512i x) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(w), "v"(x));
+// sums + w x. Some compilers wrap the intrinsics in copies that halve their speed.
+template <bool kWide>
+INLINE WITH_VNNI __m512i multiply_add(__m512i sums, __m512i w, __m512i x) {
+    if constexpr (kWide) {
+        __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(w), "v"(x));
+    } else {
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(w), "v"(x));
+    }
     return sums;
 }
 
-template <int R>
-WITH_VNNI inline void tile(const int8_t* rows, int64_t stride, const Row* facts, const Weight& weight, int64_t panel,
-                           float* out, bool relu) {
-    __m512i sums[R][4];
+template <bool kWide, int kRows>
+INLINE WITH_VNNI void tile(const char* rows, int64_t stride, const Row* facts, const Linear& layer, int64_t panel,
+                           float* out) {
+    __m512i sums[kRows][4];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_set1_epi32(-128 * facts[r].sum);
+        for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_set1_epi32(kWide ? 0 : -128 * facts[r].sum);
     }
-    const uint8_t* values = weight.values + panel * weight.groups * 4 * kPanel;
-    for (int64_t group = 0; group < weight.groups; ++group, values += 4 * kPanel) {
+    const int64_t groups = layer.groups();
+    const char* values = layer.values + panel * groups * 4 * kPanel;
+    for (int64_t group = 0; group < groups; ++group, values += 4 * kPanel) {
         __m512i w[4];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) w[j] = _mm512_loadu_si512(values + 64 * j);
 #pragma GCC unroll 6
-        for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < kRows; ++r) {
             int32_t four;
             std::memcpy(&four, rows + r * stride + 4 * group, 4);
             const __m512i x = _mm512_set1_epi32(four);
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) sums[r][j] = multiply_add(sums[r][j], w[j], x);
+            for (int j = 0; j < 4; ++j) sums[r][j] = multiply_add<kWide>(sums[r][j], w[j], x);
         }
     }
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-        const int64_t first = panel * kPanel + 16 * j, left = weight.outputs - first;
-        const __mmask16 some = left >= 16 ? 0xFFFF : left > 0 ? (1u << left) - 1 : 0;
-        const __m512 scales = _mm512_loadu_ps(weight.scales + first), shifts = _mm512_loadu_ps(weight.sums + first);
-        const __m512 bias = _mm512_loadu_ps(weight.bias + first);
+        const int64_t first = panel * kPanel + 16 * j;
+        const __mmask16 some = first_of(layer.outputs - first);
+        const __m512 scales = _mm512_loadu_ps(layer.scales + first), shifts = _mm512_loadu_ps(layer.sums + first);
+        const __m512 bias = _mm512_loadu_ps(layer.bias + first);
 #pragma GCC unroll 6
-        for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < kRows; ++r) {
             const __m512 base = _mm512_fmadd_ps(shifts, _mm512_set1_ps(facts[r].middle), bias);
             const __m512 factor = _mm512_mul_ps(scales, _mm512_set1_ps(facts[r].scale));
             __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][j]), factor, base);
-            if (relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
-            _mm512_mask_storeu_ps(out + r * weight.outputs + first, some, y);
+            if (layer.activation == kRelu) y = _mm512_max_ps(y, _mm512_setzero_ps());
+            _mm512_mask_storeu_ps(out + r * layer.outputs + first, some, y);
         }
     }
 }
 
 // At most kBlock rows.
-WITH_VNNI void block_product(const float* x, const Weight& weight, float* out, int64_t rows, bool relu,
-                             int8_t* values) {
-    const int64_t stride = (weight.groups * 4 + 15) / 16 * 16;
+template <bool kWide>
+WITH_VNNI void block_product(const float* x, const Linear& layer, float* out, int64_t rows, char* values) {
+    using Whole = std::conditional_t<kWide, int16_t, int8_t>;
+    const int64_t padded = (layer.inputs + 15) / 16 * 16, stride = padded * sizeof(Whole);
     Row facts[kBlock];
-    for (int64_t r = 0; r < rows; ++r) facts[r] = quantise(x + r * weight.inputs, values + r * stride, weight.inputs, stride);
-    const int64_t panels = (weight.outputs + kPanel - 1) / kPanel;
+    for (int64_t r = 0; r < rows; ++r) {
+        facts[r] = quantise(x + r * layer.inputs, reinterpret_cast<Whole*>(values + r * stride), layer.inputs, padded,
+                            static_cast<int32_t>(layer.most));
+    }
+    const int64_t panels = (layer.outputs + kPanel - 1) / kPanel;
     for (int64_t panel = 0; panel < panels; ++panel) {
         for (int64_t first = 0; first < rows; first += kTile) {
-            const int8_t* a = values + first * stride;
-            float* y = out + first * weight.outputs;
+            const char* a = values + first * stride;
+            float* y = out + first * layer.outputs;
             switch (std::min<int64_t>(kTile, rows - first)) {
-                case 1: tile<1>(a, stride, facts + first, weight, panel, y, relu); break;
-                case 2: tile<2>(a, stride, facts + first, weight, panel, y, relu); break;
-                case 3: tile<3>(a, stride, facts + first, weight, panel, y, relu); break;
-                case 4: tile<4>(a, stride, facts + first, weight, panel, y, relu); break;
-                case 5: tile<5>(a, stride, facts + first, weight, panel, y, relu); break;
-                default: tile<6>(a, stride, facts + first, weight, panel, y, relu); break;
+                case 1: tile<kWide, 1>(a, stride, facts + first, layer, panel, y); break;
+                case 2: tile<kWide, 2>(a, stride, facts + first, layer, panel, y); break;
+                case 3: tile<kWide, 3>(a, stride, facts + first, layer, panel, y); break;
+                case 4: tile<kWide, 4>(a, stride, facts + first, layer, panel, y); break;
+                case 5: tile<kWide, 5>(a, stride, facts + first, layer, panel, y); break;
+                default: tile<kWide, 6>(a, stride, facts + first, layer, panel, y); break;
             }
         }
     }
@@ -432,19 +496,19 @@ WITH_VNNI void block_product(const float* x, const Weight& weight, float* out, i
 
 extern "C" {
 
-// x W^T + b, rectified if asked. x (rows, inputs); out (rows, outputs); the weight as Weight says.
-WITH_VNNI void fairbeam_int8_product(const float* x, const uint8_t* values, const float* scales, const float* sums,
-                                     const float* bias, float* out, int64_t rows, int64_t inputs, int64_t outputs,
-                                     int relu) {
-    const Weight weight{values, scales, sums, bias, inputs, outputs, (inputs + 3) / 4};
-    std::vector<int8_t> quantised(std::min(rows, kBlock) * ((inputs + 15) / 16 * 16));
+// activation(x W^T + b): x (rows, inputs), out (rows, outputs).
+WITH_VNNI void fairbeam_integer_product(const float* x, float* out, const Linear* layer, int64_t rows) {
+    static thread_local std::vector<char> values;
+    values.resize(kBlock * ((layer->inputs + 15) / 16 * 16) * 2);
     for (int64_t first = 0; first < rows; first += kBlock) {
-        block_product(x + first * inputs, weight, out + first * outputs, std::min(kBlock, rows - first), relu,
-                      quantised.data());
+        const int64_t some = std::min(kBlock, rows - first);
+        const auto product = layer->wide() ? block_product<true> : block_product<false>;
+        product(x + first * layer->inputs, *layer, out + first * layer->outputs, some, values.data());
     }
+    if (layer->activation > kRelu) fairbeam_activate(out, rows * layer->outputs, layer->activation);
 }
 
-// What rounding to integers took from some scores that fairbeam_int8_product made: exact minus rounded, without bias.
+// What rounding to integers took from some scores that fairbeam_integer_product made of bytes: exact minus rounded, without bias.
 //   x (batch, beams, inputs); exact (symbols, inputs) and the scales that its columns were rounded with
 //   owners, columns, ids (batch, count): of which beam, of which column of the product, and which row of exact that is
 WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const float* scales, const int64_t* owners,
@@ -456,7 +520,7 @@ WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const 
     for (int64_t sentence = 0; sentence < batch; ++sentence) {
         const float* rows = x + sentence * beams * inputs;
         for (int64_t beam = 0; beam < beams; ++beam) {
-            facts[beam] = quantise(rows + beam * inputs, values.data() + beam * stride, inputs, stride);
+            facts[beam] = quantise(rows + beam * inputs, values.data() + beam * stride, inputs, stride, 127);
         }
         for (int64_t i = sentence * count; i < (sentence + 1) * count; ++i) {
             const int64_t beam = beams == 1 ? 0 : owners[i];
@@ -464,7 +528,7 @@ WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const 
             const __m512 scale = _mm512_set1_ps(scales[columns[i]]);
             __m512 right = _mm512_setzero_ps(), rounded = right;
             for (int64_t j = 0; j < inputs; j += 16) {
-                const __mmask16 some = inputs - j >= 16 ? 0xFFFF : (1u << (inputs - j)) - 1;
+                const __mmask16 some = first_of(inputs - j);
                 const __m512 w = _mm512_maskz_loadu_ps(some, weight + j);
                 const __m512 nearest = _mm512_mul_ps(_mm512_roundscale_ps(_mm512_div_ps(w, scale), 0), scale);
                 const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&values[beam * stride + j]));

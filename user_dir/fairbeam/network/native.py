@@ -24,7 +24,7 @@ _SIGNATURES = {
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
 }
-_SIGNATURES_OF_INT8 = {"int8_product": (6, 4, 0), "int8_rounding": (7, 4, 0)}
+_OF_INTEGERS = {"integer_product": (3, 1, 0), "int8_rounding": (7, 4, 0)}
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
     except OSError as error:
         logger.warning("%s cannot be used, so decoding is slower: %s", path, error)
         return None
-    for name, (tensors, counts, numbers) in (_SIGNATURES | _SIGNATURES_OF_INT8).items():
+    for name, (tensors, counts, numbers) in (_SIGNATURES | _OF_INTEGERS).items():
         if function := getattr(loaded, f"fairbeam_{name}", None):
             function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * counts + [ctypes.c_float] * numbers
             function.restype = None
@@ -51,9 +51,18 @@ def available() -> bool:
     return library() is not None
 
 
+class Linear(ctypes.Structure):
+    """A layer of ``integer_product``, as ``native.cpp`` declares it."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("values", "scales", "sums", "bias")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "most", "activation")),
+    ]
+
+
 @functools.cache
-def has_int8() -> bool:
-    """Whether there are products of 8-bit integers that this processor computes natively."""
+def multiplies_integers() -> bool:
+    """Whether there are products of integers that this processor computes natively."""
     loaded = library()
     return loaded is not None and bool(loaded.fairbeam_has_vnni())
 
@@ -65,6 +74,11 @@ def function(name: str) -> Callable[..., None]:
     assert loaded is not None
     found: Callable[..., None] = getattr(loaded, f"fairbeam_{name}")
     return found
+
+
+def address(structure: ctypes.Structure) -> int:
+    """Where a structure is; it must outlive the use."""
+    return ctypes.addressof(structure)
 
 
 def serves(*tensors: Tensor) -> bool:

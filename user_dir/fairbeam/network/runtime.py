@@ -22,8 +22,10 @@ class Precision(StrEnum):
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    INT16 = "int16"
+    """Products of integers of up to 16 bits; everything between them is float32."""
     INT8 = "int8"
-    """Products of 8-bit integers; everything between them is float32."""
+    """The same of 8 bits: faster and less exact."""
 
     @classmethod
     def parse(cls, name: str) -> "Precision":

@@ -1,0 +1,126 @@
+"""Products of integers: a scale and a middle for each row of the input, found as it is needed, and a scale for each output.
+
+Sums are exact in 32 bits, so a row's result depends on nothing but the row, whatever else is in the batch. Integers of
+8 bits are compiled where the processor multiplies them (``native``), else made by torch's operations; those of 16, of
+which as many bits are used as the sum has room for, are compiled or not at all.
+"""
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fairbeam.network import native
+from fairbeam.network.config import Activation
+
+_PANEL = 64
+"""Outputs whose weights lie side by side for the compiled product."""
+
+_COMPILED = {
+    Activation.LINEAR: 0,
+    Activation.RELU: 1,
+    Activation.GELU: 2,
+    Activation.GELU_TANH: 3,
+    Activation.SILU: 4,
+}
+
+
+def highest_integer(inputs: int, dtype: torch.dtype) -> int:
+    """The highest integer that a product over so many inputs may meet on either side."""
+    if dtype is torch.int8:
+        return 127
+    return min(math.isqrt((2**31 - 1) // inputs), 2**15 - 1)
+
+
+class IntegerLayer:
+    """``activation(x Wᵀ + b)`` with a matrix of integers, each output's times a number."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: Activation) -> None:
+        """The nearest to a float matrix (outputs, inputs); ``dtype`` is int8 or int16."""
+        self.outputs, self.inputs = weight.shape
+        self.most = highest_integer(self.inputs, dtype)
+        self.activates = activation in _COMPILED and native.multiplies_integers()
+        """Whether the result is activated."""
+        scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.most
+        integers = (weight / scales.unsqueeze(1)).round()
+        numbers = (scales, scales * integers.sum(1), weight.new_zeros(self.outputs) if bias is None else bias.detach())
+        self._compiled: native.Linear | None = None
+        if not native.multiplies_integers():
+            assert dtype is torch.int8
+            self._values, self._numbers = integers.to(torch.int8).T.contiguous(), numbers
+            return
+        missing = -self.outputs % _PANEL
+        self._values = _packed(F.pad(integers, (0, 0, 0, missing)), dtype)
+        self._numbers = tuple(F.pad(each, (0, missing)).contiguous() for each in numbers)
+        pointers = [tensor.data_ptr() for tensor in (self._values, *self._numbers)]
+        code = _COMPILED[activation] if self.activates else 0
+        self._compiled = native.Linear(*pointers, self.inputs, self.outputs, self.most, code)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # it never changes, and holds addresses
+
+    @property
+    def compiled(self) -> "native.Linear | None":
+        """The layer as compiled loops read it."""
+        return self._compiled
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., inputs) to float32 (..., outputs)."""
+        rows = x.float().contiguous()
+        if self._compiled is None:
+            return self._by_torch(rows.view(-1, self.inputs)).view(*x.shape[:-1], -1)
+        found = rows.new_empty(*x.shape[:-1], self.outputs)
+        product = native.function("integer_product")
+        product(rows.data_ptr(), found.data_ptr(), native.address(self._compiled), rows.numel() // self.inputs)
+        return found
+
+    def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
+        """What rounding to 8 bits took from a few numbers that the layer made.
+
+        Args:
+            x: (batch, beams or 1 for all alike, inputs).
+            exact: (symbols, inputs), of whose rows the matrix's outputs are roundings.
+            beams, columns, ids: (batch, count): of which beam, which output, and which row of ``exact`` it is.
+
+        Returns:
+            (batch, count), to be added.
+        """
+        scales = self._numbers[0]
+        if self._compiled is None:
+            features = x.expand(-1, int(beams.max()) + 1, -1)[torch.arange(len(x)).unsqueeze(1), beams]
+            values, steps, middles = self._integers(features.reshape(-1, self.inputs))
+            rounded = (values * steps + middles).view_as(features)
+            weight = self._values.T[columns] * scales[columns].unsqueeze(2)
+            return (F.embedding(ids, exact) * features - weight * rounded).sum(2)
+        rows = x.float().contiguous()
+        taken = rows.new_empty(beams.shape)
+        owners, columns, ids = beams.contiguous(), columns.contiguous(), ids.contiguous()
+        native.function("int8_rounding")(
+            rows.data_ptr(), exact.data_ptr(), scales.data_ptr(), owners.data_ptr(), columns.data_ptr(),
+            ids.data_ptr(), taken.data_ptr(), len(rows), rows.size(1), beams.size(1), self.inputs,
+        )  # fmt: skip
+        return taken
+
+    def _by_torch(self, rows: Tensor) -> Tensor:
+        scales, sums, bias = self._numbers
+        values, steps, middles = self._integers(rows)
+        found = torch._int_mm(values.to(torch.int8), self._values).float() * (steps * scales)
+        return found + (middles * sums + bias)
+
+    def _integers(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows as integers, and the (rows, 1) steps and middles that make numbers of them again."""
+        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+        steps, middles = (high - low) / (2 * self.most), (high + low) / 2
+        inverse = torch.where(steps > 0, 1 / steps, 0.0)
+        return ((rows - middles) * inverse).round(), steps, middles
+
+
+def _packed(integers: Tensor, dtype: torch.dtype) -> Tensor:
+    """(outputs, inputs) as (panels, groups, 64 outputs, 4 bytes); bytes are 128 more than the integers."""
+    group = 4 if dtype is torch.int8 else 2
+    missing = -integers.size(1) % group
+    panels = F.pad(integers, (0, missing)).view(-1, _PANEL, (integers.size(1) + missing) // group, group)
+    panels = panels.transpose(1, 2)
+    return (panels + 128).to(torch.uint8).contiguous() if dtype is torch.int8 else panels.to(dtype).contiguous()
