@@ -13,6 +13,7 @@ from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
 from fairbeam.network.linear import Linear
+from fairbeam.network.stacks import Layer
 
 
 class BaseNetwork(nn.Module):
@@ -37,10 +38,13 @@ class BaseNetwork(nn.Module):
         if self._on_cpu():
             network.compiled = native.available()
             for module in network.modules():
-                if isinstance(module, CrossAttention):
+                if isinstance(module, CrossAttention) and computing is dtype:
                     module.keep_exact_()
         for linear in linears:
             linear.pack_(network._packed_in(linear, dtype))
+        for module in network.modules():
+            if isinstance(module, Layer):
+                module.compile_()
         return network
 
     def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:

@@ -62,6 +62,11 @@ class IntegerLayer:
         return self  # it never changes, and holds addresses
 
     @property
+    def whole(self) -> bool:
+        """Whether compiled loops compute all of it, the activation, too."""
+        return self._compiled is not None and self.activates
+
+    @property
     def compiled(self) -> "native.Linear | None":
         """The layer as compiled loops read it."""
         return self._compiled

@@ -75,13 +75,13 @@ class Linear(nn.Module):
         self._fused = _FUSED.get(activation, ("none", ""))
         self._packed: Tensor | None = None
         self._packed_bias: Tensor | None = None
-        self._integers: IntegerLayer | None = None
+        self.integers: IntegerLayer | None = None
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._integers is not None:
-            computed = self._integers(x)
-            return computed if self._integers.activates else activate(computed, self.activation)
+        if self.integers is not None:
+            computed = self.integers(x)
+            return computed if self.integers.activates else activate(computed, self.activation)
         dtype = self.compute_dtype
         x = x.to(dtype)
         if self._packed is not None:
@@ -109,7 +109,7 @@ class Linear(nn.Module):
         self.merge_()
         if dtype in (torch.int8, torch.int16):
             self.compute_dtype = torch.float32
-            self._integers = IntegerLayer(self.weight.detach(), self.bias, dtype, self.activation)
+            self.integers = IntegerLayer(self.weight.detach(), self.bias, dtype, self.activation)
             self.bias = None if self.bias is None else nn.Parameter(self.bias.detach(), requires_grad=False)
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
             return
@@ -136,21 +136,21 @@ class Linear(nn.Module):
         other.outputs, other.low_rank = len(weight), None
         other.compute_dtype = dtype or self.compute_dtype
         other._packed = other._integers = None
-        if self._integers is not None and dtype is None:
-            other.pack_(torch.int8 if self._integers.most == 127 else torch.int16)
-        elif self._packed is not None or self._integers is not None:
+        if self.integers is not None and dtype is None:
+            other.pack_(torch.int8 if self.integers.most == 127 else torch.int16)
+        elif self._packed is not None or self.integers is not None:
             other.pack_(other.compute_dtype)
         return other
 
     def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
         """What 8-bit integers took from a few outputs, as ``IntegerLayer.rounding`` says."""
-        assert self._integers is not None
-        return self._integers.rounding(x, exact, beams, columns, ids)
+        assert self.integers is not None
+        return self.integers.rounding(x, exact, beams, columns, ids)
 
     @property
     def in_integers(self) -> bool:
         """Whether it computes in integers."""
-        return self._integers is not None
+        return self.integers is not None
 
     def unpacked(self) -> Tensor:
         """The weight, (outputs, inputs), however it is laid out."""

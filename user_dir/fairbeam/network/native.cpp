@@ -173,8 +173,11 @@ template <typename Place>
 INLINE void attend(const float* query, const float* keys, const float* values, const float* mask, Place place,
                    int64_t count, float scale, float* weights, float* mean, int64_t width) {
     switch (width) {
+        case 16: return attend_in<1>(query, keys, values, mask, place, count, scale, weights, mean);
         case 32: return attend_in<2>(query, keys, values, mask, place, count, scale, weights, mean);
         case 64: return attend_in<4>(query, keys, values, mask, place, count, scale, weights, mean);
+        case 80: return attend_in<5>(query, keys, values, mask, place, count, scale, weights, mean);
+        case 96: return attend_in<6>(query, keys, values, mask, place, count, scale, weights, mean);
         case 128: return attend_in<8>(query, keys, values, mask, place, count, scale, weights, mean);
         default: return attend_any(query, keys, values, mask, place, count, scale, weights, mean, width);
     }
@@ -248,19 +251,19 @@ FOR_EACH_PROCESSOR void fairbeam_activate(float* x, int64_t count, int64_t kind)
     }
 }
 
-// Layer normalisation (Ba et al., 2016) of x + block, each (rows, width); bias may be null.
+// Layer normalisation (Ba et al., 2016) of x + block, each (rows, width); block and bias may be null.
 FOR_EACH_PROCESSOR void fairbeam_add_norm(const float* x, const float* block, const float* gain, const float* bias,
                                           float* out, int64_t rows, int64_t width, float epsilon) {
     const int64_t whole = width / kLanes * kLanes, rest = width - whole;
-    for (int64_t row = 0; row < rows; ++row, x += width, block += width, out += width) {
+    for (int64_t row = 0; row < rows; ++row, x += width, block += block ? width : 0, out += width) {
         Vector total = {};
         for (int64_t i = 0; i < whole; i += kLanes) {
-            const Vector sum = load(x + i) + load(block + i);
+            const Vector sum = load(x + i) + (block ? load(block + i) : Vector{});
             total += sum;
             store(out + i, sum);
         }
         float tail = 0;
-        for (int64_t i = whole; i < width; ++i) tail += out[i] = x[i] + block[i];
+        for (int64_t i = whole; i < width; ++i) tail += out[i] = x[i] + (block ? block[i] : 0.0f);
         const float mean = (sum_of(total) + tail) / width;
         Vector squares = {};
         for (int64_t i = 0; i < whole; i += kLanes) {
@@ -506,6 +509,129 @@ WITH_VNNI void fairbeam_integer_product(const float* x, float* out, const Linear
         product(x + first * layer->inputs, *layer, out + first * layer->outputs, some, values.data());
     }
     if (layer->activation > kRelu) fairbeam_activate(out, rows * layer->outputs, layer->activation);
+}
+
+struct Norm {
+    const float *gain, *bias;
+    float epsilon;
+};
+
+// A layer of a Transformer. The norms stand before the blocks or behind the sums; an encoder has no cross-attention.
+struct Layer {
+    const Linear *qkv, *output, *query, *cross_output, *inner, *outer;
+    Norm self_norm, cross_norm, feed_forward_norm;
+    int64_t heads, width, norm_before;
+    float self_scale, cross_scale;
+};
+
+// The self-attention of a step, as fairbeam_attend_to_slots takes it.
+struct Past {
+    float* storage;
+    const int32_t* slots;
+    const int64_t* rows;
+    int64_t sentences, capacity, steps, start;
+};
+
+// The encoded source: keys and values (sentences, heads, length, width), mask (sentences, heads, length) or null.
+struct Source {
+    const float *keys, *values, *mask;
+    const int64_t* rows;
+    int64_t length;
+};
+
+}  // extern "C"
+
+namespace {
+
+// Buffers of a thread that grow and stay.
+struct Scratch {
+    std::vector<float> seen, projected, context, block;
+
+    void resize(int64_t rows, int64_t model, int64_t widest) {
+        seen.resize(std::max<size_t>(seen.size(), rows * model));
+        projected.resize(std::max<size_t>(projected.size(), rows * widest));
+        context.resize(std::max<size_t>(context.size(), rows * widest));
+        block.resize(std::max<size_t>(block.size(), rows * model));
+    }
+};
+
+Scratch& scratch(const Layer& layer, int64_t rows, int64_t model) {
+    static thread_local Scratch buffers;
+    buffers.resize(rows, model, std::max(layer.qkv->outputs, layer.inner->outputs));
+    return buffers;
+}
+
+// What a block sees of the residual stream.
+const float* enter(const Layer& layer, const Norm& norm, const float* x, int64_t rows, int64_t model, float* seen) {
+    if (!layer.norm_before) return x;
+    fairbeam_add_norm(x, nullptr, norm.gain, norm.bias, seen, rows, model, norm.epsilon);
+    return seen;
+}
+
+// The residual stream after a block.
+void leave(const Layer& layer, const Norm& norm, const float* x, const float* block, float* out, int64_t rows,
+           int64_t model) {
+    if (layer.norm_before) {
+        for (int64_t i = 0; i < rows * model; ++i) out[i] = x[i] + block[i];
+    } else {
+        fairbeam_add_norm(x, block, norm.gain, norm.bias, out, rows, model, norm.epsilon);
+    }
+}
+
+void feed_forward(const Layer& layer, float* out, int64_t rows, int64_t model, Scratch& buffers) {
+    for (int64_t first = 0; first < rows; first += kBlock) {  // what is between stays in the cache
+        const int64_t some = std::min(kBlock, rows - first);
+        float* x = out + first * model;
+        const float* seen = enter(layer, layer.feed_forward_norm, x, some, model, buffers.seen.data());
+        fairbeam_integer_product(seen, buffers.projected.data(), layer.inner, some);
+        fairbeam_integer_product(buffers.projected.data(), buffers.block.data(), layer.outer, some);
+        leave(layer, layer.feed_forward_norm, x, buffers.block.data(), x, some, model);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// One decoding step through one layer: x and out (batch, beams, model).
+void fairbeam_step_layer(const float* x, float* out, const Layer* layer, const Past* past, const Source* source,
+                         int64_t batch, int64_t beams) {
+    const int64_t rows = batch * beams, model = layer->qkv->inputs;
+    Scratch& buffers = scratch(*layer, rows, model);
+    float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
+    const float* seen = enter(*layer, layer->self_norm, x, rows, model, buffers.seen.data());
+    fairbeam_integer_product(seen, projected, layer->qkv, rows);
+    fairbeam_attend_to_slots(projected, past->storage, past->slots, past->rows, context, batch, beams, layer->heads,
+                             layer->width, past->sentences, past->capacity, past->steps, past->start,
+                             layer->self_scale);
+    fairbeam_integer_product(context, block, layer->output, rows);
+    leave(*layer, layer->self_norm, x, block, out, rows, model);
+
+    seen = enter(*layer, layer->cross_norm, out, rows, model, buffers.seen.data());
+    fairbeam_integer_product(seen, projected, layer->query, rows);
+    const int64_t head_stride = source->length * layer->width;
+    fairbeam_attend(projected, source->keys, source->values, source->mask, source->rows, context, batch, beams,
+                    layer->heads, layer->width, source->length, layer->query->outputs, layer->heads * head_stride,
+                    head_stride, layer->width, layer->heads * source->length, layer->cross_scale);
+    fairbeam_integer_product(context, block, layer->cross_output, rows);
+    leave(*layer, layer->cross_norm, out, block, out, rows, model);
+    feed_forward(*layer, out, rows, model, buffers);
+}
+
+// Whole sequences through one layer of an encoder: x and out (batch, length, model), mask (batch, heads, length) or null.
+void fairbeam_encoder_layer(const float* x, float* out, const Layer* layer, const float* mask, const int64_t* numbers,
+                            int64_t batch, int64_t length) {
+    const int64_t rows = batch * length, model = layer->qkv->inputs, inner = layer->heads * layer->width;
+    Scratch& buffers = scratch(*layer, rows, model);
+    float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
+    const float* seen = enter(*layer, layer->self_norm, x, rows, model, buffers.seen.data());
+    fairbeam_integer_product(seen, projected, layer->qkv, rows);
+    fairbeam_attend(projected, projected + inner, projected + 2 * inner, mask, numbers, context, batch, length,
+                    layer->heads, layer->width, length, 3 * inner, length * 3 * inner, layer->width, 3 * inner,
+                    layer->heads * length, layer->self_scale);
+    fairbeam_integer_product(context, block, layer->output, rows);
+    leave(*layer, layer->self_norm, x, block, out, rows, model);
+    feed_forward(*layer, out, rows, model, buffers);
 }
 
 // What rounding to integers took from some scores that fairbeam_integer_product made of bytes: exact minus rounded, without bias.

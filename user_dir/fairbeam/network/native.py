@@ -24,7 +24,7 @@ _SIGNATURES = {
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
 }
-_OF_INTEGERS = {"integer_product": (3, 1, 0), "int8_rounding": (7, 4, 0)}
+_OF_INTEGERS = {"integer_product": (3, 1, 0), "step_layer": (5, 2, 0), "encoder_layer": (5, 2, 0), "int8_rounding": (7, 4, 0)}
 
 
 @functools.cache
@@ -57,6 +57,41 @@ class Linear(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("values", "scales", "sums", "bias")),
         *((name, ctypes.c_int64) for name in ("inputs", "outputs", "most", "activation")),
+    ]
+
+
+class Norm(ctypes.Structure):
+    """A layer norm."""
+
+    _fields_ = [("gain", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("epsilon", ctypes.c_float)]
+
+
+class Layer(ctypes.Structure):
+    """A layer of a Transformer."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("qkv", "output", "query", "cross_output", "inner", "outer")),
+        *((name, Norm) for name in ("self_norm", "cross_norm", "feed_forward_norm")),
+        *((name, ctypes.c_int64) for name in ("heads", "width", "norm_before")),
+        *((name, ctypes.c_float) for name in ("self_scale", "cross_scale")),
+    ]
+
+
+class Past(ctypes.Structure):
+    """What self-attention of a step reads and adds to."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("storage", "slots", "rows")),
+        *((name, ctypes.c_int64) for name in ("sentences", "capacity", "steps", "start")),
+    ]
+
+
+class Source(ctypes.Structure):
+    """The encoded source."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "mask", "rows")),
+        ("length", ctypes.c_int64),
     ]
 
 

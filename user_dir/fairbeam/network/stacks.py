@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fairbeam.network import kernels, native
 from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, Slots, slot_steps
+from fairbeam.network.compiled import CompiledLayer, compilable
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -63,13 +64,18 @@ class Residual(nn.Module):
         self.dropout = dropout
         self.before = config.norm_placement is NormPlacement.PRE
 
+    @property
+    def normalises_layers(self) -> bool:
+        """Whether the norm is ``LayerNorm``."""
+        return isinstance(self.norm, LayerNorm)
+
     def enter(self, x: Tensor) -> Tensor:
         """What the block sees of the residual stream."""
         return self.norm(x) if self.before else x
 
     def leave(self, x: Tensor, block: Tensor) -> Tensor:
         """The residual stream after the block's output is added."""
-        if not self.before and isinstance(self.norm, LayerNorm) and native.serves(x, block) and not self.training:
+        if not self.before and self.normalises_layers and not self.training and native.serves(x, block):
             return kernels.add_norm(x, block, self.norm.weight, self.norm.bias, self.norm.epsilon)
         x = x + self.dropout(block)
         return x if self.before else self.norm(x)
@@ -101,6 +107,16 @@ class Layer(nn.Module):
         self.outer = Linear(config.ffn_dim, dim, bias=config.bias)
         self.activation_dropout = Dropout(dropouts.activation, masks)
         self.feed_forward_residual = residual()
+        self._compiled: CompiledLayer | None = None
+
+    def compile_(self) -> None:
+        """Run in one call from now on, where that can be; the layer is packed for inference."""
+        self._compiled = CompiledLayer(self) if compilable(self) else None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs in one call."""
+        return self._compiled is not None
 
     def forward(
         self,
@@ -112,6 +128,13 @@ class Layer(nn.Module):
         relation: Relation | Sight | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
+        if self._compiled is not None and relation is None and native.serves(x):
+            if isinstance(mask, Slots) and isinstance(memory, Projected) and memory.rows is not None:
+                assert isinstance(cache, KeyValues)
+                return self._compiled.step(x, cache, mask, memory, memory_mask)
+            if cache is None and memory is None and _hides_keys(mask, x):
+                assert not isinstance(mask, Slots)
+                return self._compiled.encode(x, mask)
         x = self.attend_to_self(x, mask, cache, relation)
         if memory is not None:
             around = self.cross_attention_residual
@@ -146,6 +169,11 @@ class Layer(nn.Module):
     def _inner(self, x: Tensor) -> Tensor:
         inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
         return inner
+
+
+def _hides_keys(mask: Tensor | Slots | None, x: Tensor) -> bool:
+    """Whether a mask does no more than hide some tokens of ``x`` from all of them alike."""
+    return mask is None or (isinstance(mask, Tensor) and mask.dim() == 3 and mask.shape[1:] == (1, x.size(1)))
 
 
 class RecurrentLayer(Layer):
