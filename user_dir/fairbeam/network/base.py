@@ -13,7 +13,7 @@ from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
 from fairbeam.network.linear import Linear
-from fairbeam.network.stacks import Layer
+from fairbeam.network.stacks import Stack
 
 
 class BaseNetwork(nn.Module):
@@ -43,7 +43,7 @@ class BaseNetwork(nn.Module):
         for linear in linears:
             linear.pack_(network._packed_in(linear, dtype))
         for module in network.modules():
-            if isinstance(module, Layer):
+            if isinstance(module, Stack):
                 module.compile_()
         return network
 

@@ -524,19 +524,15 @@ struct Layer {
     float self_scale, cross_scale;
 };
 
-// The self-attention of a step, as fairbeam_attend_to_slots takes it.
-struct Past {
-    float* storage;
+// What the layers of a step read and add to, each its own, and in what they are alike: see fairbeam_attend_to_slots and
+// fairbeam_attend. Keys and values of the source are (sentences, heads, length, width), the mask (sentences, heads, length).
+struct Step {
+    float* const* storages;
+    const float *const *keys, *const *values;
     const int32_t* slots;
     const int64_t* rows;
-    int64_t sentences, capacity, steps, start;
-};
-
-// The encoded source: keys and values (sentences, heads, length, width), mask (sentences, heads, length) or null.
-struct Source {
-    const float *keys, *values, *mask;
-    const int64_t* rows;
-    int64_t length;
+    const float* mask;
+    int64_t layers, batch, beams, sentences, capacity, steps, start, length;
 };
 
 }  // extern "C"
@@ -578,10 +574,10 @@ void leave(const Layer& layer, const Norm& norm, const float* x, const float* bl
     }
 }
 
-void feed_forward(const Layer& layer, float* out, int64_t rows, int64_t model, Scratch& buffers) {
+void feed_forward(const Layer& layer, float* stream, int64_t rows, int64_t model, Scratch& buffers) {
     for (int64_t first = 0; first < rows; first += kBlock) {  // what is between stays in the cache
         const int64_t some = std::min(kBlock, rows - first);
-        float* x = out + first * model;
+        float* x = stream + first * model;
         const float* seen = enter(layer, layer.feed_forward_norm, x, some, model, buffers.seen.data());
         fairbeam_integer_product(seen, buffers.projected.data(), layer.inner, some);
         fairbeam_integer_product(buffers.projected.data(), buffers.block.data(), layer.outer, some);
@@ -593,45 +589,54 @@ void feed_forward(const Layer& layer, float* out, int64_t rows, int64_t model, S
 
 extern "C" {
 
-// One decoding step through one layer: x and out (batch, beams, model).
-void fairbeam_step_layer(const float* x, float* out, const Layer* layer, const Past* past, const Source* source,
-                         int64_t batch, int64_t beams) {
-    const int64_t rows = batch * beams, model = layer->qkv->inputs;
-    Scratch& buffers = scratch(*layer, rows, model);
-    float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
-    const float* seen = enter(*layer, layer->self_norm, x, rows, model, buffers.seen.data());
-    fairbeam_integer_product(seen, projected, layer->qkv, rows);
-    fairbeam_attend_to_slots(projected, past->storage, past->slots, past->rows, context, batch, beams, layer->heads,
-                             layer->width, past->sentences, past->capacity, past->steps, past->start,
-                             layer->self_scale);
-    fairbeam_integer_product(context, block, layer->output, rows);
-    leave(*layer, layer->self_norm, x, block, out, rows, model);
+// One decoding step through all layers: x (batch, beams, model), in place.
+void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* step) {
+    const int64_t rows = step->batch * step->beams;
+    for (int64_t number = 0; number < step->layers; ++number) {
+        const Layer& layer = *layers[number];
+        const int64_t model = layer.qkv->inputs;
+        Scratch& buffers = scratch(layer, rows, model);
+        float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
+        const float* seen = enter(layer, layer.self_norm, x, rows, model, buffers.seen.data());
+        fairbeam_integer_product(seen, projected, layer.qkv, rows);
+        fairbeam_attend_to_slots(projected, step->storages[number], step->slots, step->rows, context, step->batch,
+                                 step->beams, layer.heads, layer.width, step->sentences, step->capacity, step->steps,
+                                 step->start, layer.self_scale);
+        fairbeam_integer_product(context, block, layer.output, rows);
+        leave(layer, layer.self_norm, x, block, x, rows, model);
 
-    seen = enter(*layer, layer->cross_norm, out, rows, model, buffers.seen.data());
-    fairbeam_integer_product(seen, projected, layer->query, rows);
-    const int64_t head_stride = source->length * layer->width;
-    fairbeam_attend(projected, source->keys, source->values, source->mask, source->rows, context, batch, beams,
-                    layer->heads, layer->width, source->length, layer->query->outputs, layer->heads * head_stride,
-                    head_stride, layer->width, layer->heads * source->length, layer->cross_scale);
-    fairbeam_integer_product(context, block, layer->cross_output, rows);
-    leave(*layer, layer->cross_norm, out, block, out, rows, model);
-    feed_forward(*layer, out, rows, model, buffers);
+        seen = enter(layer, layer.cross_norm, x, rows, model, buffers.seen.data());
+        fairbeam_integer_product(seen, projected, layer.query, rows);
+        const int64_t head_stride = step->length * layer.width;
+        fairbeam_attend(projected, step->keys[number], step->values[number], step->mask, step->rows, context,
+                        step->batch, step->beams, layer.heads, layer.width, step->length, layer.query->outputs,
+                        layer.heads * head_stride, head_stride, layer.width, layer.heads * step->length,
+                        layer.cross_scale);
+        fairbeam_integer_product(context, block, layer.cross_output, rows);
+        leave(layer, layer.cross_norm, x, block, x, rows, model);
+        feed_forward(layer, x, rows, model, buffers);
+    }
 }
 
-// Whole sequences through one layer of an encoder: x and out (batch, length, model), mask (batch, heads, length) or null.
-void fairbeam_encoder_layer(const float* x, float* out, const Layer* layer, const float* mask, const int64_t* numbers,
-                            int64_t batch, int64_t length) {
-    const int64_t rows = batch * length, model = layer->qkv->inputs, inner = layer->heads * layer->width;
-    Scratch& buffers = scratch(*layer, rows, model);
-    float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
-    const float* seen = enter(*layer, layer->self_norm, x, rows, model, buffers.seen.data());
-    fairbeam_integer_product(seen, projected, layer->qkv, rows);
-    fairbeam_attend(projected, projected + inner, projected + 2 * inner, mask, numbers, context, batch, length,
-                    layer->heads, layer->width, length, 3 * inner, length * 3 * inner, layer->width, 3 * inner,
-                    layer->heads * length, layer->self_scale);
-    fairbeam_integer_product(context, block, layer->output, rows);
-    leave(*layer, layer->self_norm, x, block, out, rows, model);
-    feed_forward(*layer, out, rows, model, buffers);
+// Whole sequences through all layers of an encoder: x (batch, length, model), in place; mask (batch, heads, length) or
+// null; numbers 0 to batch.
+void fairbeam_encoder_layers(float* x, const Layer* const* layers, const float* mask, const int64_t* numbers,
+                             int64_t count, int64_t batch, int64_t length) {
+    const int64_t rows = batch * length;
+    for (int64_t number = 0; number < count; ++number) {
+        const Layer& layer = *layers[number];
+        const int64_t model = layer.qkv->inputs, inner = layer.heads * layer.width;
+        Scratch& buffers = scratch(layer, rows, model);
+        float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
+        const float* seen = enter(layer, layer.self_norm, x, rows, model, buffers.seen.data());
+        fairbeam_integer_product(seen, projected, layer.qkv, rows);
+        fairbeam_attend(projected, projected + inner, projected + 2 * inner, mask, numbers, context, batch, length,
+                        layer.heads, layer.width, length, 3 * inner, length * 3 * inner, layer.width, 3 * inner,
+                        layer.heads * length, layer.self_scale);
+        fairbeam_integer_product(context, block, layer.output, rows);
+        leave(layer, layer.self_norm, x, block, x, rows, model);
+        feed_forward(layer, x, rows, model, buffers);
+    }
 }
 
 // What rounding to integers took from some scores that fairbeam_integer_product made of bytes: exact minus rounded, without bias.

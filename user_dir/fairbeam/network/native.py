@@ -24,7 +24,7 @@ _SIGNATURES = {
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
 }
-_OF_INTEGERS = {"integer_product": (3, 1, 0), "step_layer": (5, 2, 0), "encoder_layer": (5, 2, 0), "int8_rounding": (7, 4, 0)}
+_OF_INTEGERS = {"integer_product": (3, 1, 0), "decoder_layers": (3, 0, 0), "encoder_layers": (4, 3, 0), "int8_rounding": (7, 4, 0)}
 
 
 @functools.cache
@@ -77,22 +77,21 @@ class Layer(ctypes.Structure):
     ]
 
 
-class Past(ctypes.Structure):
-    """What self-attention of a step reads and adds to."""
+class Step(ctypes.Structure):
+    """What the layers of a decoding step read and add to."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("storage", "slots", "rows")),
-        *((name, ctypes.c_int64) for name in ("sentences", "capacity", "steps", "start")),
+        *((name, ctypes.c_void_p) for name in ("storages", "keys", "values", "slots", "rows", "mask")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("layers", "batch", "beams", "sentences", "capacity", "steps", "start", "length")
+        ),
     ]
 
 
-class Source(ctypes.Structure):
-    """The encoded source."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("keys", "values", "mask", "rows")),
-        ("length", ctypes.c_int64),
-    ]
+def pointers(*places: int) -> ctypes.Array[ctypes.c_void_p]:
+    """Addresses as an array."""
+    return (ctypes.c_void_p * len(places))(*places)
 
 
 @functools.cache
@@ -111,8 +110,8 @@ def function(name: str) -> Callable[..., None]:
     return found
 
 
-def address(structure: ctypes.Structure) -> int:
-    """Where a structure is; it must outlive the use."""
+def address(structure: ctypes.Structure | ctypes.Array) -> int:
+    """Where it is; it must outlive the use."""
     return ctypes.addressof(structure)
 
 

@@ -2,7 +2,7 @@
 in training the query dimension is the sequence, at a decoding step it is the beams."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fairbeam.network import kernels, native
 from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
 from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, Slots, slot_steps
-from fairbeam.network.compiled import CompiledLayer, compilable
+from fairbeam.network.compiled import CompiledLayers, compilable, readable
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -107,16 +107,6 @@ class Layer(nn.Module):
         self.outer = Linear(config.ffn_dim, dim, bias=config.bias)
         self.activation_dropout = Dropout(dropouts.activation, masks)
         self.feed_forward_residual = residual()
-        self._compiled: CompiledLayer | None = None
-
-    def compile_(self) -> None:
-        """Run in one call from now on, where that can be; the layer is packed for inference."""
-        self._compiled = CompiledLayer(self) if compilable(self) else None
-
-    @property
-    def compiled(self) -> bool:
-        """Whether it runs in one call."""
-        return self._compiled is not None
 
     def forward(
         self,
@@ -128,13 +118,6 @@ class Layer(nn.Module):
         relation: Relation | Sight | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; masks are added to attention scores."""
-        if self._compiled is not None and relation is None and native.serves(x):
-            if isinstance(mask, Slots) and isinstance(memory, Projected) and memory.rows is not None:
-                assert isinstance(cache, KeyValues)
-                return self._compiled.step(x, cache, mask, memory, memory_mask)
-            if cache is None and memory is None and _hides_keys(mask, x):
-                assert not isinstance(mask, Slots)
-                return self._compiled.encode(x, mask)
         x = self.attend_to_self(x, mask, cache, relation)
         if memory is not None:
             around = self.cross_attention_residual
@@ -169,11 +152,6 @@ class Layer(nn.Module):
     def _inner(self, x: Tensor) -> Tensor:
         inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
         return inner
-
-
-def _hides_keys(mask: Tensor | Slots | None, x: Tensor) -> bool:
-    """Whether a mask does no more than hide some tokens of ``x`` from all of them alike."""
-    return mask is None or (isinstance(mask, Tensor) and mask.dim() == 3 and mask.shape[1:] == (1, x.size(1)))
 
 
 class RecurrentLayer(Layer):
@@ -248,6 +226,11 @@ class Transform(nn.Module):
         return transformed
 
 
+def _hides_tokens(mask: Tensor | Slots | None, x: Tensor) -> TypeGuard[Tensor | None]:
+    """Whether a mask does no more than hide some tokens of ``x`` from all of them alike."""
+    return mask is None or (isinstance(mask, Tensor) and mask.dim() == 3 and mask.shape[1:] == (1, x.size(1)))
+
+
 class Stack(nn.Module):
     """Layers with an optional final norm; layers may be dropped whole in training."""
 
@@ -267,6 +250,7 @@ class Stack(nn.Module):
             RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
         )
         self.rotary = Rotary(config.positions, config.head_width) if kind is PositionKind.ROTARY else None
+        self._compiled: CompiledLayers | None = None
         self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
@@ -299,6 +283,37 @@ class Stack(nn.Module):
         None, or, with caches, the step of the beams and of the slots.
         """
         mask, relation = self.place(x, mask, caches, places)
+        if self._compiled is None or relation is not None or not native.serves(x):
+            x = self._layer_by_layer(x, mask, caches, memory, relation)
+        elif isinstance(mask, Slots) and memory is not None and readable(memory):
+            assert isinstance(caches, list)
+            x = self._compiled.step(x, caches, mask, memory)
+        elif memory is None and not caches and _hides_tokens(mask, x):
+            x = self._compiled.encode(x, mask)
+        else:
+            x = self._layer_by_layer(x, mask, caches, memory, relation)
+        x = self.dropout(x if self.final_norm is None else self.final_norm(x))
+        x = x if self.scale is None else x * self.scale
+        return x if self.transform is None else self.transform(x)
+
+    def compile_(self) -> None:
+        """Run all layers in one call from now on, where that can be; they are packed for inference."""
+        layers = self.in_order()
+        self._compiled = CompiledLayers(layers) if all(map(compilable, layers)) else None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether all layers run in one call."""
+        return self._compiled is not None
+
+    def _layer_by_layer(
+        self,
+        x: Tensor,
+        mask: Tensor | Slots | None,
+        caches: list[KeyValues] | Segment | None,
+        memory: Memory | None,
+        relation: Relation | Sight | None,
+    ) -> Tensor:
         for number, layer in enumerate(self.in_order()):
             if self.training and self.config.layer_drop and float(torch.rand(())) < self.config.layer_drop:
                 continue
@@ -310,9 +325,7 @@ class Stack(nn.Module):
                 memory.mask if memory else None,
                 relation,
             )
-        x = self.dropout(x if self.final_norm is None else self.final_norm(x))
-        x = x if self.scale is None else x * self.scale
-        return x if self.transform is None else self.transform(x)
+        return x
 
     def recall(self, memory: SegmentMemory, spare: int) -> list[KeyValues]:
         """Each layer's keys and values of what segments left, with room for ``spare`` more."""
