@@ -47,18 +47,28 @@ INLINE Vector load_some(const float* x, int64_t count, float filling) {
 
 INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
+// Halves of vectors, added or compared until one number is left.
+typedef float Half __attribute__((vector_size(2 * kLanes)));
+typedef float Quarter __attribute__((vector_size(kLanes)));
+
 INLINE float sum_of(Vector v) {
-    float sum[kLanes / 2];
-    for (int i = 0; i < 8; ++i) sum[i] = v[i] + v[i + 8];
-    for (int i = 0; i < 4; ++i) sum[i] += sum[i + 4];
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    const Half half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    Quarter sum = __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+    sum += __builtin_shufflevector(sum, sum, 2, 3, 0, 1);
+    return sum[0] + sum[1];
 }
 
 INLINE float largest_of(Vector v) {
-    float high[kLanes / 2];
-    for (int i = 0; i < 8; ++i) high[i] = std::max(v[i], v[i + 8]);
-    for (int i = 0; i < 4; ++i) high[i] = std::max(high[i], high[i + 4]);
-    return std::max(std::max(high[0], high[2]), std::max(high[1], high[3]));
+    const Half low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    const Half top = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Half half = low > top ? low : top;
+    const Quarter first = __builtin_shufflevector(half, half, 0, 1, 2, 3);
+    const Quarter last = __builtin_shufflevector(half, half, 4, 5, 6, 7);
+    Quarter high = first > last ? first : last;
+    const Quarter other = __builtin_shufflevector(high, high, 2, 3, 0, 1);
+    high = high > other ? high : other;
+    return std::max(high[0], high[1]);
 }
 
 // e^x for x <= 0: a power of 2 times a polynomial on [-ln 2 / 2, ln 2 / 2]; e^-87 for what is smaller.
