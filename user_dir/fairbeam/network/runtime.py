@@ -9,6 +9,7 @@ from enum import StrEnum
 import torch
 
 from fairbeam.errors import ConfigError
+from fairbeam.network import native
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +41,25 @@ class Precision(StrEnum):
             raise ConfigError(f"--precision {name}: choose one of {', '.join(cls)}") from None
 
     def resolve(self, device: torch.device) -> torch.dtype:
-        """The dtype to compute in; ``AUTO`` is bfloat16 where ``device`` multiplies it natively.
+        """The dtype to compute in.
+
+        ``AUTO`` is int16 where compiled loops multiply integers, else bfloat16 where ``device`` multiplies it.
 
         Raises:
             ConfigError: ``device`` cannot compute in it.
         """
         if self is Precision.AUTO:
+            if device.type == "cpu" and native.multiplies_integers():
+                return torch.int16
             return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-        if self is Precision.INT8 and device.type != "cpu":
-            raise ConfigError(f"--precision int8: is for CPUs, and the device is {device}")
-        dtypes = {Precision.BFLOAT16: torch.bfloat16, Precision.INT8: torch.int8}
-        return dtypes.get(self, torch.float32)
+        if self in (Precision.INT8, Precision.INT16) and device.type != "cpu":
+            raise ConfigError(f"--precision {self}: is for CPUs, and the device is {device}")
+        if self is Precision.INT16 and not native.multiplies_integers():
+            raise ConfigError(
+                "--precision int16: needs a processor with AVX-512 VNNI, and fairbeam installed with a C++ compiler"
+            )
+        dtype: torch.dtype = getattr(torch, self.value)
+        return dtype
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
