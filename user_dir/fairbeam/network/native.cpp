@@ -193,6 +193,61 @@ INLINE void attend(const float* query, const float* keys, const float* values, c
     }
 }
 
+// The count highest of (score - shift) + added, a sentence's; every beam has its own shift, or none, and added.
+INLINE void topk_of_sums(const float* scores, const float* shifts, const float* added, float* sums, int64_t* places,
+                         int64_t beams, int64_t vocabulary, int64_t count) {
+    constexpr int64_t kWide = 4 * kLanes;
+    int64_t found = 0;
+    const auto offer = [&](float sum, int64_t place) {
+        if (found == count && !(sum > sums[count - 1])) return;
+        int64_t at = found < count ? found++ : count - 1;
+        for (; at > 0 && sum > sums[at - 1]; --at) {
+            sums[at] = sums[at - 1];
+            places[at] = places[at - 1];
+        }
+        sums[at] = sum;
+        places[at] = place;
+    };
+    for (int64_t beam = 0; beam < beams; ++beam) {
+        const float* row = scores + beam * vocabulary;
+        const float shift = shifts ? shifts[beam] : 0.0f, more = added[beam];
+        int64_t first = 0;
+        for (; first + kWide <= vocabulary; first += kWide) {
+            if (found == count) {
+                const Vector high = larger(larger(load(row + first), load(row + first + kLanes)),
+                                           larger(load(row + first + 2 * kLanes), load(row + first + 3 * kLanes)));
+                if (!((largest_of(high) - shift) + more > sums[count - 1])) continue;
+            }
+            for (int64_t i = first; i < first + kWide; ++i) offer((row[i] - shift) + more, beam * vocabulary + i);
+        }
+        for (int64_t i = first; i < vocabulary; ++i) offer((row[i] - shift) + more, beam * vocabulary + i);
+    }
+}
+
+// The logarithm of the sum of exponentials.
+INLINE float log_sum(const float* x, int64_t width) {
+    const int64_t whole = width / kLanes * kLanes;
+    const Vector last = load_some(x + whole, width - whole, -kInfinity);
+    Vector high = last;
+    for (int64_t i = 0; i < whole; i += kLanes) high = larger(high, load(x + i));
+    const float highest = largest_of(high);
+    Vector total = last == -kInfinity ? Vector{} : exponential(last - highest);
+    for (int64_t i = 0; i < whole; i += kLanes) total += exponential(load(x + i) - highest);
+    return highest + std::log(sum_of(total));
+}
+
+// What is to be added to some log probabilities of a sentence, so that their scores before the softmax change as told.
+// Only they, which mostly are the probable ones, change what a beam's probabilities add up to.
+inline void renormalise(const float* known, const float* changes, const int64_t* owners, float* added, int64_t beams,
+                        int64_t count, std::vector<double>& sums) {
+    sums.assign(beams, 0.0);
+    for (int64_t i = 0; i < count; ++i) {
+        sums[owners[i]] += std::exp(static_cast<double>(known[i])) * std::expm1(static_cast<double>(changes[i]));
+    }
+    for (double& sum : sums) sum = std::log1p(sum);
+    for (int64_t i = 0; i < count; ++i) added[i] = changes[i] - static_cast<float>(sums[owners[i]]);
+}
+
 }  // namespace
 
 extern "C" {
@@ -293,37 +348,43 @@ FOR_EACH_PROCESSOR void fairbeam_add_norm(const float* x, const float* block, co
     }
 }
 
-// What is to be added to a few log probabilities, so that their scores before the softmax change as told. Only they,
-// which mostly are the probable ones, change what a beam's probabilities add up to.
+// What is to be added to a few log probabilities whose scores before the softmax change.
 //   log_probabilities (batch, beams, vocabulary); changes, owners (beams), tokens, added (batch, count)
 void fairbeam_renormalise(const float* log_probabilities, const float* changes, const int64_t* owners,
                           const int64_t* tokens, float* added, int64_t batch, int64_t beams, int64_t vocabulary,
                           int64_t count) {
-    std::vector<double> sums(beams);
+    std::vector<float> known(count);
+    std::vector<double> sums;
     for (int64_t first = 0; first < batch * count; first += count, log_probabilities += beams * vocabulary) {
-        std::fill(sums.begin(), sums.end(), 0.0);
-        for (int64_t i = first; i < first + count; ++i) {
-            const double known = log_probabilities[owners[i] * vocabulary + tokens[i]];
-            sums[owners[i]] += std::exp(known) * std::expm1(static_cast<double>(changes[i]));
+        for (int64_t i = 0; i < count; ++i) {
+            known[i] = log_probabilities[owners[first + i] * vocabulary + tokens[first + i]];
         }
-        for (double& sum : sums) sum = std::log1p(sum);
-        for (int64_t i = first; i < first + count; ++i) added[i] = changes[i] - static_cast<float>(sums[owners[i]]);
+        renormalise(known.data(), changes + first, owners + first, added + first, beams, count, sums);
     }
 }
 
 // Log-softmax of rows, in place.
 FOR_EACH_PROCESSOR void fairbeam_log_softmax(float* scores, int64_t rows, int64_t width) {
-    const int64_t whole = width / kLanes * kLanes, rest = width - whole;
+    const int64_t whole = width / kLanes * kLanes;
     for (int64_t row = 0; row < rows; ++row, scores += width) {
-        Vector high = load_some(scores + whole, rest, -kInfinity);
-        for (int64_t i = 0; i < whole; i += kLanes) high = larger(high, load(scores + i));
-        const float highest = largest_of(high);
-        const Vector last = load_some(scores + whole, rest, -kInfinity);
-        Vector total = last == -kInfinity ? Vector{} : exponential(last - highest);
-        for (int64_t i = 0; i < whole; i += kLanes) total += exponential(load(scores + i) - highest);
-        const float shift = highest + std::log(sum_of(total));
+        const float shift = log_sum(scores, width);
         for (int64_t i = 0; i < whole; i += kLanes) store(scores + i, load(scores + i) - shift);
         for (int64_t i = whole; i < width; ++i) scores[i] -= shift;
+    }
+}
+
+// One number for each row: the logarithm of the sum of its exponentials.
+FOR_EACH_PROCESSOR void fairbeam_log_sums(const float* scores, float* sums, int64_t rows, int64_t width) {
+    for (int64_t row = 0; row < rows; ++row) sums[row] = log_sum(scores + row * width, width);
+}
+
+// fairbeam_topk_of_sums of log probabilities: scores less shifts, (batch, beams).
+FOR_EACH_PROCESSOR void fairbeam_topk_of_logits(const float* scores, const float* shifts, const float* added,
+                                                float* sums, int64_t* places, int64_t batch, int64_t beams,
+                                                int64_t vocabulary, int64_t count) {
+    for (int64_t i = 0; i < batch; ++i) {
+        topk_of_sums(scores + i * beams * vocabulary, shifts + i * beams, added + i * beams, sums + i * count,
+                     places + i * count, beams, vocabulary, count);
     }
 }
 
@@ -331,33 +392,8 @@ FOR_EACH_PROCESSOR void fairbeam_log_softmax(float* scores, int64_t rows, int64_
 //   scores (batch, beams, vocabulary); added (batch, beams); sums and places (batch, count), places in beams * vocabulary
 FOR_EACH_PROCESSOR void fairbeam_topk_of_sums(const float* scores, const float* added, float* sums, int64_t* places,
                                               int64_t batch, int64_t beams, int64_t vocabulary, int64_t count) {
-    constexpr int64_t kBlock = 4 * kLanes;
-    for (int64_t sentence = 0; sentence < batch; ++sentence, sums += count, places += count) {
-        int64_t found = 0;
-        const auto offer = [&](float sum, int64_t place) {
-            if (found == count && !(sum > sums[count - 1])) return;
-            int64_t at = found < count ? found++ : count - 1;
-            for (; at > 0 && sum > sums[at - 1]; --at) {
-                sums[at] = sums[at - 1];
-                places[at] = places[at - 1];
-            }
-            sums[at] = sum;
-            places[at] = place;
-        };
-        for (int64_t beam = 0; beam < beams; ++beam) {
-            const float* row = scores + (sentence * beams + beam) * vocabulary;
-            const float more = added[sentence * beams + beam];
-            int64_t first = 0;
-            for (; first + kBlock <= vocabulary; first += kBlock) {
-                if (found == count) {
-                    const Vector high = larger(larger(load(row + first), load(row + first + kLanes)),
-                                               larger(load(row + first + 2 * kLanes), load(row + first + 3 * kLanes)));
-                    if (!(largest_of(high) + more > sums[count - 1])) continue;
-                }
-                for (int64_t i = first; i < first + kBlock; ++i) offer(row[i] + more, beam * vocabulary + i);
-            }
-            for (int64_t i = first; i < vocabulary; ++i) offer(row[i] + more, beam * vocabulary + i);
-        }
+    for (int64_t sentence = 0; sentence < batch; ++sentence, scores += beams * vocabulary, added += beams) {
+        topk_of_sums(scores, nullptr, added, sums + sentence * count, places + sentence * count, beams, vocabulary, count);
     }
 }
 
@@ -679,6 +715,58 @@ WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const 
                 rounded = _mm512_fmadd_ps(q, nearest, rounded);
             }
             taken[i] = _mm512_reduce_add_ps(_mm512_sub_ps(right, rounded));
+        }
+    }
+}
+
+// The best continuations of beams, from the features that bytes make scores of: scores, softmax, what is closed to all,
+// the highest, and what rounding took from them, for a few sentences at a time, whose scores stay in the cache.
+//   x (batch, beams, inputs); exact (outputs, inputs) that the layer was rounded from; totals (batch, beams)
+//   closed: outputs that no beam may take; sums and places (batch, count) of beams * outputs
+void fairbeam_best_continuations(const float* x, const Linear* layer, const float* exact, const float* totals,
+                                 const int64_t* closed, float* sums, int64_t* places, int64_t batch, int64_t beams,
+                                 int64_t count, int64_t closed_count) {
+    constexpr int64_t kCache = 640 << 10;
+    const int64_t outputs = layer->outputs, inputs = layer->inputs;
+    const int64_t group = std::max<int64_t>(1, kCache / static_cast<int64_t>(beams * outputs * sizeof(float)));
+    const int64_t wanted = std::min(2 * count, beams * outputs);  // rounding may have changed their order
+    static thread_local std::vector<float> logits;
+    logits.resize(std::max<size_t>(logits.size(), group * beams * outputs));
+    std::vector<float> shifts(group * beams), found(group * wanted), known(wanted), changes(group * wanted), added(wanted);
+    std::vector<int64_t> where(group * wanted), owners(group * wanted), tokens(group * wanted), order(wanted);
+    std::vector<double> scratch;
+    for (int64_t first = 0; first < batch; first += group) {
+        const int64_t some = std::min(group, batch - first), rows = some * beams;
+        const float* features = x + first * beams * inputs;
+        fairbeam_integer_product(features, logits.data(), layer, rows);
+        fairbeam_log_sums(logits.data(), shifts.data(), rows, outputs);
+        for (int64_t row = 0; row < rows; ++row) {
+            for (int64_t i = 0; i < closed_count; ++i) logits[row * outputs + closed[i]] = -kInfinity;
+        }
+        fairbeam_topk_of_logits(logits.data(), shifts.data(), totals + first * beams, found.data(), where.data(), some,
+                                beams, outputs, wanted);
+        for (int64_t i = 0; i < some * wanted; ++i) {
+            owners[i] = where[i] / outputs;
+            tokens[i] = where[i] % outputs;
+        }
+        fairbeam_int8_rounding(features, exact, layer->scales, owners.data(), tokens.data(), tokens.data(),
+                               changes.data(), some, beams, wanted, inputs);
+        for (int64_t sentence = 0; sentence < some; ++sentence) {
+            const int64_t at = sentence * wanted;
+            for (int64_t i = 0; i < wanted; ++i) {
+                const int64_t row = sentence * beams + owners[at + i];
+                known[i] = logits[row * outputs + tokens[at + i]] - shifts[row];
+                order[i] = i;
+            }
+            renormalise(known.data(), &changes[at], &owners[at], added.data(), beams, wanted, scratch);
+            for (int64_t i = 0; i < wanted; ++i) found[at + i] += added[i];
+            std::stable_sort(order.begin(), order.end(),
+                             [&](int64_t a, int64_t b) { return found[at + a] > found[at + b]; });
+            for (int64_t i = 0; i < count; ++i) {
+                const bool there = i < wanted;
+                sums[(first + sentence) * count + i] = there ? found[at + order[i]] : -kInfinity;
+                places[(first + sentence) * count + i] = there ? where[at + order[i]] : 0;
+            }
         }
     }
 }
