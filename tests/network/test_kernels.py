@@ -1,19 +1,25 @@
-"""The compiled attention of a decoding step against torch's operations."""
+"""The compiled loops against torch's operations."""
+
+import logging
+import sysconfig
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbeam.network import Network, NetworkConfig, StackConfig, kernels
+from fairbeam.network import Activation, Network, NetworkConfig, NormPlacement, StackConfig, kernels, native
 from fairbeam.network.cache import KeyValues, Projected, Slots
 
-pytest.importorskip("numba")
+if not native.available():
+    pytest.skip("fairbeam was installed without a C++ compiler", allow_module_level=True)
 SIZES = st.integers(1, 4)
+WIDTHS = st.sampled_from([1, 3, 9, 16, 24, 32, 64, 80, 96, 128])
 
 
 @settings(deadline=None, max_examples=40)
-@given(batch=SIZES, beams=SIZES, heads=SIZES, width=st.integers(1, 9), steps=st.integers(1, 7), seed=st.integers(0, 99))
+@given(batch=SIZES, beams=SIZES, heads=SIZES, width=WIDTHS, steps=st.integers(1, 7), seed=st.integers(0, 99))
 def test_beams_attend_to_their_own_histories(batch, beams, heads, width, steps, seed):
     draw = torch.Generator().manual_seed(seed)
     cache = KeyValues.empty(batch, heads, width, torch.zeros(0), capacity=beams)
@@ -40,7 +46,7 @@ def test_beams_attend_to_their_own_histories(batch, beams, heads, width, steps, 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    batch=SIZES, queries=SIZES, heads=SIZES, width=st.integers(1, 9), length=st.integers(1, 9), seed=st.integers(0, 99)
+    batch=SIZES, queries=SIZES, heads=SIZES, width=WIDTHS, length=st.integers(1, 9), seed=st.integers(0, 99)
 )
 def test_queries_attend_to_the_source(batch, queries, heads, width, length, seed):
     draw = torch.Generator().manual_seed(seed)
@@ -65,7 +71,7 @@ def test_steps_are_the_same_with_and_without(monkeypatch):
     stack = StackConfig(layers=2, dim=24, heads=3, ffn_dim=32)
     network = Network(NetworkConfig(source_vocabulary=30, target_vocabulary=30, encoder=stack, decoder=stack))
     compiled = network.for_inference(torch.float32)
-    monkeypatch.setattr(kernels, "available", lambda: False)
+    monkeypatch.setattr(native, "library", lambda: None)
     plain = network.for_inference(torch.float32)
     assert (compiled.compiled, plain.compiled) == (True, False)
     draw = torch.Generator().manual_seed(1)
@@ -85,12 +91,94 @@ def test_steps_are_the_same_with_and_without(monkeypatch):
         tokens = tokens[[0, 1, 3]] if step == 4 else tokens
 
 
-def test_a_numba_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
-    def refuse(name):
-        raise ImportError("Numba needs another NumPy")
+@settings(deadline=None, max_examples=40)
+@given(rows=SIZES, width=st.integers(1, 200), seed=st.integers(0, 99))
+def test_rows_are_normalised(rows, width, seed):
+    draw = torch.Generator().manual_seed(seed)
+    x, block = torch.randn(2, rows, width, generator=draw) * 3
+    gain, bias = torch.randn(2, width, generator=draw)
+    for shift in (None, bias):
+        expected = F.layer_norm(x + block, (width,), gain, shift, 1e-5)
+        torch.testing.assert_close(kernels.add_norm(x, block, gain, shift, 1e-5), expected, rtol=1e-4, atol=1e-4)
+    scores = torch.cat([x, block]) * 20
+    scores[0, : width - 1] = float("-inf")
+    torch.testing.assert_close(kernels.log_softmax_(scores.clone()), scores.log_softmax(1), rtol=1e-5, atol=1e-5)
 
-    monkeypatch.setattr(kernels.importlib, "import_module", refuse)
-    kernels.available.cache_clear()
-    assert not kernels.available()
-    assert "decoding is slower: Numba needs another NumPy" in caplog.text
-    kernels.available.cache_clear()
+
+@settings(deadline=None, max_examples=60)
+@given(
+    batch=SIZES, beams=SIZES, length=st.integers(1, 300), count=st.integers(1, 12), levels=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_highest_sums_are_found(batch, beams, length, count, levels, seed):
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randint(-levels, 1, (batch, beams, length), generator=draw).float()
+    rows[rows == -levels] = float("-inf")
+    added = torch.randint(-2, 1, (batch, beams), generator=draw).float()
+    count = min(count, beams * length)
+    sums, places = kernels.topk_of_sums(rows, added, count)
+    everything = (rows + added.unsqueeze(2)).flatten(1)
+    expected, order = everything.sort(dim=1, descending=True, stable=True)  # of equal ones the first is first
+    assert torch.equal(sums, expected[:, :count])
+    finite = sums > float("-inf")
+    assert torch.equal(places[finite], order[:, :count][finite])
+    assert torch.equal(everything.gather(1, places), sums)
+
+
+def test_a_few_logits_that_change_change_their_softmax(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 9, generator=draw)
+    beams, tokens = torch.tensor([[0, 0, 1], [1, 0, 1], [0, 1, 0]]), torch.tensor([[1, 2, 1], [5, 5, 8], [0, 7, 3]])
+    changes = torch.randn(3, 3, generator=draw)
+    place = torch.arange(3).unsqueeze(1), beams, tokens
+    changed = logits.clone()
+    changed[place] += changes
+    expected = changed.log_softmax(2)[place] - logits.log_softmax(2)[place]
+    for _ in range(2):
+        found = kernels.renormalised(logits.log_softmax(2), changes, beams, tokens)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        monkeypatch.setattr(native, "library", lambda: None)
+
+
+@pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
+@pytest.mark.parametrize("placement", list(NormPlacement))
+@pytest.mark.parametrize("activation", [Activation.RELU, Activation.GELU])
+def test_layers_in_one_call_are_those_one_by_one(placement, activation):
+    torch.manual_seed(0)
+    stack = StackConfig(layers=3, dim=64, heads=2, ffn_dim=80, norm_placement=placement, activation=activation)
+    network = Network(NetworkConfig(source_vocabulary=30, target_vocabulary=30, encoder=stack, decoder=stack))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    together, apart = network.for_inference(torch.int16), network.for_inference(torch.int16)
+    assert together.encoder.compiled and together.decoder.compiled
+    for part in (apart.encoder, apart.decoder):
+        part._compiled = None
+    source = torch.randint(4, 30, (4, 9))
+    source[1, 5:] = 1
+    with torch.no_grad():
+        states = [one.prefill(source, 3) for one in (together, apart)]
+        tokens = torch.full((4, 3), 2)
+        for step in range(5):
+            for one, state in zip((together, apart), states, strict=True):
+                one.step(state, tokens)
+            found, expected = (state.latest[0] for state in states)
+            # A last digit may tip an integer.
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=3e-3 * float(expected.std()))
+            tokens, parents = torch.randint(4, 30, tokens.shape), torch.randint(0, 3, tokens.shape)
+            for state in states:
+                state.reorder(parents)
+                if step == 2:
+                    state.select(torch.tensor([0, 1, 3]))
+            tokens = tokens[[0, 1, 3]] if step == 2 else tokens
+
+
+def test_a_library_that_cannot_be_loaded_is_done_without(monkeypatch, tmp_path, caplog):
+    broken = tmp_path / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    with caplog.at_level(logging.INFO):
+        assert native.library.__wrapped__() is None
+        assert "installed without a C++ compiler; decoding is slower" in caplog.text
+        broken.write_bytes(b"no library")
+        assert native.library.__wrapped__() is None
+    assert f"{broken} cannot be used, so decoding is slower" in caplog.text
