@@ -1,8 +1,9 @@
-"""``make bench``: our decoding and training against stock fairseq's, interleaved, medians of several rounds.
+"""``make bench``: our decoding and training against others', interleaved, medians of several rounds.
 
 Decoding: the Multi30k test set with one stock checkpoint, through ``fairseq-generate`` with stock's task and with
-ours, as fairseq itself times it (start-up and loading left out), in batches of 64 and one sentence at a time.
-Training: the same model, options and batch limit through ``fairseq-train``. Run it with nothing else running.
+ours, as fairseq itself times it (start-up and loading left out), and through ``fairbeam.load``, Hugging Face's
+``generate`` and CTranslate2 in its compute types and arrangements of workers and threads (``peers.py``); in batches of
+64 and one sentence at a time, beam 5 and greedy. Training: the same model, options and batch limit through ``fairseq-train``. Run it with nothing else running.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,11 +70,13 @@ def report(title: str, unit: str, figures: dict[str, list[float]]) -> None:
 
 def prepare(folder: Path, lines: int | None) -> Path:
     """The test set (or its beginning) as a data-bin of the shared model's subwords and dictionary, with a shortlist."""
+    out = folder / f"bin{lines or ''}"
+    if out.exists():
+        return out
     for split, count in (("train", None), ("test", lines)):
         for language in ("en", "de"):
             text = (DATA / f"{split}.{language}").read_text(encoding="utf-8").splitlines()[:count]
             (folder / f"{split}.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
-    out = folder / f"bin{lines or ''}"
     run(
         "fairbeam",
         "prepare",
@@ -88,37 +92,110 @@ def prepare(folder: Path, lines: int | None) -> Path:
     return out
 
 
-def decode(folder: Path, batch_size: int, rounds: int, lines: int | None, *, shortlist: bool = False) -> None:
-    """Sentences a second of ``fairseq-generate``, by its own timer.
+@dataclass(frozen=True)
+class Model:
+    """A stock checkpoint with its dictionaries and subwords beside it, and the text it decodes."""
 
-    ``shortlist``: measure ours with a vocabulary shortlist against ours without, instead of against stock's.
+    checkpoint: Path
+    text: Path
+    """Folder of ``test.en`` and ``test.de``."""
+
+    @property
+    def subwords(self) -> Path:
+        """The SentencePiece model."""
+        return self.checkpoint.parent / "spm.model"
+
+
+def peers(folder: Path, model: Model, batch_size: int, beam: int, lines: int | None) -> list[Contender]:
+    """``fairbeam.load``, and those other engines that are installed."""
+    for language in ("en", "de"):
+        text = (model.text / f"test.{language}").read_text(encoding="utf-8").splitlines()[:lines]
+        (folder / f"peers.{language}").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+    common = ("--source", folder / "peers.en", "--reference", folder / "peers.de", "--spm-model", model.subwords,
+              "--batch-size", batch_size, "--beam", beam)  # fmt: skip
+
+    def engine(name: str, label: str, *options: object) -> Contender:
+        return Contender(label, ("python", Path(__file__).with_name("peers.py"), name, *common, *options))
+
+    contenders = [
+        engine("fairbeam", f"fairbeam.load, {precision}", "--checkpoint", model.checkpoint, "--precision", precision)
+        for precision in ("float32", "auto", "int8")
+    ]
+    if find_spec("transformers"):
+        contenders.append(engine("hugging-face", "Hugging Face, float32", "--checkpoint", model.checkpoint))
+    if find_spec("ctranslate2"):
+        converted = folder / f"ct2-{model.checkpoint.parent.name}"
+        if not converted.exists():
+            run("fairbeam", "convert", model.checkpoint, f"ct2:{converted}", "-s", "en", "-t", "de")
+        # One sentence keeps one worker busy.
+        for workers, threads in ((2, 1), (1, 2)) if batch_size > 1 else ((1, 1), (1, 2)):
+            for compute in ("float32", "int8"):
+                label = f"CTranslate2, {compute}, {workers} x {threads} threads"
+                options = ("--folder", converted, "--compute-type", compute, "--workers", workers)
+                contenders.append(engine("ctranslate2", label, *options, "--threads", threads))
+    return contenders
+
+
+def report_scores(contenders: list[Contender], outputs: list[str]) -> None:
+    """BLEU of each contender, of its first round."""
+    for contender, output in zip(contenders, outputs, strict=False):
+        score = re.search(r"BLEU\S* = ([\d.]+)", output)
+        print(f"{contender.name}: {score[0] if score else 'no score'}")
+
+
+def rate(output: str) -> float:
+    """Sentences a second, as the commands print them."""
+    found = re.search(r"Translated ([\d,]+) sentences .*in ([\d.]+)s", output)
+    assert found, output[-2000:]
+    return int(found[1].replace(",", "")) / float(found[2])
+
+
+def decode(
+    folder: Path, batch_size: int, rounds: int, lines: int | None, *, beam: int = 5, shortlist: bool = False
+) -> None:
+    """Sentences a second: ``fairseq-generate`` by its own timer, and the peers.
+
+    ``shortlist``: measure ours with a vocabulary shortlist against ours without, instead of against others.
     """
     command = ("fairseq-generate", prepare(folder, lines), *USER_DIR, "-s", "en", "-t", "de", "--path",
-               MODEL / "checkpoint.pt", "--beam", 5, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
+               MODEL / "checkpoint.pt", "--beam", beam, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
     ours = (*command, "--task", "fairbeam_translation")
     contenders = [
         Contender("stock fairseq, float32", (*command, "--task", "translation")),
         Contender("fairbeam, float32", (*ours, "--precision", "float32")),
         Contender("fairbeam, auto", (*ours, "--precision", "auto")),
+        *([] if shortlist else peers(folder, Model(MODEL / "checkpoint.pt", DATA), batch_size, beam, lines)),
     ]
     if shortlist:
         contenders = [
             Contender(f"{contender.name}{', shortlist' if extra else ''}", (*contender.command, *extra))
-            for contender in contenders[1:]
+            for contender in contenders[1:3]
             for extra in ((), ("--shortlist",))
         ]
-    scores: dict[int, str] = {}
+    outputs: list[str] = []
 
-    def rate(output: str) -> float:
-        score = re.search(r"BLEU\S* = ([\d.]+)|BLEU4? = ([\d.]+)|= ([\d.]+) ", output)
-        scores[len(scores)] = score[0] if score else "no score"
-        sentences, seconds = re.search(r"Translated ([\d,]+) sentences .* in ([\d.]+)s", output).groups()
-        return int(sentences.replace(",", "")) / float(seconds)
+    def measure(output: str) -> float:
+        outputs.append(output)
+        return rate(output)
 
-    figures = interleave(contenders, rounds, rate)
-    report(f"Decoding {lines or 1000} sentences of Multi30k, beam 5, batches of {batch_size}", "sentences/s", figures)
-    for contender, score in zip(contenders, scores.values(), strict=False):
-        print(f"{contender.name}: {score}")
+    figures = interleave(contenders, rounds, measure)
+    report(
+        f"Decoding {lines or 1000} sentences of Multi30k, beam {beam}, batches of {batch_size}", "sentences/s", figures
+    )
+    report_scores(contenders, outputs)
+
+
+def base(folder: Path, checkpoint: Path, rounds: int) -> None:
+    """The peers and ours on a model of another size, and Tatoeba's test set."""
+    contenders = peers(folder, Model(checkpoint, DATA.parent / "tatoeba"), 64, 5, None)
+    outputs: list[str] = []
+
+    def measure(output: str) -> float:
+        outputs.append(output)
+        return rate(output)
+
+    report(f"Decoding Tatoeba's test set with {checkpoint}", "sentences/s", interleave(contenders, rounds, measure))
+    report_scores(contenders, outputs)
 
 
 def train(folder: Path, rounds: int, updates: int, float32: bool) -> None:
@@ -171,6 +248,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=200, help="training updates in a round")
     parser.add_argument("--float32", action="store_true", help="train in our float32 too")
+    parser.add_argument("--base", type=Path, help="another stock checkpoint, en-de, to measure on Tatoeba, too")
     parser.add_argument("--single-sentences", type=int, default=200, help="sentences decoded one at a time")
     args = parser.parse_args()
     if not (DATA.is_dir() and MODEL.is_dir()):
@@ -181,6 +259,9 @@ def main() -> None:
             decode(folder, 64, args.rounds, None)
         if "single" in args.benches:
             decode(folder, 1, args.rounds, args.single_sentences)
+            decode(folder, 1, args.rounds, args.single_sentences, beam=1)
+        if args.base:
+            base(folder, args.base, args.rounds)
         if "shortlist" in args.benches:
             decode(folder, 64, args.rounds, None, shortlist=True)
             decode(folder, 1, args.rounds, args.single_sentences, shortlist=True)

@@ -1,7 +1,8 @@
-"""One peer decodes the bench's sentences and says how long it took: Hugging Face's ``generate`` or CTranslate2.
+"""One engine decodes the bench's sentences and says how long it took: ours, Hugging Face's ``generate`` or CTranslate2.
 
 ``bench.py`` runs it, a process a measurement, as it runs ``fairseq-generate``. Reading and loading are not timed, nor is
-a first short batch. Sentences are sorted by length, as every contender's are, and the texts are scored as ours are.
+a first short batch. Sentences are sorted by length, and the texts of all engines are scored alike. Ours is timed from
+text to text, the others from subwords to subwords.
 """
 
 import argparse
@@ -91,12 +92,24 @@ def ctranslate2(args: argparse.Namespace) -> Translate:
     return translate
 
 
-def measure(translate: Translate, sentences: list[list[str]], batch_size: int) -> tuple[list[list[str]], float]:
+def fairbeam(args: argparse.Namespace) -> Callable[[Sequence[str]], list[str]]:
+    """``fairbeam.load``, which makes subwords, batches and workers itself."""
+    import fairbeam as library
+    from fairbeam.translator import DecodingLimits, ModelFiles
+
+    translator = library.load(
+        args.checkpoint, precision=args.precision, files=ModelFiles(source_lang="en", target_lang="de")
+    )
+    limits = DecodingLimits(batch_size=args.batch_size)
+    return lambda lines: translator.translate(lines, beam=args.beam, limits=limits)
+
+
+def measure(translate: Callable[[Sequence], list], sentences: Sequence, batch_size: int) -> tuple[list, float]:
     """Translations in the order of the sentences, and the seconds they took."""
     order = sorted(range(len(sentences)), key=lambda number: len(sentences[number]))
     translate([sentences[number] for number in order[:8]])
     started = time.perf_counter()
-    found: dict[int, list[str]] = {}
+    found: dict[int, object] = {}
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
         found |= zip(numbers, translate([sentences[number] for number in numbers]), strict=True)
@@ -106,25 +119,29 @@ def measure(translate: Translate, sentences: list[list[str]], batch_size: int) -
 def main() -> None:
     """Decode, and print what ``fairseq-generate`` prints at its end: sentences, seconds, BLEU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", choices=["hugging-face", "ctranslate2"])
+    parser.add_argument("engine", choices=["fairbeam", "hugging-face", "ctranslate2"])
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--spm-model", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, help="for Hugging Face")
-    parser.add_argument("--folder", type=Path, help="for CTranslate2")
-    parser.add_argument("--compute-type", default="float32")
+    parser.add_argument("--checkpoint", type=Path, help="for ours and Hugging Face's")
+    parser.add_argument("--precision", default="auto", help="ours")
+    parser.add_argument("--folder", type=Path, help="CTranslate2's")
+    parser.add_argument("--compute-type", default="float32", help="CTranslate2's")
     parser.add_argument("--workers", type=int, default=1, help="CTranslate2's inter_threads")
-    parser.add_argument("--threads", type=int, default=2, help="of each worker")
+    parser.add_argument("--threads", type=int, default=2, help="of each worker; Hugging Face has one")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--beam", type=int, default=5)
     args = parser.parse_args()
     subwords = SentencePieceProcessor(model_file=str(args.spm_model))
-    sentences = [subwords.encode(line, out_type=str) for line in args.source.read_text(encoding="utf-8").splitlines()]
-    translate = {"hugging-face": hugging_face, "ctranslate2": ctranslate2}[args.peer](args)
-    # CTranslate2 makes its own batches of what it is given, for all of its workers.
-    at_a_time = len(sentences) if args.peer == "ctranslate2" and args.batch_size > 1 else args.batch_size
-    found, seconds = measure(translate, sentences, at_a_time)
-    texts = [subwords.decode(pieces) for pieces in found]
+    lines = args.source.read_text(encoding="utf-8").splitlines()
+    # Engines with workers make batches of what they are given themselves.
+    at_a_time = args.batch_size if args.batch_size == 1 or args.engine == "hugging-face" else len(lines)
+    if args.engine == "fairbeam":
+        texts, seconds = measure(fairbeam(args), lines, at_a_time)
+    else:
+        translate = {"hugging-face": hugging_face, "ctranslate2": ctranslate2}[args.engine](args)
+        found, seconds = measure(translate, [subwords.encode(line, out_type=str) for line in lines], at_a_time)
+        texts = [subwords.decode(pieces) for pieces in found]
     score = sacrebleu.corpus_bleu(texts, [args.reference.read_text(encoding="utf-8").splitlines()])
     sys.stdout.write(f"Translated {len(texts)} sentences in {seconds:.2f}s\n{score}\n")
 

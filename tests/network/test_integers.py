@@ -68,7 +68,9 @@ def test_what_is_compiled_activates_as_torch_does(activation):
     x = torch.from_numpy(random.normal(size=(11, 24)).astype(np.float32))
     plain, made = layer(weight, bias, "compiled int16"), layer(weight, bias, "compiled int16", activation)
     expected = activate(plain(x), activation)
-    torch.testing.assert_close(made(x) if made.activates else activate(made(x), activation), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(
+        made(x) if made.activates else activate(made(x), activation), expected, rtol=1e-5, atol=2e-6
+    )
 
 
 @settings(deadline=None, max_examples=30)

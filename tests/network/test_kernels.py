@@ -45,9 +45,7 @@ def test_beams_attend_to_their_own_histories(batch, beams, heads, width, steps, 
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    batch=SIZES, queries=SIZES, heads=SIZES, width=WIDTHS, length=st.integers(1, 9), seed=st.integers(0, 99)
-)
+@given(batch=SIZES, queries=SIZES, heads=SIZES, width=WIDTHS, length=st.integers(1, 9), seed=st.integers(0, 99))
 def test_queries_attend_to_the_source(batch, queries, heads, width, length, seed):
     draw = torch.Generator().manual_seed(seed)
     query = torch.randn(batch, queries, heads * width, generator=draw)

@@ -1,4 +1,4 @@
-"""Products of integers: a scale and a middle for each row of the input, found as it is needed, and a scale for each output.
+"""Products of integers: each row of the input has a scale and a middle, found as they are needed, each output a scale.
 
 Sums are exact in 32 bits, so a row's result depends on nothing but the row, whatever else is in the batch. Integers of
 8 bits are compiled where the processor multiplies them (``native``), else made by torch's operations; those of 16, of

@@ -24,7 +24,13 @@ _SIGNATURES = {
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
 }
-_OF_INTEGERS = {"integer_product": (3, 1, 0), "decoder_layers": (3, 0, 0), "encoder_layers": (4, 3, 0), "int8_rounding": (7, 4, 0), "best_continuations": (7, 4, 0)}
+_OF_INTEGERS = {
+    "integer_product": (3, 1, 0),
+    "decoder_layers": (3, 0, 0),
+    "encoder_layers": (4, 3, 0),
+    "int8_rounding": (7, 4, 0),
+    "best_continuations": (7, 4, 0),
+}
 
 
 @functools.cache
