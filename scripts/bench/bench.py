@@ -3,7 +3,8 @@
 Decoding: the Multi30k test set with one stock checkpoint, through ``fairseq-generate`` with stock's task and with
 ours, as fairseq itself times it (start-up and loading left out), and through ``fairbeam.load``, Hugging Face's
 ``generate`` and CTranslate2 in its compute types and arrangements of workers and threads (``peers.py``); in batches of
-64 and one sentence at a time, beam 5 and greedy. Training: the same model, options and batch limit through ``fairseq-train``. Run it with nothing else running.
+64 and one sentence at a time, beam 5 and greedy. Training: the same model, options and batch limit through
+``fairseq-train``. Run it with nothing else running.
 """
 
 import argparse

@@ -149,7 +149,8 @@ def test_layers_in_one_call_are_those_one_by_one(placement, activation):
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     together, apart = network.for_inference(torch.int16), network.for_inference(torch.int16)
-    assert together.encoder.compiled and together.decoder.compiled
+    assert together.encoder.compiled
+    assert together.decoder.compiled
     for part in (apart.encoder, apart.decoder):
         part._compiled = None
     source = torch.randint(4, 30, (4, 9))

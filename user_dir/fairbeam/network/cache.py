@@ -144,8 +144,8 @@ class DecoderState:
         self.beams = beams
         self.steps = 0
         self.latest: tuple[Tensor, Tensor | None] | None = None
-        """Features of the last step, before beams of equal hypotheses are written out, and its logits if they are needed
-        again; who was given them may overwrite them otherwise."""
+        """Features of the last step, before beams of equal hypotheses are written out, and its logits if they are
+        needed again; who was given them may overwrite them otherwise."""
         # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
         closed = like.new_full((beams, beams), float("-inf"))

@@ -40,7 +40,7 @@ class CompiledLayers:
         out = x.clone(memory_format=torch.contiguous_format)
         numbers = slots.numbers.contiguous()
         batch, beams, _ = out.shape
-        start = [cache.reserve(beams) for cache in caches][0]
+        starts = [cache.reserve(beams) for cache in caches]
         _, sentences, _, capacity, _ = caches[0].storage.shape
         kept: Any = memory.layers
         storages = native.pointers(*(cache.storage.data_ptr() for cache in caches))
@@ -49,7 +49,7 @@ class CompiledLayers:
         step = native.Step(
             *map(native.address, (storages, keys, values)), numbers.data_ptr(), slots.rows.data_ptr(),
             None if memory.mask is None else memory.mask.data_ptr(),
-            len(caches), batch, beams, sentences, capacity, numbers.size(2), start, kept[0].keys.size(1),
+            len(caches), batch, beams, sentences, capacity, numbers.size(2), starts[0], kept[0].keys.size(1),
         )  # fmt: skip
         native.function("decoder_layers")(out.data_ptr(), native.address(self._layers), native.address(step))
         return out
