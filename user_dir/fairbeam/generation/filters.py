@@ -195,9 +195,9 @@ def end_with(token: int, special: Special) -> Filter:
 
     def apply(scores: Tensor, beams: Beams) -> None:
         last = beams.limits == beams.step + 1
-        wanted = scores[last, :, token]
+        wanted, ending = scores[last, :, token], scores[last, :, special.eos]
         scores[last] = FORBIDDEN
-        scores[last, :, token] = wanted
+        scores[last, :, token], scores[last, :, special.eos] = wanted, ending
         ready = beams.tokens[:, :, beams.step] == token
         scores[..., special.eos].masked_fill_(~ready, FORBIDDEN)
 
