@@ -243,17 +243,18 @@ def test_real_text_does_not_depend_on_batches(real, real_sentences, real_transla
     assert found == real_translations
 
 
-@pytest.mark.parametrize("options", [{"beam": 4, "nbest": 4}, {"sampling": True, "beam": 2, "nbest": 2, "seed": 7}])
+@pytest.mark.parametrize("options", [{"beam": 4, "nbest": 2}, {"sampling": True, "beam": 2, "nbest": 2, "seed": 7}])
 @pytest.mark.parametrize(
     ("count", "precisions"),
     [(60, ("float32",)), pytest.param(1000, ("float32", "bfloat16", "int8"), marks=pytest.mark.slow)],
 )
-def test_no_hypothesis_depends_on_what_else_is_decoded(real_models, real_data, count, precisions, options):
+def test_no_hypothesis_depends_on_what_else_is_decoded(real, real_models, real_data, count, precisions, options):
     """Batches of 1, 16 and 64 sentences in any order: in float32 none changes. How many do otherwise is printed."""
     sentences = read_lines(real_data / "multi30k" / "test.en")[:count]
     shuffled = random.Random(3).sample(range(len(sentences)), len(sentences))
     for precision in precisions:
-        model = fairbeam.load(real_models / "multi30k-en-de" / "checkpoint.pt", precision=precision, workers=1)
+        path = real_models / "multi30k-en-de" / "checkpoint.pt"
+        model = real if precision == "float32" else fairbeam.load(path, precision=precision, workers=1)
         expected = list(model.stream(sentences, **options))
         for size in (1, 16, 64):
             limits = DecodingLimits(batch_size=size, buffer_size=size)  # so that batches are as mixed as the order
