@@ -16,8 +16,8 @@ from fairbeam.generation.beam import Beams, Candidates, Correction, best_continu
 from fairbeam.generation.filters import FORBIDDEN
 from fairbeam.generation.options import GenerationOptions
 
-_LEVELS = 24
-"""Uniform numbers for a draw: a vocabulary has fewer than ``2 ** _LEVELS`` symbols."""
+_LEVELS = 8
+"""Uniform numbers for a draw: a vocabulary has fewer than ``8 ** _LEVELS`` symbols."""
 
 
 class Chooser(Protocol):
@@ -153,8 +153,8 @@ class Sampling(Stateless):
 def drawn(scores: Tensor, uniform: Tensor) -> Tensor:
     """A token of each row, by its probability among those that are possible.
 
-    The possible tokens are halved, in their order, until one is left. One uniform number for all of them would fall
-    into another of thousands of unlikely tokens when rounding moves the likely ones, and rounding goes by the batch.
+    The possible tokens, in their order, are divided by eight until one is left. One uniform number for all of them
+    would fall into another of thousands of unlikely tokens when rounding, which goes by the batch, moves the likely.
 
     Args:
         scores: (batch, beams, vocabulary) log probabilities, which need not sum to one.
@@ -162,13 +162,14 @@ def drawn(scores: Tensor, uniform: Tensor) -> Tensor:
     """
     vocabulary = scores.size(2)
     below = F.pad(scores.exp().cumsum(2, dtype=torch.double), (1, 0))  # each token's probability of one before it
-    numbers = scores.gt(FORBIDDEN).cumsum(2)  # of the possible tokens, from 1
+    numbers = scores.gt(FORBIDDEN).cumsum(2, dtype=torch.int32)  # of the possible tokens, from 1
     first = numbers.new_ones(*numbers.shape[:2], 1)
-    for level in reversed(range(vocabulary.bit_length())):
-        ends = torch.cat([first, first + (1 << level), first + (2 << level)], dim=2)
-        low, middle, high = below.gather(2, torch.searchsorted(numbers, ends)).unbind(2)
-        upper = uniform[:, :, level] * (high - low) >= middle - low
-        first = first + (upper.long() << level).unsqueeze(2)
+    eighths = torch.arange(9, dtype=torch.int32, device=scores.device)
+    for level in reversed(range(-(-vocabulary.bit_length() // 3))):
+        ends = below.gather(2, torch.searchsorted(numbers, first + (eighths << 3 * level)))
+        passed = ends[:, :, 1:] - ends[:, :, :1]
+        left_behind = passed <= uniform[:, :, level, None] * passed[:, :, -1:]
+        first = first + (left_behind[:, :, :-1].sum(2, keepdim=True, dtype=torch.int32) << 3 * level)
     return torch.searchsorted(numbers, first).squeeze(2).clamp_(max=vocabulary - 1)
 
 
