@@ -4,8 +4,10 @@ A family's test is its entry in ``MODELS``; the checks are the same for all.
 """
 
 import copy
+import importlib.util
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,10 @@ from fairbeam.network import LanguageModelConfig
 from fairbeam.network.positions import rotary_rates
 
 transformers = pytest.importorskip("transformers")
+
+spec = importlib.util.spec_from_file_location("their_searches", Path(__file__).parent.with_name("their_searches.py"))
+their_searches = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(their_searches)
 
 VOCABULARY, PAD, EOS = 41, 1, 2
 SIZES = {
@@ -159,24 +165,8 @@ def test_steps_with_reordered_beams_equal_whole_sequences(name, packed, left_pad
             tokens, rows, latest = tokens[kept], rows[kept], latest[kept]
 
 
-class EndAtLimit(transformers.LogitsProcessor):
-    """Only ``</s>`` at the limit, with its probability as it is; theirs sets it to one, which changes beams' ranks."""
-
-    def __init__(self, eos: int, length: int) -> None:
-        self.eos, self.length = eos, length
-
-    def __call__(self, input_ids, scores):
-        if input_ids.size(1) < self.length:
-            return scores
-        closed = torch.full_like(scores, float("-inf"))
-        closed[:, self.eos] = scores[:, self.eos]
-        return closed
-
-
 def frequent_token(network) -> int:
-    """What greedy continuations hold most often: as the end, it makes them short and of several lengths."""
-    search = BeamSearch([network], GenerationOptions(beam=1, max_len_b=12, min_len=12), Special(0, PAD, EOS))
-    return int(torch.cat([found[0].tokens[2:-1] for found in search(batch(PAD, left_pad=False))]).mode().values)
+    return their_searches.frequent_token(network, batch(PAD, left_pad=False), Special(0, PAD, EOS), EOS)
 
 
 @pytest.mark.parametrize("ours_left", [False, True])
@@ -197,11 +187,19 @@ def test_continuations_equal_theirs(name, beam, ends, ours_left, tmp_path):
         expected = theirs.generate(
             input_ids=prompts, attention_mask=prompts.ne(PAD).long(), do_sample=False, num_beams=beam,
             max_new_tokens=13, bad_words_ids=[[PAD]], eos_token_id=eos,
-            logits_processor=transformers.LogitsProcessorList([EndAtLimit(eos, prompts.size(1) + 12)]),
+            logits_processor=transformers.LogitsProcessorList([their_searches.EndAtLimit(eos, prompts.size(1) + 12)]),
             **({"early_stopping": True, "length_penalty": 1.0} if beam > 1 else {}),
         )  # fmt: skip
     for row, hypotheses in zip(expected[:, prompts.size(1) :].tolist(), found, strict=True):
         assert hypotheses[0].tokens.tolist() == row[: row.index(eos) + 1]
+
+
+def test_searches_equal_theirs(tmp_path):
+    theirs, (network, *_) = both("gpt2", tmp_path / "model")
+    prompts = batch(PAD, left_pad=True)
+    inputs = {"input_ids": prompts, "attention_mask": prompts.ne(PAD).long()}
+    source, special = batch(PAD, left_pad=False), Special(bos=0, pad=PAD, eos=EOS)
+    their_searches.assert_same_searches(theirs, inputs, network, source, special, EOS)
 
 
 @torch.no_grad()

@@ -4,9 +4,11 @@ A family's test is its entry in ``MODELS``; the checks are the same for all.
 """
 
 import copy
+import importlib.util
 import json
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,10 @@ from fairbeam.families.hugging_face import FAMILIES, Checkpoint, read, to_state_
 from fairbeam.generation import BeamSearch, GenerationOptions, Special
 
 transformers = pytest.importorskip("transformers")
+
+spec = importlib.util.spec_from_file_location("their_searches", Path(__file__).parent.with_name("their_searches.py"))
+their_searches = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(their_searches)
 
 VOCABULARY, OTHER_VOCABULARY = 41, 37
 SIZES = {
@@ -232,20 +238,6 @@ def test_the_output_bias_survives_a_bfloat16_copy(tmp_path):
     assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-class EndAtLimit(transformers.LogitsProcessor):
-    """Only ``</s>`` at the limit, with its probability as it is; theirs sets it to one, which changes beams' ranks."""
-
-    def __init__(self, eos: int, length: int) -> None:
-        self.eos, self.length = eos, length
-
-    def __call__(self, input_ids, scores):
-        if input_ids.size(1) < self.length:
-            return scores
-        closed = torch.full_like(scores, float("-inf"))
-        closed[:, self.eos] = scores[:, self.eos]
-        return closed
-
-
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_decoding_equals_theirs(name, beam, tmp_path):
@@ -265,11 +257,22 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
             input_ids=source, attention_mask=source.ne(config.padding_of_sources), decoder_start_token_id=start,
             do_sample=False, use_cache=False, num_beams=beam, max_new_tokens=13,
             bad_words_ids=[[config.pad]] if config.pad >= 0 else None,
-            logits_processor=transformers.LogitsProcessorList([EndAtLimit(config.eos, 13)]),
+            logits_processor=transformers.LogitsProcessorList([their_searches.EndAtLimit(config.eos, 13)]),
             **({"early_stopping": True, "length_penalty": 1.0} if beam > 1 else {}),
         )  # fmt: skip
     for row, hypotheses in zip(expected[:, 1:].tolist(), found, strict=True):
         assert hypotheses[0].tokens.tolist() == row[: row.index(config.eos) + 1]
+
+
+@pytest.mark.parametrize("name", ["bart", "t5", "marian"])
+def test_searches_equal_theirs(name, tmp_path):
+    theirs, (network, *_) = both(name, tmp_path / "model")
+    config = network.config
+    source, _ = batch(config)
+    special = Special(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
+    inputs = {"input_ids": source, "attention_mask": source.ne(config.padding_of_sources).long(),
+              "decoder_start_token_id": config.decoder_start}  # fmt: skip
+    their_searches.assert_same_searches(theirs, inputs, network, source, special, config.decoder_start)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

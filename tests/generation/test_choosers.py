@@ -12,7 +12,6 @@ import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.generation.beam import Beams
 from fairbeam.generation.choosers import (
     BestFirst,
     DiverseGroups,
@@ -72,22 +71,6 @@ def test_cut_offs_bear_impossible_tokens():
         assert not kept[3]
 
 
-def test_samples_have_the_distribution_that_is_asked_for():
-    """Of 20,000 draws the count of each token is within five standard deviations of what is expected."""
-    probabilities = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05, 0.0])
-    draws = 20_000
-    chooser = Sampling([top_p(0.8)], seed=3, source=torch.tensor([[5, EOS]]), pad=PAD)
-    beams = Beams.begin(torch.tensor([4]), draws, EOS, None)
-    scores = probabilities.log().expand(1, draws, -1)
-    found = chooser(scores, beams, lambda parents, tokens: None)
-    counts = found.tokens[0].bincount(minlength=6).double()
-    expected = torch.tensor([0.4, 0.3, 0.15, 0.0, 0.0, 0.0]).double() / 0.85
-    spread = (draws * expected * (1 - expected)).sqrt()
-    assert ((counts - draws * expected).abs() <= 5 * spread).all()
-    torch.testing.assert_close(found.totals, scores.gather(2, found.tokens[..., None])[..., 0])
-    assert found.parents.tolist() == [list(range(draws))]
-
-
 @pytest.mark.parametrize("extra", [{}, {"sampling_topk": 5}, {"sampling_topp": 0.7, "temperature": 2.0}])
 def test_samples_do_not_depend_on_the_batch(network, extra):
     options = GenerationOptions(sampling=True, beam=3, nbest=3, max_len_b=15, **extra)
@@ -101,16 +84,6 @@ def test_samples_do_not_depend_on_the_batch(network, extra):
     assert len(texts) > 40  # 60 draws from a nearly flat distribution
     other_seed = BeamSearch([network], GenerationOptions(sampling=True, beam=3, max_len_b=15, seed=9, **extra))
     assert [h.tokens.tolist() for h in other_seed(torch.tensor([rows[0]]))[0]] != [h.tokens.tolist() for h in alone[0]]
-
-
-def test_a_sample_scores_what_the_model_gives_it(network):
-    options = GenerationOptions(sampling=True, sampling_topk=4, beam=2, max_len_b=10)
-    row = sources(1)[0]
-    for found in BeamSearch([network], options)(torch.tensor([row]))[0]:
-        target = found.tokens.tolist()
-        logits = network(torch.tensor([row]), torch.tensor([[EOS, *target[:-1]]]))[0]
-        each = logits.log_softmax(-1).gather(1, found.tokens[:, None])[:, 0]
-        torch.testing.assert_close(found.positional_scores, each, rtol=1e-4, atol=1e-4)
 
 
 def test_diverse_groups_begin_differently(network):
@@ -173,43 +146,104 @@ class Table:
     select = reorder
 
 
-def test_a_stochastic_beam_draws_without_replacement():
-    """Of 6,000 pairs from the six possible outputs, each is drawn as often as urns say: chi-squared, 14 degrees."""
-    generator = torch.Generator().manual_seed(4)
-    logits = torch.randn(5, 5, generator=generator) / 2
-    logits[:, :2] = float("-inf")  # the usable tokens are 3, 4 and </s>
-    draws = 6000
+def softmax_of(scores: dict[int, float], temperature: float = 1.0) -> dict[int, float]:
+    heights = {token: math.exp(score / temperature) for token, score in scores.items()}
+    return {token: height / sum(heights.values()) for token, height in heights.items()}
+
+
+def until(tokens: list[int], p: dict[int, float], mass: float) -> set[int]:
+    """The first of ``tokens`` that together have ``mass``."""
+    return {token for place, token in enumerate(tokens) if sum(p[other] for other in tokens[:place]) < mass}
+
+
+CUT_OFFS = {
+    "sampling_topk": lambda p, count: set(sorted(p, key=p.get)[-count:]),
+    "sampling_topp": lambda p, mass: until(sorted(p, key=p.get, reverse=True), p, mass),
+    "min_p": lambda p, share: {token for token in p if p[token] >= share * max(p.values())},
+    "typical_p": lambda p, mass: until(
+        sorted(p, key=lambda token: abs(-math.log(p[token]) - sum(-q * math.log(q) for q in p.values()))), p, mass
+    ),
+    "epsilon_cutoff": lambda p, least: {token for token in p if p[token] >= least} or {max(p, key=p.get)},
+}
+
+
+def outputs_of(logits: torch.Tensor, options: GenerationOptions) -> dict[tuple[int, ...], float]:
+    """All outputs of at most ``max_len_b`` tokens with their probabilities, by the definitions of the options.
+
+    Cut-offs look at what the model says; what filters forbid has lost its share.
+    """
+    said = {(): 1.0}
+    ended: dict[tuple[int, ...], float] = {}
+    for step in range(options.max_len_b + 1):
+        longer: dict[tuple[int, ...], float] = {}
+        for text, probability in said.items():
+            row = logits[text[-1] if text else EOS].tolist()
+            p = softmax_of({t: row[t] for t in range(len(row)) if row[t] > float("-inf")}, options.temperature)
+            p = {t: q for t, q in p.items() if (step >= options.min_len or t != EOS)
+                 and (step < options.max_len_b or t == EOS)}  # fmt: skip
+            for name, cut in CUT_OFFS.items():
+                if (value := getattr(options, name)) > 0:
+                    kept = cut(p, value)
+                    p = {t: q for t, q in p.items() if t in kept}
+            for token, q in p.items():
+                place = ended if token == EOS else longer
+                place[(*text, token)] = probability * q / sum(p.values())
+        said = longer
+    assert sum(ended.values()) == pytest.approx(1)
+    return ended
+
+
+def chance(counts: Counter, probabilities: dict, draws: int) -> float:
+    """Of counts at least as far from their expectations, by Pearson's chi-squared."""
+    expected = {what: draws * probability for what, probability in probabilities.items()}
+    assert counts.keys() <= expected.keys()
+    assert min(expected.values()) > 5
+    distance = sum((counts[what] - wanted) ** 2 / wanted for what, wanted in expected.items())
+    return float(torch.special.gammaincc(torch.tensor((len(expected) - 1) / 2), torch.tensor(distance / 2)))
+
+
+@pytest.fixture(scope="module")
+def table() -> torch.Tensor:
+    """Logits of the next token by the latest; the usable ones are </s> and 3 to 7."""
+    logits = torch.randn(8, 8, generator=torch.Generator().manual_seed(4))
+    logits[:, :2] = float("-inf")
+    return logits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 1.8}, {"temperature": 0.8}, {"sampling_topk": 3}, {"sampling_topp": 0.75}, {"min_p": 0.3},
+     {"typical_p": 0.7}, {"epsilon_cutoff": 0.15}, {"sampling_topk": 4, "sampling_topp": 0.8, "temperature": 1.4}],
+    ids=str,
+)  # fmt: skip
+def test_samples_have_the_distribution_that_is_asked_for(table, options):
+    """Of 20,000 outputs of two tokens at most, each is drawn as often as its probability says."""
+    options = GenerationOptions(sampling=True, beam=10, nbest=10, max_len_b=2, min_len=0, **options)
+    found = BeamSearch([Table(table)], options)(torch.arange(2000).unsqueeze(1) + 9)
+    counts = Counter(tuple(hypothesis.tokens.tolist()) for hypotheses in found for hypothesis in hypotheses)
+    assert counts.total() == 20_000
+    expected = outputs_of(table, options)
+    assert len(expected) > 3
+    assert chance(counts, expected, 20_000) > 1e-3
+
+
+def test_a_stochastic_beam_draws_without_replacement(table):
+    """Of 6,000 ordered pairs of outputs, each is drawn as often as Plackett and Luce say, and so is each first."""
+    logits, draws = table[:5, :5] / 2, 6000
     source = torch.arange(draws).unsqueeze(1) + 4  # which makes the samples independent
     options = GenerationOptions(stochastic_beam=True, beam=2, nbest=2, min_len=1, max_len_b=2)
     found = BeamSearch([Table(logits)], options)(source)
-
-    def log_probability(text):
-        total, latest = 0.0, EOS
-        for step, token in enumerate(text):
-            allowed = logits[latest].clone()
-            if step == 0:
-                allowed[EOS] = float("-inf")
-            total += 0.0 if step == 2 else float(allowed.log_softmax(0)[token])  # after two tokens all end
-            latest = token
-        return total
-
-    texts = [[*words, EOS] for n in (1, 2) for words in itertools.product((3, 4), repeat=n)]
-    probability = {tuple(text): math.exp(log_probability(text)) for text in texts}
-    assert sum(probability.values()) == pytest.approx(1)
-    expected = {
-        frozenset(pair): draws * math.prod(p) * sum(1 / (1 - first) for first in p)
-        for pair in itertools.combinations(probability, 2)
-        if (p := [probability[text] for text in pair])
-    }
-    counts = Counter(frozenset(tuple(h.tokens.tolist()) for h in pair) for pair in found)
-    assert counts.keys() <= expected.keys()  # two different outputs, always
-    assert min(expected.values()) > 5
-    assert sum((counts[pair] - wanted) ** 2 / wanted for pair, wanted in expected.items()) < 36.1  # one in a thousand
+    probability = outputs_of(logits, options)
+    assert len(probability) == 6
+    pairs = {pair: math.prod(map(probability.get, pair)) / (1 - probability[pair[0]])
+             for pair in itertools.permutations(probability, 2)}  # fmt: skip
+    drawn = [tuple(tuple(hypothesis.tokens.tolist()) for hypothesis in pair) for pair in found]
+    assert chance(Counter(drawn), pairs, draws) > 1e-3
+    assert chance(Counter(first for first, _ in drawn), probability, draws) > 1e-3
     assert all(pair[0].score >= pair[1].score for pair in found)
     for hypothesis in found[0]:
-        assert float(hypothesis.positional_scores.sum()) == pytest.approx(
-            log_probability(hypothesis.tokens.tolist()), abs=1e-4
-        )
+        wanted = math.log(probability[tuple(hypothesis.tokens.tolist())])
+        assert float(hypothesis.positional_scores.sum()) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_stochastic_beams_do_not_depend_on_the_batch(network):

@@ -9,11 +9,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.generation.beam import Beams, Candidates, Correction, best_continuations
 from fairbeam.generation.filters import FORBIDDEN
 from fairbeam.generation.options import GenerationOptions
+
+_LEVELS = 8
+"""Uniform numbers for a draw: a vocabulary has fewer than ``8 ** _LEVELS`` symbols."""
 
 
 class Chooser(Protocol):
@@ -130,14 +134,12 @@ class Sampling(Stateless):
         self._streams = sentence_streams(seed, source, pad)
 
     def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        beam, vocabulary = log_probabilities.shape[1:]
+        beam = log_probabilities.size(1)
         allowed = log_probabilities
         for cut in self.cuts:
             allowed = allowed.masked_fill(~cut(allowed), FORBIDDEN)
-        drawn = torch.from_numpy(np.stack([stream.random(beam) for stream in self._streams]))
-        heights = allowed.exp().cumsum(2, dtype=torch.double)
-        wanted = drawn.to(heights.device).unsqueeze(2) * heights[..., -1:]
-        tokens = torch.searchsorted(heights, wanted, right=True).squeeze(2).clamp_(max=vocabulary - 1)
+        uniform = np.stack([stream.random((beam, _LEVELS)) for stream in self._streams])
+        tokens = drawn(allowed, torch.from_numpy(uniform).to(allowed.device))
         parents = torch.arange(beam, device=tokens.device).expand_as(tokens)
         scores = log_probabilities.gather(2, tokens.unsqueeze(2)).squeeze(2)
         added = correction(parents, tokens)
@@ -146,6 +148,29 @@ class Sampling(Stateless):
     def select(self, sentences: Tensor) -> None:
         """Keep these sentences' streams."""
         self._streams = [self._streams[sentence] for sentence in sentences.tolist()]
+
+
+def drawn(scores: Tensor, uniform: Tensor) -> Tensor:
+    """A token of each row, by its probability among those that are possible.
+
+    The possible tokens, in their order, are divided by eight until one is left. One uniform number for all of them
+    would fall into another of thousands of unlikely tokens when rounding, which goes by the batch, moves the likely.
+
+    Args:
+        scores: (batch, beams, vocabulary) log probabilities, which need not sum to one.
+        uniform: (batch, beams, ``_LEVELS``) double, at least 0 and below 1.
+    """
+    vocabulary = scores.size(2)
+    below = F.pad(scores.exp().cumsum(2, dtype=torch.double), (1, 0))  # each token's probability of one before it
+    numbers = scores.gt(FORBIDDEN).cumsum(2, dtype=torch.int32)  # of the possible tokens, from 1
+    first = numbers.new_ones(*numbers.shape[:2], 1)
+    eighths = torch.arange(9, dtype=torch.int32, device=scores.device)
+    for level in reversed(range(-(-vocabulary.bit_length() // 3))):
+        ends = below.gather(2, torch.searchsorted(numbers, first + (eighths << 3 * level)))
+        passed = ends[:, :, 1:] - ends[:, :, :1]
+        left_behind = passed <= uniform[:, :, level, None] * passed[:, :, -1:]
+        first = first + (left_behind[:, :, :-1].sum(2, keepdim=True, dtype=torch.int32) << 3 * level)
+    return torch.searchsorted(numbers, first).squeeze(2).clamp_(max=vocabulary - 1)
 
 
 def sentence_streams(seed: int, source: Tensor, pad: int) -> list[np.random.Generator]:

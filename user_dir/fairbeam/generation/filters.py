@@ -68,13 +68,20 @@ def limit_length(special: Special) -> Filter:
     return apply
 
 
+def forced_by_prefix(beams: Beams, special: Special) -> Tensor:
+    """Sentences whose own prefix says the next token, (batch,) bool; stock fairseq takes the longest of the batch."""
+    if not beams.in_prefix or beams.prefix is None:
+        return torch.zeros_like(beams.limits, dtype=torch.bool)
+    return beams.prefix[:, beams.step].ne(special.pad) & (beams.limits > beams.step)
+
+
 def require_length(special: Special, least: int) -> Filter:
     """No sentence ends before it has ``least`` tokens; a forced prefix takes precedence."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if beams.step < least and not beams.in_prefix:
+        if beams.step < least:
             open_ended = beams.limits > beams.step
-            scores[open_ended, :, special.eos] = FORBIDDEN
+            scores[open_ended & ~forced_by_prefix(beams, special), :, special.eos] = FORBIDDEN
 
     return apply
 
@@ -83,8 +90,9 @@ def require_own_length(special: Special) -> Filter:
     """No sentence ends before it has as many tokens as ``beams.least`` says; a forced prefix takes precedence."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if not beams.in_prefix and beams.least is not None:
-            scores[(beams.least > beams.step) & (beams.limits > beams.step), :, special.eos] = FORBIDDEN
+        if beams.least is not None:
+            too_short = (beams.least > beams.step) & (beams.limits > beams.step)
+            scores[too_short & ~forced_by_prefix(beams, special), :, special.eos] = FORBIDDEN
 
     return apply
 
@@ -108,8 +116,7 @@ def force_prefix(special: Special) -> Filter:
     def apply(scores: Tensor, beams: Beams) -> None:
         if not beams.in_prefix or beams.prefix is None:
             return
-        token = beams.prefix[:, beams.step]
-        forced = token.ne(special.pad) & (beams.limits > beams.step)
+        token, forced = beams.prefix[:, beams.step], forced_by_prefix(beams, special)
         wanted = scores[forced].gather(2, token[forced, None, None].expand(-1, scores.size(1), 1))
         scores[forced] = FORBIDDEN
         scores[forced] = scores[forced].scatter(2, token[forced, None, None].expand_as(wanted), wanted)
@@ -168,13 +175,17 @@ def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
     return apply
 
 
-def begin_with(token: int) -> Filter:
+def begin_with(token: int, special: Special) -> Filter:
     """The first token that no prefix forces is ``token``."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if beams.step == (0 if beams.prefix is None else beams.prefix.size(1)):
-            scores[..., :token] = FORBIDDEN
-            scores[..., token + 1 :] = FORBIDDEN
+        if beams.step > (0 if beams.prefix is None else beams.prefix.size(1)):
+            return
+        forced = 0 if beams.prefix is None else beams.prefix.ne(special.pad).sum(1)
+        first = torch.full_like(beams.limits, beams.step).eq(forced)
+        wanted = scores[first, :, token]
+        scores[first] = FORBIDDEN
+        scores[first, :, token] = wanted
 
     return apply
 
@@ -184,9 +195,9 @@ def end_with(token: int, special: Special) -> Filter:
 
     def apply(scores: Tensor, beams: Beams) -> None:
         last = beams.limits == beams.step + 1
-        wanted = scores[last, :, token]
+        wanted, ending = scores[last, :, token], scores[last, :, special.eos]
         scores[last] = FORBIDDEN
-        scores[last, :, token] = wanted
+        scores[last, :, token], scores[last, :, special.eos] = wanted, ending
         ready = beams.tokens[:, :, beams.step] == token
         scores[..., special.eos].masked_fill_(~ready, FORBIDDEN)
 
@@ -291,7 +302,7 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     if options.banned_phrases:
         filters.append(forbid_phrases(options.banned_phrases))
     if options.first_token >= 0:
-        filters.append(begin_with(options.first_token))
+        filters.append(begin_with(options.first_token, special))
     if options.last_token >= 0:
         filters.append(end_with(options.last_token, special))
     if options.encoder_repetition_penalty != 1.0:
