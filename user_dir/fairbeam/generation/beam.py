@@ -63,6 +63,10 @@ class Beams:
     def extend(self, parents: Tensor, tokens: Tensor, totals: Tensor) -> None:
         """Replace every hypothesis by ``parents`` continued with ``tokens``; all (batch, K)."""
         filled = self.step + 1
+        if native.reads(self.tokens, self.history, parents, tokens, totals):
+            kernels.extend_(self.tokens, self.history, parents, tokens, totals, filled)
+            self.totals, self.step = totals, filled
+            return
         index = parents.unsqueeze(2).expand(-1, -1, filled)
         self.tokens[:, :, :filled] = self.tokens[:, :, :filled].gather(1, index)
         self.tokens[:, :, filled] = tokens
@@ -156,6 +160,8 @@ def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tenso
 
 def ended(candidates: Candidates, ignored: Tensor, eos: int) -> Tensor:
     """Which candidates end their hypothesis, (batch, width) bool."""
+    if native.reads(candidates.totals, candidates.tokens, ignored):
+        return kernels.ended(candidates.totals, candidates.tokens, ignored, eos)
     ends = candidates.tokens.eq(eos) & candidates.totals.gt(float("-inf"))
     ends[:, : ignored.size(1)] &= ~ignored
     return ends
@@ -172,6 +178,8 @@ def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
         Indices into the candidates, (batch, K), and the places now empty because too few go on, (batch, K).
     """
     beam, width = ignored.size(1), ends.size(1)
+    if width >= beam and native.reads(ends, ignored):
+        return kernels.survivors(ends, ignored)
     out = ends.clone()
     out[:, :beam] |= ignored
     rank = out * width + torch.arange(width, device=out.device)

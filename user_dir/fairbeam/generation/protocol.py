@@ -72,7 +72,8 @@ class SingleModel:
         logits = self.network.step(state, tokens)
         few = logits[:, :1] if logits.stride(1) == 0 else logits  # beams that are all alike
         few = few if temperature == 1.0 else few / temperature
-        mine = temperature != 1.0 or (state.latest is not None and state.latest[1] is None)
+        latest = getattr(state, "latest", None)
+        mine = temperature != 1.0 or (latest is not None and latest[1] is None)  # nobody needs the logits again
         scores = kernels.log_softmax_(few) if mine and native.serves(few) else few.log_softmax(-1)
         return scores.expand_as(logits).contiguous()
 

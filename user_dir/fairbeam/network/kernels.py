@@ -141,3 +141,36 @@ def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tenso
         rows.data_ptr(), added.data_ptr(), sums.data_ptr(), places.data_ptr(), batch, beams, length, count
     )
     return sums, places
+
+
+def ended(totals: Tensor, tokens: Tensor, ignored: Tensor, eos: int) -> Tensor:
+    """Which candidates, (batch, width) float32 and long, end their hypothesis; ``ignored`` (batch, beams) bool."""
+    ends = torch.empty_like(tokens, dtype=torch.bool)
+    native.function("ended")(
+        totals.data_ptr(), tokens.data_ptr(), ignored.data_ptr(), ends.data_ptr(), *ignored.shape, tokens.size(1), eos
+    )
+    return ends
+
+
+def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
+    """The first ``beams`` candidates that do not end, and the places left empty; see ``beam.survivors``."""
+    chosen, empty = torch.empty_like(ignored, dtype=torch.long), torch.empty_like(ignored)
+    native.function("survivors")(
+        ends.data_ptr(), ignored.data_ptr(), chosen.data_ptr(), empty.data_ptr(), *ignored.shape, ends.size(1)
+    )
+    return chosen, empty
+
+
+def extend_(tokens: Tensor, history: Tensor, parents: Tensor, added: Tensor, totals: Tensor, filled: int) -> None:
+    """Every hypothesis becomes its parent with one token more, in place.
+
+    Args:
+        tokens: (batch, beams, capacity) long, of which ``filled`` are there.
+        history: (batch, beams, capacity - 1) float32, of which one fewer is.
+        parents, added, totals: (batch, beams) long, long and float32.
+    """
+    batch, beams, capacity = tokens.shape
+    native.function("extend")(
+        tokens.data_ptr(), history.data_ptr(), parents.data_ptr(), added.data_ptr(), totals.data_ptr(),
+        batch, beams, capacity, filled,
+    )  # fmt: skip

@@ -397,6 +397,57 @@ FOR_EACH_PROCESSOR void fairbeam_topk_of_sums(const float* scores, const float* 
     }
 }
 
+// Which candidates end their hypotheses: totals, tokens, and ends (batch, width); places of the first beams that were
+// ignored end nothing.
+void fairbeam_ended(const float* totals, const int64_t* tokens, const uint8_t* ignored, uint8_t* ends, int64_t batch,
+                    int64_t beams, int64_t width, int64_t eos) {
+    for (int64_t row = 0; row < batch; ++row, totals += width, tokens += width, ends += width, ignored += beams) {
+        for (int64_t i = 0; i < width; ++i) {
+            ends[i] = tokens[i] == eos && totals[i] > -kInfinity && !(i < beams && ignored[i]);
+        }
+    }
+}
+
+// The first beams of a sentence's candidates that go on, and, where too few do, others, which leave the place empty.
+//   ends (batch, width); ignored, chosen, and empty (batch, beams)
+void fairbeam_survivors(const uint8_t* ends, const uint8_t* ignored, int64_t* chosen, uint8_t* empty, int64_t batch,
+                        int64_t beams, int64_t width) {
+    for (int64_t row = 0; row < batch; ++row, ends += width, ignored += beams, chosen += beams, empty += beams) {
+        int64_t found = 0;
+        for (const bool out : {false, true}) {
+            for (int64_t i = 0; i < width && found < beams; ++i) {
+                if ((ends[i] || (i < beams && ignored[i])) == out) {
+                    chosen[found] = i;
+                    empty[found++] = out;
+                }
+            }
+        }
+    }
+}
+
+// Every hypothesis becomes its parent with one token more.
+//   tokens (batch, beams, capacity), of which filled are there; history (batch, beams, capacity - 1), one fewer
+//   parents, added, totals (batch, beams)
+void fairbeam_extend(int64_t* tokens, float* history, const int64_t* parents, const int64_t* added,
+                     const float* totals, int64_t batch, int64_t beams, int64_t capacity, int64_t filled) {
+    std::vector<int64_t> before(beams * filled);
+    std::vector<float> running(beams * filled);
+    for (int64_t row = 0; row < batch; ++row, parents += beams, added += beams, totals += beams) {
+        int64_t* own = tokens + row * beams * capacity;
+        float* past = history + row * beams * (capacity - 1);
+        for (int64_t beam = 0; beam < beams; ++beam) {
+            std::copy_n(own + parents[beam] * capacity, filled, &before[beam * filled]);
+            std::copy_n(past + parents[beam] * (capacity - 1), filled - 1, &running[beam * filled]);
+        }
+        for (int64_t beam = 0; beam < beams; ++beam) {
+            std::copy_n(&before[beam * filled], filled, own + beam * capacity);
+            own[beam * capacity + filled] = added[beam];
+            std::copy_n(&running[beam * filled], filled - 1, past + beam * (capacity - 1));
+            past[beam * (capacity - 1) + filled - 1] = totals[beam];
+        }
+    }
+}
+
 #ifdef FAIRBEAM_X86
 
 int fairbeam_has_vnni() {

@@ -23,6 +23,9 @@ _SIGNATURES = {
     "renormalise": (5, 4, 0),
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
+    "ended": (4, 4, 0),
+    "survivors": (4, 3, 0),
+    "extend": (5, 4, 0),
 }
 _OF_INTEGERS = {
     "integer_product": (3, 1, 0),
@@ -119,6 +122,11 @@ def function(name: str) -> Callable[..., None]:
 def address(structure: ctypes.Structure | ctypes.Array) -> int:
     """Where it is; it must outlive the use."""
     return ctypes.addressof(structure)
+
+
+def reads(*tensors: Tensor) -> bool:
+    """Whether the loops can read these: packed, on a CPU; their dtypes are the caller's care."""
+    return available() and all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors)
 
 
 def serves(*tensors: Tensor) -> bool:
