@@ -140,7 +140,9 @@ def test_within_the_whole_vocabulary_it_is_the_search_among_all_symbols(options,
     options = GenerationOptions(max_len_b=12, **options)
     source, prefix = pad_batch(sources(), PAD), prefixes(6)
     found = ShortlistSearch([model], options, Special(), everything)(source, prefix=prefix)
-    assert_same(found, BeamSearch([model], options)(source, prefix=prefix))
+    # Of tokens that rounding makes alike, other ones are looked at again in another order of the symbols.
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    assert_same(found, BeamSearch([model], options)(source, prefix=prefix), tolerance)
 
 
 @pytest.mark.parametrize(
