@@ -6,6 +6,7 @@ hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K``
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,11 @@ _BLOCK = 64
 @dataclass
 class Beams:
     """The unfinished hypotheses of a batch. ``K`` is the beam size, ``step`` the number of tokens chosen."""
+
+    _PARTS: ClassVar = (
+        "tokens", "totals", "history", "ignored", "limits", "prefix", "favoured", "least", "source", "numbers",
+    )  # fmt: skip
+    """What has a row for each sentence."""
 
     tokens: Tensor
     """(batch, K, capacity) long; column 0 is the start symbol."""
@@ -30,6 +36,8 @@ class Beams:
     """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
     prefix: Tensor | None
     """(batch, prefix) long: tokens the output begins with, padded on the right."""
+    favoured: Tensor | None = None
+    """(batch, prefix) long: tokens that are made more probable at the output's beginning, padded on the right."""
     least: Tensor | None = None
     """(batch,) long: tokens before ``</s>`` at least, for each sentence; None where it is the same for all."""
     source: Tensor | None = None
@@ -58,6 +66,12 @@ class Beams:
         """Whether the token chosen at this step may be forced by a prefix."""
         return self.prefix is not None and self.step < self.prefix.size(1)
 
+    def behind_prefix(self, pad: int) -> Tensor:
+        """(batch,) bool: the sentences in which no prefix forces the token chosen at this step."""
+        if self.prefix is None or not self.in_prefix:
+            return torch.ones_like(self.limits, dtype=torch.bool)
+        return self.prefix[:, self.step].eq(pad)
+
     def extend(self, parents: Tensor, tokens: Tensor, totals: Tensor) -> None:
         """Replace every hypothesis by ``parents`` continued with ``tokens``; all (batch, K)."""
         filled = self.step + 1
@@ -71,7 +85,7 @@ class Beams:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences."""
-        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix", "least", "source", "numbers"):
+        for name in self._PARTS:
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[sentences])

@@ -3,6 +3,7 @@
 Setting a log probability to -inf removes the token without renormalising the others, as fairseq does.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,9 +73,8 @@ def require_length(special: Special, least: int) -> Filter:
     """No sentence ends before it has ``least`` tokens; a forced prefix takes precedence."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if beams.step < least and not beams.in_prefix:
-            open_ended = beams.limits > beams.step
-            scores[open_ended, :, special.eos] = FORBIDDEN
+        if beams.step < least:
+            scores[(beams.limits > beams.step) & beams.behind_prefix(special.pad), :, special.eos] = FORBIDDEN
 
     return apply
 
@@ -83,8 +83,9 @@ def require_own_length(special: Special) -> Filter:
     """No sentence ends before it has as many tokens as ``beams.least`` says; a forced prefix takes precedence."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if not beams.in_prefix and beams.least is not None:
-            scores[(beams.least > beams.step) & (beams.limits > beams.step), :, special.eos] = FORBIDDEN
+        if beams.least is not None:
+            short = (beams.least > beams.step) & (beams.limits > beams.step)
+            scores[short & beams.behind_prefix(special.pad), :, special.eos] = FORBIDDEN
 
     return apply
 
@@ -117,6 +118,26 @@ def force_prefix(special: Special) -> Filter:
         if bool(ended.any()):
             for tensor in (scores, beams.totals, beams.tokens, beams.history):
                 tensor[ended] = tensor[ended][:, :1]
+
+    return apply
+
+
+def favour_prefix(special: Special, beta: float) -> Filter:
+    """While a hypothesis follows its sentence's prefix, mix its distribution with one that is sure of the prefix's next
+    token: ``(1 - beta) p + beta [token is next]`` (Arivazhagan et al., 2020, section 3.3)."""
+    kept, added = math.log1p(-beta), math.log(beta)
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        step, favoured = beams.step, beams.favoured
+        if favoured is None or step >= favoured.size(1):
+            return
+        token = favoured[:, step]
+        follows = beams.tokens[:, :, 1 : step + 1].eq(favoured[:, None, :step]).all(2)  # (batch, beams)
+        follows &= (token.ne(special.pad) & (beams.limits > step)).unsqueeze(1)
+        sentences, places = follows.nonzero(as_tuple=True)
+        scores[sentences, places] += kept
+        at = sentences, places, token[sentences]
+        scores[at] = torch.logaddexp(scores[at], scores.new_tensor(added))
 
     return apply
 
@@ -168,13 +189,19 @@ def forbid_phrases(phrases: tuple[tuple[int, ...], ...]) -> Filter:
     return apply
 
 
-def begin_with(token: int) -> Filter:
+def begin_with(token: int, special: Special) -> Filter:
     """The first token that no prefix forces is ``token``."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
-        if beams.step == (0 if beams.prefix is None else beams.prefix.size(1)):
-            scores[..., :token] = FORBIDDEN
-            scores[..., token + 1 :] = FORBIDDEN
+        if beams.step > (0 if beams.prefix is None else beams.prefix.size(1)):
+            return
+        first = torch.zeros_like(beams.limits)
+        if beams.prefix is not None:
+            first = beams.prefix.ne(special.pad).sum(1)
+        here = first == beams.step
+        wanted = scores[here, :, token]
+        scores[here] = FORBIDDEN
+        scores[here, :, token] = wanted
 
     return apply
 
@@ -277,7 +304,9 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     filters = [never_pad(special)] if special.pad >= 0 else []
     if options.unkpen:
         filters.append(penalise_unknown(special, options.unkpen))
-    filters += [limit_length(special), force_prefix(special)]
+    filters.append(limit_length(special))
+    beta = options.prefix_bias_beta
+    filters.append(favour_prefix(special, beta) if beta else force_prefix(special))
     if options.match_source_len:
         filters.append(end_for_nothing(special))
     if options.match_source_len or options.min_len_a:
@@ -291,7 +320,7 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     if options.banned_phrases:
         filters.append(forbid_phrases(options.banned_phrases))
     if options.first_token >= 0:
-        filters.append(begin_with(options.first_token))
+        filters.append(begin_with(options.first_token, special))
     if options.last_token >= 0:
         filters.append(end_with(options.last_token, special))
     if options.encoder_repetition_penalty != 1.0:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, Network
+from fairbeam.network import Generator, LanguageModel, Network
 from fairbeam.network.cache import DecoderState, PromptState
 
 
@@ -128,6 +128,87 @@ class Ensemble:
     def correction(self, state: EnsembleState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
         """None: averaging probabilities evens rounding out."""
         return None
+
+
+class FusedState:
+    """The states of a model and of the language model beside it."""
+
+    def __init__(self, whole: Any, beams: int) -> None:
+        self.whole, self.beams = whole, beams
+        self.language_model: Any = None
+        """None until the first step says which symbol decoding begins with."""
+
+    def reorder(self, parents: Tensor) -> None:
+        for state in (self.whole, self.language_model):
+            state.reorder(parents)
+
+    def select(self, sentences: Tensor) -> None:
+        for state in (self.whole, self.language_model):
+            state.select(sentences)
+
+
+class ShallowFusion:
+    """A model to whose log probabilities those of a language model are added, weighted (Gulcehre et al., 2015).
+
+    Both read the same tokens, the start symbol first, as in fairseq; the temperature is the model's alone.
+    """
+
+    def __init__(self, model: Model, language_model: LanguageModel, weight: float) -> None:
+        self.model, self.weight = model, weight
+        self.language_model = SingleModel(language_model)
+        self.decoder_start = model.decoder_start
+        self.alignments = model.alignments
+
+    def longest_target(self, source_length: int) -> int:
+        return min(self.model.longest_target(source_length), self.language_model.longest_target(1))
+
+    def prefill(self, source: Tensor, beams: int) -> FusedState:
+        return FusedState(self.model.prefill(source, beams), beams)
+
+    def log_probabilities(self, state: FusedState, tokens: Tensor, temperature: float) -> Tensor:
+        if state.language_model is None:
+            state.language_model = self.language_model.prefill(tokens[:, :1], state.beams)
+        scores = self.model.log_probabilities(state.whole, tokens, temperature)
+        return scores.add_(self.language_model.log_probabilities(state.language_model, tokens, 1.0), alpha=self.weight)
+
+    def correction(self, state: FusedState, beams: Tensor, tokens: Tensor, temperature: float) -> Tensor | None:
+        found = self.model.correction(state.whole, beams, tokens, temperature)
+        added = self.language_model.correction(state.language_model, beams, tokens, 1.0)
+        if found is None or added is None:
+            return found if added is None else added * self.weight
+        return found + added * self.weight
+
+
+def with_language_model(model: Model, language_model: LanguageModel | None, weight: float) -> Model:
+    """The model, or its fusion with a language model where that counts.
+
+    Raises:
+        ConfigError: there is a weight and no language model.
+    """
+    if not weight:
+        return model
+    if language_model is None:
+        raise ConfigError(f"--lm-weight {weight}: there is no language model; --lm-path names one")
+    return ShallowFusion(model, language_model, weight)
+
+
+def check_fusion(language_model: Any, vocabulary: int) -> LanguageModel:
+    """The language model, if shallow fusion can be made with it.
+
+    Raises:
+        ConfigError: it is none, it is one for pairs of texts, or it knows another number of symbols than the model.
+    """
+    if not isinstance(language_model, LanguageModel):
+        raise ConfigError("--lm-path: the model is no language model; expected a decoder without an encoder")
+    config = language_model.config
+    if config.separator is not None:
+        raise ConfigError("--lm-path: the model has a separator between two texts; expected a model of one text")
+    if config.vocabulary != vocabulary:
+        raise ConfigError(
+            f"--lm-path: the language model has {config.vocabulary} symbols, and the target side {vocabulary}; "
+            "expected the same dictionary"
+        )
+    return language_model
 
 
 def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Model:
