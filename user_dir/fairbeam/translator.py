@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 ONE_DICTIONARY = "dict.txt"
 """Where source and target are one language."""
 _NOT_STREAMED = (
-    "attention", "ch_wt", "coverage_penalty", "lm_wt", "mbr", "penalty_alpha", "prefix_allowed_tokens_fn",
-    "return_alternatives", "shortlist",
+    "attention", "ch_wt", "constraints", "coverage_penalty", "lm_wt", "mbr", "penalty_alpha",
+    "prefix_allowed_tokens_fn", "return_alternatives", "shortlist",
 )  # fmt: skip
 """Options that rank hypotheses, or explain them, when all have ended; or whose search is another."""
 _TUNED = "fairbeam_from_bundle"
@@ -275,6 +275,7 @@ class Translator:
         *,
         target_prefix: str | None = None,
         too_long: TooLong = TooLong.ERROR,
+        number: int = 1,
         **options: Any,
     ) -> Iterator[str]:
         """The best translation of one sentence, piece by piece, each as soon as it is certain.
@@ -285,6 +286,7 @@ class Translator:
         Args:
             target_prefix: what the translation begins with.
             too_long: what to do with a sentence that the model can't read.
+            number: the sentence's, for messages.
             **options: fields of ``GenerationOptions``, as for ``translate``.
 
         Raises:
@@ -297,23 +299,23 @@ class Translator:
         for name in _NOT_STREAMED:
             if getattr(replaced, name):
                 raise ConfigError(f"--{name.replace('_', '-')} means nothing where a translation is streamed")
-        return self._stream_text(sentence, target_prefix, too_long, replaced)
+        return self._stream_text(sentence, target_prefix, too_long, number, replaced)
 
     def _stream_text(
-        self, sentence: str, target_prefix: str | None, too_long: TooLong, options: GenerationOptions
+        self, sentence: str, target_prefix: str | None, too_long: TooLong, number: int, options: GenerationOptions
     ) -> Iterator[str]:
-        row = self._fit(self.source.encode(sentence), 1, too_long)
+        row = self._fit(self.source.encode(sentence), number, too_long)
         if not sentence.strip() or len(row) <= len(self.source.encode("")):
             return
         batch = self._batch([row], self._adapted(options), None if target_prefix is None else [target_prefix])
         given = ""
-        texts: Iterator[str] = given_by_thread(lambda give: self._decoded_pieces(batch, give))
+        texts: Iterator[str] = given_by_thread(lambda give: self._decoded_pieces(batch, number, give))
         for text in texts:
             if len(text) > len(given):
                 yield text[len(given) :]
                 given = text
 
-    def _decoded_pieces(self, batch: Batch, give: Callable[[str], None]) -> None:
+    def _decoded_pieces(self, batch: Batch, number: int, give: Callable[[str], None]) -> None:
         """Give what is certain of the text at every step, and then the text."""
 
         def watch(alive: torch.Tensor, beams: Beams, finished: Finished) -> None:
@@ -322,7 +324,7 @@ class Translator:
 
         (hypotheses,) = self._decoder.watched(batch, watch)
         if not hypotheses:
-            raise _no_translation(1)
+            raise _no_translation(number)
         give(self.target.decode(hypotheses[0].tokens.tolist()))
 
     def _options(self, options: dict[str, Any], *, has_prefix: bool) -> GenerationOptions:
