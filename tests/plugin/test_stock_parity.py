@@ -122,6 +122,16 @@ def mbart(own_data) -> Model:
     return random_model(own_data, "mbart", {"_name": MBART[1], "langs": MBART[3]}, arch="mbart_base", **stacks)
 
 
+@pytest.fixture(scope="module")
+def language_model(own_data) -> Path:
+    """A language model over the dictionary of ``own_data``, which fairseq reads from the data's folder."""
+    shutil.copy(own_data / "dict.de.txt", own_data / "dict.txt")
+    sizes = {"decoder_layers": 2, "decoder_embed_dim": 32, "decoder_attention_heads": 2, "decoder_ffn_embed_dim": 48}
+    task = {"_name": "language_modeling", "tokens_per_sample": 60}
+    options = {"arch": "transformer_lm_gpt", "tokens_per_sample": 60, **sizes}
+    return random_model(own_data, "language_model", task, **options).checkpoint
+
+
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
     """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
     return parsed(printed(arguments(model, task, *extra, checkpoints=checkpoints)))
@@ -218,6 +228,37 @@ def test_own_model(own_model, extra):
         fairseq_generate(own_model, "translation", "--max-len-b", 30, *extra),
         40,
     )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--lm-weight", 0.3),
+        ("--lm-weight", 0.1, "--nbest", 3, "--beam", 3, "--temperature", 1.5, "--prefix-size", 1),
+        (),
+    ],
+    ids=lambda extra: " ".join(map(str, extra)) or "weight 0",
+)
+def test_shallow_fusion(own_model, language_model, extra, caplog):
+    options = ("--max-len-b", 30, "--lm-path", language_model, *extra)
+    ours = fairseq_generate(own_model, "fairbeam_translation", *options)
+    assert "fairseq's own generator" not in caplog.text
+    assert_same(ours, fairseq_generate(own_model, "translation", *options), 40)
+    usual = fairseq_generate(own_model, "fairbeam_translation", "--max-len-b", 30)
+    assert any(ours[n][0][0] != usual[n][0][0] for n in usual) == bool(extra)
+
+
+def test_shallow_fusion_needs_the_target_dictionary(own_model, language_model, tmp_path):
+    """Stock adds scores of other symbols, or fails where sizes differ; and ignores a weight without a model."""
+    folder = tmp_path / "bin"
+    shutil.copytree(own_model.data_bin, folder)
+    lines = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("".join(f"{line}\n" for line in (lines[1], lines[0], *lines[2:])))
+    other = Model(folder, own_model.checkpoint)
+    with pytest.raises(ConfigError, match=r"--lm-path: the language model's dictionary .* differs from the target"):
+        fairseq_generate(other, "fairbeam_translation", "--lm-path", language_model, "--lm-weight", 0.5)
+    with pytest.raises(ConfigError, match=r"--lm-weight 0\.5: there is no language model; --lm-path names one"):
+        fairseq_generate(own_model, "fairbeam_translation", "--lm-weight", 0.5)
 
 
 def test_lstm(own_data):
