@@ -74,8 +74,9 @@ def generation_options(args: Any, own: Any = None, reranker: Optional[Reranker] 
     given = {}
     for option in dataclasses.fields(GenerationOptions):
         for place in (own, args):
-            if getattr(place, option.name, None) not in (None, False):
-                given[option.name] = getattr(place, option.name)
+            value = getattr(place, option.name, None)
+            if value is not None and value is not False:  # a number of 0 is given
+                given[option.name] = value
     if isinstance(given.get("ensemble_weights"), str):
         given["ensemble_weights"] = parse_weights(given["ensemble_weights"])
     if getattr(args, "print_alignment", None) or getattr(args, "replace_unk", None) is not None:
