@@ -91,7 +91,7 @@ class Translation:
 
     text: str
     score: float
-    """Length-normalised log probability in nats."""
+    """Length-normalised log probability in nats; with what other models add where they rank."""
     tokens: tuple[str, ...]
     """Target pieces, without ``</s>``."""
     token_scores: tuple[float, ...]

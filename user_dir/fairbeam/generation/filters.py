@@ -124,7 +124,7 @@ def force_prefix(special: Special) -> Filter:
 
 def favour_prefix(special: Special, beta: float) -> Filter:
     """While a hypothesis follows its sentence's prefix, mix its distribution with one that is sure of the prefix's next
-    token: ``(1 - beta) p + beta [token is next]`` (Arivazhagan et al., 2020, section 3.3)."""
+    token: ``(1 - beta) p + beta [token is next]`` (Arivazhagan et al., 2020)."""
     kept, added = math.log1p(-beta), math.log(beta)
 
     def apply(scores: Tensor, beams: Beams) -> None:

@@ -149,7 +149,7 @@ class GenerationOptions:
     """Leave out alternatives whose token is less probable, all but the first."""
     prefix_bias_beta: float = 0.0
     """Above 0 a prefix is not forced, but favoured: while a hypothesis follows it, the prefix's next token has the
-    probability ``(1 - beta) p + beta``, any other ``(1 - beta) p`` (Arivazhagan et al., 2020, section 3.3)."""
+    probability ``(1 - beta) p + beta``, any other ``(1 - beta) p`` (Arivazhagan et al., 2020)."""
 
     shortlist: bool = False
     """Choose among the symbols that the model's shortlist has for a sentence, instead of among all."""
