@@ -278,17 +278,18 @@ def test_what_cannot_be_streamed_is_refused(tiny):
         list(Translator([broken], precision="float32", workers=1).stream_text("w1", max_len_b=4))
 
 
-def test_prefixes_are_of_their_sentences_alone(tiny):
+@pytest.mark.parametrize("options", [{}, {"min_len": 4, "lenpen": -4.0, "beam": 20}, {"first_token": 9}], ids=str)
+def test_prefixes_are_of_their_sentences_alone(tiny, options):
     """Of several lengths in a batch, and none for some."""
     prefixes = ["w7 w7", "", "w3", "", "w9", "w1 w2 w3"]
-    found = tiny.translate(SENTENCES, target_prefix=prefixes)
+    found = tiny.translate(SENTENCES, target_prefix=prefixes, **options)
     for sentence, prefix, text in zip(SENTENCES, prefixes, found, strict=True):
-        assert text == tiny.translate([sentence], target_prefix=[prefix])[0]
-        assert text.startswith(prefix) or not sentence.strip()
-    assert found[3] == tiny.translate([SENTENCES[3]])[0]
+        assert text == tiny.translate([sentence], target_prefix=[prefix], **options)[0]
+        assert not sentence.strip() or text.startswith(prefix)
+    assert found[3] == tiny.translate([SENTENCES[3]], **options)[0]
     for given, message in (
         (prefixes[:5], "sentence 6 has no target prefix"),
-        ([*prefixes, ""], "more than 6 lines of target"),
+        ([*prefixes, ""], "more than 6 lines of target prefixes"),
     ):
         with pytest.raises(InputError, match=message):
             tiny.translate(SENTENCES, target_prefix=given)

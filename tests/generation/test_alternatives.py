@@ -17,10 +17,10 @@ spec.loader.exec_module(searches)
 PREFIXES = [[], [5], [7, 9, 4], [6, 6], [8], [4, 5, 6, 7, 8]]
 
 
-@pytest.mark.parametrize("least", [0.0, 0.15])
-@pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_alternatives_are_the_most_probable_tokens_completed(least, beam, dtype):
+@pytest.mark.parametrize(
+    ("beam", "least", "dtype"), [(1, 0.0, torch.float32), (3, 0.15, torch.float32), (3, 0.0, torch.bfloat16)]
+)
+def test_alternatives_are_the_most_probable_tokens_completed(beam, least, dtype):
     exact, rows = searches.network(30), searches.sources(6, 30)
     model = exact.for_inference(dtype)
     options = GenerationOptions(
