@@ -54,7 +54,9 @@ def _advance(state: Dict[str, Any], parameter: torch.Tensor) -> int:
     return int(state["step"])
 
 
-def _update(parameters: List[torch.Tensor], states: List[Dict[str, Any]], number: int, group: Dict[str, Any]) -> None:
+def _update(
+    parameters: List[torch.Tensor], states: List[Dict[str, Any]], number: int, group: Dict[str, Any]
+) -> None:
     beta1, beta2 = group["betas"]
     with torch.no_grad():
         torch._fused_adamw_(
