@@ -30,7 +30,7 @@ test: install
 # The engine's tests where fairseq and what it brings cannot be imported, in the tests and in the commands they start.
 test-without-fairseq: install
 	PYTHONPATH=tests/without_fairseq $(BIN)/pytest -p no:hydra_pytest -n 2 --dist loadfile -m "not slow" tests/cli tests/generation tests/scoring \
-		tests/test_bundle.py tests/test_checkpoint.py tests/test_translator.py
+		tests/test_bundle.py tests/test_checkpoint.py tests/test_rescoring.py tests/test_translator.py
 
 test-all: install
 	$(BIN)/pytest -n 2 --dist loadfile

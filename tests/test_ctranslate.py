@@ -25,7 +25,7 @@ from fairbeam.network import (
 )
 from fairbeam.text import Dictionary, Tokenizer
 from fairbeam.text.subwords import Whitespace
-from fairbeam.translator import ModelFiles, read_model, special_ids
+from fairbeam.translator import ModelFiles, Translator, read_model, special_ids
 
 spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).with_name("hub_folders.py"))
 hub_folders = importlib.util.module_from_spec(spec)
@@ -114,6 +114,36 @@ def test_a_trained_model_on_real_text(real_models, real_data, run, tmp_path):
         search = BeamSearch([model.network], GenerationOptions(beam=beam, min_len=0, max_len_b=60), special_ids(model))
         ours = [hypotheses[0].tokens.tolist()[:-1] for hypotheses in search(pad_batch(rows, 1))]
         assert decoded.search(rows, beam, 60, None) == ours
+
+
+def test_favoured_prefixes_and_alternatives_are_the_librarys(real_models, real_data, tmp_path):
+    """Other sentences' first words for prefixes; its alternatives of beams divide scores otherwise."""
+    library = pytest.importorskip("ctranslate2")
+    model = read_model(real_models / "multi30k-en-de" / "checkpoint.pt", ModelFiles(source_lang="en", target_lang="de"))
+    ctranslate.write(tmp_path / "out", model)
+    theirs = library.Translator(str(tmp_path / "out"), compute_type="float32", intra_threads=1)
+    ours = Translator([model], precision="float32", workers=1)
+    lines = (real_data / "multi30k" / "test.en").read_text().splitlines()[:6]
+    texts = ours.translate(lines)
+    prefixes = [" ".join(text.split()[:2]) for text in (*texts[1:], texts[0])]
+    source, pieces = (
+        [side.symbols(side.encode(line)[:-1]) for line in given]
+        for side, given in ((model.source, lines), (model.target, prefixes))
+    )
+    search = {"target_prefix": pieces, "length_penalty": 1, "return_scores": True, "max_decoding_length": 200}
+    followed = set()
+    for beam, beta in ((1, 0.6), (3, 0.2), (3, 0.6)):
+        expected = theirs.translate_batch(source, beam_size=beam, prefix_bias_beta=beta, **search)
+        found = list(ours.stream(lines, target_prefix=prefixes, prefix_bias_beta=beta, beam=beam))
+        for (mine,), result, prefix in zip(found, expected, prefixes, strict=True):
+            assert list(mine.tokens) == result.hypotheses[0]
+            assert mine.score == pytest.approx(result.scores[0], abs=1e-3)
+            followed.add((beta, mine.text.startswith(prefix)))
+    assert {(0.2, False), (0.6, True)} <= followed
+    expected = theirs.translate_batch(source, beam_size=1, return_alternatives=True, num_hypotheses=4, **search)
+    found = ours.stream(lines, target_prefix=prefixes, return_alternatives=True, nbest=4, beam=1)
+    for mine, result in zip(found, expected, strict=True):
+        assert [list(alternative.tokens) for alternative in mine] == result.hypotheses
 
 
 def test_what_has_no_place_is_refused_by_name(tmp_path, monkeypatch):

@@ -214,6 +214,111 @@ def test_attention_is_a_distribution_over_the_source(tiny):
             tiny.attention(*pair)
 
 
+STREAMED = [
+    {"beam": 1}, {"beam": 2}, {"beam": 5}, {"beam": 3, "lenpen": 2.0}, {"beam": 2, "max_len_b": 4},
+    {"beam": 4, "no_repeat_ngram_size": 2, "min_len": 5}, {"beam": 2, "sampling": True, "seed": 5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", STREAMED, ids=str)
+def test_a_stream_says_nothing_it_takes_back(tiny, options):
+    for sentence, (best,) in zip(SENTENCES, tiny.stream(SENTENCES, **options), strict=True):
+        pieces = list(tiny.stream_text(sentence, **options))
+        assert "".join(pieces) == best.text
+        assert all(pieces)
+        if options == {"beam": 1}:
+            assert len(pieces) == len(best.tokens)
+    assert (
+        "".join(tiny.stream_text("w1 w2", target_prefix="w9 w8"))
+        == tiny.translate(["w1 w2"], target_prefix=["w9 w8"])[0]
+    )
+
+
+class Bytes(Tokenizer):
+    """Tokens are bytes, most of them parts of characters."""
+
+    def decode(self, ids):
+        parts = b"a \xe2\x82\xac\xc3\xa9\xf0\x9f\x98\x80"
+        return bytes(parts[i % len(parts)] for i in ids if i > 3).decode("utf-8", "replace").strip()
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+def test_characters_come_whole(beam):
+    made = tiny_bundle()
+    translator = Translator([made], precision="float32", workers=1)
+    translator.target = Bytes(language="b", subwords=Whitespace(), dictionary=made.target.dictionary)
+    lines = [f"w{a} w{b}" for a in range(6) for b in range(6)]
+    streamed = [list(translator.stream_text(line, beam=beam)) for line in lines]
+    assert ["".join(pieces) for pieces in streamed] == translator.translate(lines, beam=beam)
+    assert sum(map(len, streamed)) > len(lines)
+
+
+def test_real_streams_begin_before_they_end(real, real_sentences):
+    sentences = real_sentences[0][:6]
+    streamed = [list(real.stream_text(sentence)) for sentence in sentences]
+    assert ["".join(pieces) for pieces in streamed] == real.translate(sentences)
+    assert sum(map(len, streamed)) > 2 * len(sentences)
+
+
+def test_what_cannot_be_streamed_is_refused(tiny):
+    for options, message in (
+        ({"nbest": 2}, "--nbest 2: one translation is streamed"),
+        ({"mbr": "chrf"}, "--mbr means nothing where a translation is streamed"),
+        ({"beams": 2}, "unknown generation option 'beams'"),
+        ({"prefix_bias_beta": 0.5}, r"--prefix-bias-beta 0\.5: needs a prefix"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tiny.stream_text("w1", **options)
+    with pytest.raises(InputError, match="sentence 7 has 21 tokens"):
+        list(tiny.stream_text("w1 " * 20, number=7))
+    assert list(tiny.stream_text("w1 " * 20, too_long=TooLong.SKIP)) == []
+    broken = tiny_bundle()
+    with torch.no_grad():
+        broken.network.head.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="sentence 1 has no translation"):
+        list(Translator([broken], precision="float32", workers=1).stream_text("w1", max_len_b=4))
+
+
+@pytest.mark.parametrize("options", [{}, {"min_len": 4, "lenpen": -4.0, "beam": 20}, {"first_token": 9}], ids=str)
+def test_prefixes_are_of_their_sentences_alone(tiny, options):
+    """Of several lengths in a batch, and none for some."""
+    prefixes = ["w7 w7", "", "w3", "", "w9", "w1 w2 w3"]
+    found = tiny.translate(SENTENCES, target_prefix=prefixes, **options)
+    for sentence, prefix, text in zip(SENTENCES, prefixes, found, strict=True):
+        assert text == tiny.translate([sentence], target_prefix=[prefix], **options)[0]
+        assert not sentence.strip() or text.startswith(prefix)
+    assert found[3] == tiny.translate([SENTENCES[3]], **options)[0]
+    for given, message in (
+        (prefixes[:5], "sentence 6 has no target prefix"),
+        ([*prefixes, ""], "more than 6 lines of target prefixes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tiny.translate(SENTENCES, target_prefix=given)
+
+
+def test_alternatives_of_a_text(tiny):
+    options = {"return_alternatives": True, "nbest": 3, "beam": 2}
+    (found,) = tiny.stream(["w1 w2 w3"], target_prefix=["w5"], **options)
+    firsts = [translation.tokens[1] for translation in found]
+    assert len({*firsts}) == 3
+    assert [t.token_scores[1] for t in found] == sorted((t.token_scores[1] for t in found), reverse=True)
+    completed = tiny.translate(["w1 w2 w3"] * 3, target_prefix=[f"w5 {first}" for first in firsts], beam=2)
+    assert [translation.text for translation in found] == completed
+    least = math.exp(found[1].token_scores[1]) + 1e-6
+    (kept,) = tiny.stream(["w1 w2 w3"], target_prefix=["w5"], min_alternative_expansion_prob=least, **options)
+    assert [translation.text for translation in kept] == [completed[0], "", ""]
+
+
+def test_a_models_own_first_token_is_forced_where_prefixes_are_favoured():
+    model = dataclasses.replace(tiny_bundle(), forced_first=9)
+    translator = Translator([model], precision="float32", workers=1)
+    found = list(translator.stream(SENTENCES, target_prefix=["w7"] * len(SENTENCES), prefix_bias_beta=0.3, nbest=4))
+    assert {each.tokens[0] for translations in found for each in translations if each.tokens} == {"w5"}
+    assert len({each.tokens[1] for translations in found for each in translations if len(each.tokens) > 1}) > 1
+    with pytest.raises(ConfigError, match="--first-token and --prefix-bias-beta exclude each other"):
+        translator.translate(SENTENCES, target_prefix=[""] * len(SENTENCES), prefix_bias_beta=0.3, first_token=8)
+
+
 def test_load_takes_bundles_and_refuses_what_is_none(tmp_path, tiny):
     folder = bundle.save(tmp_path / "model", tiny_bundle())
     loaded = fairbeam.load(folder, folder, precision="float32", workers=1)

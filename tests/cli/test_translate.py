@@ -131,6 +131,30 @@ def test_nbest_and_scores(call, made):
     assert out[2:4] == ["0.0000\t"] * 2
 
 
+def test_prefixes_alternatives_and_streams(run, call, model, made, tmp_path):
+    prefixes = ["w7", "", "w3 w4", "w5"]
+    (tmp_path / "prefixes").write_text(lines(prefixes))
+    translator = Translator([made], precision="float32", workers=1)
+    found = translator.translate(SENTENCES, target_prefix=prefixes)
+    assert call(target_prefix=tmp_path / "prefixes").read_text() == lines(found)
+    assert call(target_prefix=tmp_path / "prefixes", stream=True).read_text() == lines(found)
+    favoured = translator.translate(SENTENCES, target_prefix=prefixes, prefix_bias_beta=0.1)
+    assert call(target_prefix=tmp_path / "prefixes", prefix_bias_beta=0.1).read_text() == lines(favoured)
+    assert favoured != found
+    done = run("fairbeam", "translate", model, "--precision", "float32", "--stream", "--beam", 1, input=TEXT)
+    assert done.stdout == lines(translator.translate(SENTENCES, beam=1))
+    assert done.stderr == ""
+    wanted = translator.stream(SENTENCES, target_prefix=prefixes, return_alternatives=True, nbest=7, beam=2)
+    out = call(target_prefix=tmp_path / "prefixes", return_alternatives=True, nbest=7, beam=2).read_text()
+    assert out == lines([translation.text for found in wanted for translation in found])
+    with pytest.raises(ConfigError, match="--stream and --scores exclude each other"):
+        call(stream=True, scores=True)
+    (tmp_path / "prefixes").write_text(lines(prefixes[:2]))
+    for stream in (False, True):
+        with pytest.raises(InputError, match="sentence 3 has no target prefix"):
+            call(target_prefix=tmp_path / "prefixes", stream=stream)
+
+
 def test_a_line_break_inside_a_translation_is_no_new_line():
     assert translate._line(Translation("a\nb", -1.0, (), ()), False) == "a b\n"
 

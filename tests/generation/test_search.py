@@ -1,11 +1,14 @@
 """Beam search and the batch it stands in, ensembles, and options that cannot be."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import LanguageModel, LanguageModelConfig, Network, NetworkConfig, StackConfig, pad_batch
 
 PAD, EOS = 1, 2
 
@@ -45,6 +48,79 @@ def test_text_does_not_depend_on_the_batch(options):
                 assert [h.score for h in found] == pytest.approx([h.score for h in alone[row]], abs=1e-5)
 
 
+def language_model(vocabulary: int) -> LanguageModel:
+    torch.manual_seed(7)
+    stack = StackConfig(layers=1, dim=16, heads=2, ffn_dim=24)
+    made = LanguageModel(LanguageModelConfig(vocabulary=vocabulary, decoder=stack, pad=PAD, bos=EOS, eos=EOS)).eval()
+    with torch.no_grad():
+        made.head.weight *= 40
+    return made
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_shallow_fusion_adds_what_a_language_model_says(temperature):
+    """Of the same tokens behind the same start symbol; the temperature is not the language model's."""
+    model, beside = network(30), language_model(30)
+    options = GenerationOptions(beam=3, max_len_b=15, lm_weight=0.4, temperature=temperature)
+    search, rows = BeamSearch([model], options, None, beside), sources(6, 30)
+    together, alone = search(pad_batch(rows, PAD)), [search(torch.tensor([row]))[0] for row in rows]
+    usual = BeamSearch([model], GenerationOptions(beam=3, max_len_b=15, temperature=temperature))(pad_batch(rows, PAD))
+    assert sum(a[0].tokens.tolist() != b[0].tokens.tolist() for a, b in zip(together, usual, strict=True)) > 3
+    for row, found, same in zip(rows, together, alone, strict=True):
+        assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in same]
+        for hypothesis in found:
+            target = hypothesis.tokens
+            previous = torch.cat([torch.tensor([EOS]), target[:-1]])[None]
+            with torch.no_grad():
+                each = (model(torch.tensor([row]), previous) / temperature).log_softmax(-1)
+                each = each + 0.4 * beside(previous).log_softmax(-1)
+            expected = each[0].gather(1, target[:, None])[:, 0]
+            torch.testing.assert_close(hypothesis.positional_scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def mixed(model: Network, source: list[int], target: list[int], prefix: list[int], beta: float) -> np.ndarray:
+    """Log probability of each token of ``target``, the prefix favoured while the target follows it."""
+    with torch.no_grad():
+        logits = model(torch.tensor([source]), torch.tensor([[EOS, *target[:-1]]]))[0]
+    each = logits.double().softmax(-1).numpy()
+    for step, token in enumerate(prefix[: len(target)]):
+        if target[:step] != prefix[:step]:
+            break
+        each[step] *= 1 - beta
+        each[step, token] += beta
+    return np.log(each[np.arange(len(target)), target])
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.4])
+def test_a_favoured_prefix_is_a_mixture_of_distributions(beta):
+    """The best of all outputs, found with prefixes of other lengths beside it."""
+    model, longest, prefixes = network(7), 3, [[5, 6], [3], [4, 4, 4], [6, 5]]
+    everything = [
+        [*words, EOS] for n in range(1, longest + 1) for words in itertools.product([0, 3, 4, 5, 6], repeat=n)
+    ]
+    search = BeamSearch([model], GenerationOptions(beam=200, max_len_b=longest, prefix_bias_beta=beta))
+    rows = sources(4, 7)
+    together = search(pad_batch(rows, PAD), prefix=pad_batch(prefixes, PAD))
+    for row, prefix, found in zip(rows, prefixes, together, strict=True):
+        scored = {tuple(t): mixed(model, row, t, prefix, beta).mean() for t in everything}
+        best = max(scored, key=scored.__getitem__)
+        assert tuple(found[0].tokens.tolist()) == best
+        assert found[0].score == pytest.approx(scored[best], abs=1e-5)
+
+
+def test_a_prefix_that_is_favoured_above_all_is_forced():
+    model, rows = network(30), sources(8, 30)
+    prefixes = pad_batch([[4 + n % 20, 9, 5][: 1 + n % 3] for n in range(8)], PAD)
+    found = [
+        BeamSearch([model], GenerationOptions(beam=4, max_len_b=12, lenpen=0.0, prefix_bias_beta=beta))(
+            pad_batch(rows, PAD), prefix=prefixes
+        )
+        for beta in (0.0, 1 - 1e-12)
+    ]
+    for forced, favoured in zip(*found, strict=True):
+        assert [h.tokens.tolist() for h in favoured] == [h.tokens.tolist() for h in forced]
+
+
 def test_two_equal_models_are_one():
     model = network(30)
     one = BeamSearch([model], GenerationOptions(max_len_b=15))
@@ -58,6 +134,14 @@ def test_two_equal_models_are_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"beam": 0}, "--beam 0"), ({"nbest": 6}, "--nbest 6 is greater than --beam 5"),
+     ({"prefix_bias_beta": 1.0}, "--prefix-bias-beta 1.0: must be at least 0 and below 1"),
+     ({"prefix_bias_beta": 0.5, "penalty_alpha": 0.6}, "--prefix-bias-beta and --penalty-alpha exclude each other"),
+     ({"lm_weight": 0.5, "stochastic_beam": True}, "--lm-weight and --stochastic-beam exclude each other"),
+     ({"ch_wt": 1.0, "mbr": "chrf"}, "--ch-wt and --mbr exclude each other"),
+     ({"lm_wt": 1.0, "beam": 1}, "--lm-wt 1.0: ranks several candidates, and --beam is 1"),
+     ({"return_alternatives": True, "mbr": "chrf"}, "--return-alternatives and --mbr exclude each other"),
+     ({"min_alternative_expansion_prob": 0.1}, "0.1: needs --return-alternatives"),
+     ({"return_alternatives": True, "min_alternative_expansion_prob": 2.0}, "2.0: is a probability"),
      ({"temperature": 0.0}, "--temperature"), ({"min_len": 300}, "--min-len 300 is greater than --max-len-b 200")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):

@@ -122,6 +122,16 @@ def mbart(own_data) -> Model:
     return random_model(own_data, "mbart", {"_name": MBART[1], "langs": MBART[3]}, arch="mbart_base", **stacks)
 
 
+@pytest.fixture(scope="module")
+def language_model(own_data) -> Path:
+    """A language model over the dictionary of ``own_data``, which fairseq reads from the data's folder."""
+    shutil.copy(own_data / "dict.de.txt", own_data / "dict.txt")
+    sizes = {"decoder_layers": 2, "decoder_embed_dim": 32, "decoder_attention_heads": 2, "decoder_ffn_embed_dim": 48}
+    task = {"_name": "language_modeling", "tokens_per_sample": 60}
+    options = {"arch": "transformer_lm_gpt", "tokens_per_sample": 60, **sizes}
+    return random_model(own_data, "language_model", task, **options).checkpoint
+
+
 def fairseq_generate(model: Model, task: str, *extra: object, checkpoints: str | None = None) -> dict[int, list]:
     """``fairseq-generate`` in this process: for each sentence its hypotheses as (text, score, token scores)."""
     return parsed(printed(arguments(model, task, *extra, checkpoints=checkpoints)))
@@ -211,13 +221,81 @@ def test_diverse_groups(real_model, extra, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("extra", [(), ("--nbest", 3, "--beam", 3, "--prefix-size", 1), ("--beam", 1)])
+@pytest.mark.parametrize(
+    "extra", [(), ("--nbest", 3, "--beam", 3, "--prefix-size", 1), ("--beam", 1), ("--lenpen", 0, "--min-len", 0)]
+)
 def test_own_model(own_model, extra):
     assert_same(
         fairseq_generate(own_model, "fairbeam_translation", "--max-len-b", 30, *extra),
         fairseq_generate(own_model, "translation", "--max-len-b", 30, *extra),
         40,
     )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--lm-weight", 0.3),
+        ("--lm-weight", 0.1, "--nbest", 3, "--beam", 3, "--temperature", 1.5, "--prefix-size", 1),
+    ],
+    ids=lambda extra: " ".join(map(str, extra)),
+)
+def test_shallow_fusion(own_model, language_model, extra, caplog):
+    options = ("--max-len-b", 30, "--lm-path", language_model, *extra)
+    ours = fairseq_generate(own_model, "fairbeam_translation", *options)
+    assert "fairseq's own generator" not in caplog.text
+    assert_same(ours, fairseq_generate(own_model, "translation", *options), 40)
+    usual = fairseq_generate(own_model, "fairbeam_translation", "--max-len-b", 30)
+    assert any(ours[n][0][0] != usual[n][0][0] for n in usual)
+
+
+def test_shallow_fusion_needs_the_target_dictionary(own_model, language_model, tmp_path):
+    """Stock adds scores of other symbols, or fails where sizes differ; and ignores a weight without a model."""
+    folder = tmp_path / "bin"
+    shutil.copytree(own_model.data_bin, folder)
+    lines = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("".join(f"{line}\n" for line in (lines[1], lines[0], *lines[2:])))
+    other = Model(folder, own_model.checkpoint)
+    with pytest.raises(ConfigError, match=r"--lm-path: the language model's dictionary .* differs from the target"):
+        fairseq_generate(other, "fairbeam_translation", "--lm-path", language_model, "--lm-weight", 0.5)
+    with pytest.raises(ConfigError, match=r"--lm-weight 0\.5: there is no language model; --lm-path names one"):
+        fairseq_generate(own_model, "fairbeam_translation", "--lm-weight", 0.5)
+
+
+def test_other_models_rank_hypotheses_as_in_our_command(own_model, language_model):
+    """The model itself for a channel: one dictionary is of both languages here."""
+    paths = {"channel_model": own_model.checkpoint, "lm_model": language_model}
+    options = ("--channel-model", own_model.checkpoint, "--lm-model", language_model, "--ch-wt", 0.7, "--nbest", 4,
+               "--max-len-b", 30, "--remove-bpe", "sentencepiece")  # fmt: skip
+    found = fairseq_generate(own_model, "fairbeam_translation", *options)
+    files = ModelFiles(data=own_model.data_bin)
+    translator = fairbeam.load(own_model.checkpoint, precision="float32", workers=1, files=files, **paths)
+    lines = (own_model.data_bin / "raw" / "test.en").read_text().splitlines()
+    expected = list(translator.stream(lines, nbest=4, max_len_b=30, ch_wt=0.7))
+    for sentence, hypotheses in enumerate(expected):
+        assert [each.text for each in hypotheses] == [text for text, *_ in found[sentence]]
+        scores = [each.score / math.log(2) for each in hypotheses]
+        assert [score for _, score, _ in found[sentence]] == pytest.approx(scores, abs=1e-3)
+    usual = fairseq_generate(own_model, "fairbeam_translation", "--max-len-b", 30, "--remove-bpe", "sentencepiece")
+    assert any(usual[n][0][0] != found[n][0][0] for n in usual)
+
+
+def test_prefixes_of_the_reference_are_favoured_or_have_alternatives(own_model):
+    ours = ("fairbeam_translation", "--max-len-b", 30, "--beam", 3)
+    forced, favoured = (
+        fairseq_generate(own_model, *ours, "--prefix-size", 2, "--lenpen", 0, *extra)
+        for extra in ((), ("--prefix-bias-beta", 1 - 1e-12))
+    )
+    assert {n: hypotheses[0][0] for n, hypotheses in forced.items()} == {
+        n: hypotheses[0][0] for n, hypotheses in favoured.items()
+    }
+    found = fairseq_generate(own_model, *ours, "--prefix-size", 1, "--return-alternatives", "--nbest", 5)
+    for n, hypotheses in found.items():
+        words = [text.split() for text, *_ in hypotheses]
+        assert {mine[0] for mine in words} == {forced[n][0][0].split()[0]}
+        assert len({mine[1] if len(mine) > 1 else "" for mine in words}) == 5
+    with pytest.raises(ConfigError, match=r"--prefix-bias-beta 0\.5: needs --prefix-size"):
+        fairseq_generate(own_model, *ours, "--prefix-bias-beta", 0.5)
 
 
 def test_lstm(own_data):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -22,12 +22,17 @@ from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
+from fairbeam.generation.beam import Beams
+from fairbeam.generation.finished import Finished
+from fairbeam.generation.protocol import check_fusion
 from fairbeam.generation.shortlist import check_search
+from fairbeam.generation.streaming import certain_tokens, given_by_thread
 from fairbeam.network import (
     AnyNetwork,
     EncoderDecoder,
     EncoderNetwork,
     Generator,
+    LanguageModel,
     Network,
     Precision,
     build,
@@ -36,6 +41,7 @@ from fairbeam.network import (
 )
 from fairbeam.network.tuning import TuningOptions, add_low_rank_, merge_low_rank_
 from fairbeam.origin import Origin
+from fairbeam.rescoring import Reranker, Rescorer
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam.text import TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import Phrases, phrase_ids, required_ids, word_numbers
@@ -44,6 +50,11 @@ logger = logging.getLogger(__name__)
 
 ONE_DICTIONARY = "dict.txt"
 """Where source and target are one language."""
+_NOT_STREAMED = (
+    "attention", "ch_wt", "constraints", "coverage_penalty", "lm_wt", "mbr", "penalty_alpha",
+    "prefix_allowed_tokens_fn", "return_alternatives", "shortlist",
+)  # fmt: skip
+"""Options that rank hypotheses, or explain them, when all have ended; or whose search is another."""
 _TUNED = "fairbeam_from_bundle"
 """The architecture of checkpoints that hold another model's weights, trained further."""
 
@@ -80,7 +91,7 @@ class Translation:
 
     text: str
     score: float
-    """Length-normalised log probability in nats."""
+    """Length-normalised log probability in nats; with what other models add where they rank."""
     tokens: tuple[str, ...]
     """Target pieces, without ``</s>``."""
     token_scores: tuple[float, ...]
@@ -101,6 +112,9 @@ class Translator:
         precision: str = "auto",
         device: str = "cpu",
         workers: int | None = None,
+        fusion_model: Bundle | None = None,
+        channel_model: Bundle | None = None,
+        lm_model: Bundle | None = None,
     ) -> None:
         """Several models are an ensemble and must share dictionaries.
 
@@ -109,10 +123,15 @@ class Translator:
             precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
+            fusion_model: a language model with the same target dictionary, which counts in the search with
+                ``lm_weight``.
+            channel_model: translates the other way; ranks finished hypotheses with ``ch_wt``, 1 unless said.
+            lm_model: a language model of the target language, with any tokenizer; ranks them with ``lm_wt``, 1 unless
+                said.
 
         Raises:
             ConfigError: an unknown precision or device, no workers, no tokenizer, a target language that has yet to be
-                chosen, or dictionaries that differ.
+                chosen, dictionaries that differ, or a model of the wrong kind.
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"--workers {workers}: must be at least 1")
@@ -138,7 +157,23 @@ class Translator:
         self.generation = first.generation
         self.special = special_ids(first)
         self._shortlist = first.shortlist
-        self._decoder = Decoder(self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist)
+        self._fusion = None if fusion_model is None else self._fused(fusion_model, first).for_inference(dtype)
+        self._reranker = Reranker(
+            channel=None if channel_model is None else Rescorer(channel_model, self.device, "--channel-model"),
+            language_model=None if lm_model is None else Rescorer(lm_model, self.device, "--lm-model"),
+        )
+        self._decoder = Decoder(
+            self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist,
+            language_model=self._fusion,
+        )  # fmt: skip
+
+    def _fused(self, language_model: Bundle, model: Bundle) -> LanguageModel:
+        """The language model of shallow fusion, on the device, once it is one that knows the model's target symbols."""
+        network = check_fusion(language_model.network, generator(model).config.target_vocabulary)
+        own = language_model.source
+        if own is not None and model.target is not None and _symbols(own) != _symbols(model.target):
+            raise ConfigError("--lm-path: the language model's dictionary differs from the model's target dictionary")
+        return network.to(self.device)
 
     @property
     def max_source_tokens(self) -> int:
@@ -150,6 +185,7 @@ class Translator:
         sentences: Sequence[str],
         *,
         limits: DecodingLimits | None = None,
+        target_prefix: Sequence[str] | None = None,
         required_phrases: Sequence[Phrases] | None = None,
         replace_unk: dict[str, str] | None = None,
         **options: Any,
@@ -161,6 +197,8 @@ class Translator:
         Args:
             sentences: plain text, one sentence each.
             limits: batch sizes and the like.
+            target_prefix: for each sentence the text that its translation begins with, or that is favoured there with
+                ``prefix_bias_beta``.
             required_phrases: for each sentence what its translation must contain, in any order unless
                 ``constraints="ordered"``; spelt as a text spells it between spaces.
             replace_unk: put in the place of ``<unk>`` what this makes of the source token it aligns with, or else that
@@ -170,11 +208,12 @@ class Translator:
         Raises:
             ConfigError: an unknown or impossible option.
             InputError: a sentence is too long for the model; names it by number. Or there are not as many
-                ``required_phrases`` as sentences.
+                ``required_phrases`` or prefixes as sentences.
         """
         found = self.stream(
-            sentences, limits=limits, required_phrases=required_phrases, replace_unk=replace_unk, **options
-        )
+            sentences, limits=limits, target_prefix=target_prefix, required_phrases=required_phrases,
+            replace_unk=replace_unk, **options,
+        )  # fmt: skip
         return [translations[0].text for translations in found]
 
     def token_id(self, text: str, option: str) -> int:
@@ -203,17 +242,18 @@ class Translator:
         sentences: Iterable[str],
         *,
         limits: DecodingLimits | None = None,
+        target_prefix: Iterable[str] | None = None,
         required_phrases: Iterable[Phrases] | None = None,
         replace_unk: dict[str, str] | None = None,
         **options: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each sentence, in order, read and given a buffer at a time.
 
-        Options are checked at once, before the first sentence is read; errors as for ``translate``.
+        >>> list(model.stream(["A man sleeps."], target_prefix=["Ein"], return_alternatives=True, nbest=5))
+
+        Options are checked at once, before the first sentence is read; errors as for ``translate``. With
+        ``return_alternatives`` they are in the order of how probable the token behind the prefix is.
         """
-        known = [field.name for field in dataclasses.fields(GenerationOptions)]
-        if unknown := sorted(options.keys() - set(known)):
-            raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
         if required_phrases is None and options.get("constraints") is not None:
             raise ConfigError(f"--constraints {options['constraints']}: needs phrases (required_phrases)")
         if required_phrases is not None:
@@ -224,32 +264,106 @@ class Translator:
                     "--replace-unk: needs a model with dictionaries; this one's tokenizer knows every text"
                 )
             options = {**options, "attention": True}
-        replaced = dataclasses.replace(self.generation, **options)
+        replaced = self._options(options, has_prefix=target_prefix is not None)
+        return self._stream(
+            sentences, target_prefix, required_phrases, replace_unk, replaced, limits or DecodingLimits()
+        )
+
+    def stream_text(
+        self,
+        sentence: str,
+        *,
+        target_prefix: str | None = None,
+        too_long: TooLong = TooLong.ERROR,
+        number: int = 1,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The best translation of one sentence, piece by piece, each as soon as it is certain.
+
+        A piece is certain when all hypotheses that may become the best begin with it: with ``beam=1`` at every token.
+        Pieces are never empty; together they are the text that ``translate`` gives.
+
+        Args:
+            target_prefix: what the translation begins with.
+            too_long: what to do with a sentence that the model can't read.
+            number: the sentence's, for messages.
+            **options: fields of ``GenerationOptions``, as for ``translate``.
+
+        Raises:
+            ConfigError: an unknown or impossible option, or one that ranks hypotheses when all have ended.
+            InputError: the sentence is too long for the model.
+        """
+        replaced = self._options(options, has_prefix=target_prefix is not None)
+        if replaced.nbest > 1:
+            raise ConfigError(f"--nbest {replaced.nbest}: one translation is streamed; expected 1")
+        for name in _NOT_STREAMED:
+            if getattr(replaced, name):
+                raise ConfigError(f"--{name.replace('_', '-')} means nothing where a translation is streamed")
+        return self._stream_text(sentence, target_prefix, too_long, number, replaced)
+
+    def _stream_text(
+        self, sentence: str, target_prefix: str | None, too_long: TooLong, number: int, options: GenerationOptions
+    ) -> Iterator[str]:
+        row = self._fit(self.source.encode(sentence), number, too_long)
+        if not sentence.strip() or len(row) <= len(self.source.encode("")):
+            return
+        batch = self._batch([row], self._adapted(options), None if target_prefix is None else [target_prefix])
+        given = ""
+        texts: Iterator[str] = given_by_thread(lambda give: self._decoded_pieces(batch, number, give))
+        for text in texts:
+            if len(text) > len(given):
+                yield text[len(given) :]
+                given = text
+
+    def _decoded_pieces(self, batch: Batch, number: int, give: Callable[[str], None]) -> None:
+        """Give what is certain of the text at every step, and then the text."""
+
+        def watch(alive: torch.Tensor, beams: Beams, finished: Finished) -> None:
+            # Bytes of a character that is not whole, and spaces that may be the last, are not certain yet.
+            give(self.target.decode(certain_tokens(0, 0, beams, finished)).rstrip("\ufffd "))
+
+        (hypotheses,) = self._decoder.watched(batch, watch)
+        if not hypotheses:
+            raise _no_translation(number)
+        give(self.target.decode(hypotheses[0].tokens.tolist()))
+
+    def _options(self, options: dict[str, Any], *, has_prefix: bool) -> GenerationOptions:
+        """The model's defaults with what the caller wants otherwise, checked against what there is."""
+        known = [field.name for field in dataclasses.fields(GenerationOptions)]
+        if unknown := sorted(options.keys() - set(known)):
+            raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
+        replaced = dataclasses.replace(self.generation, **self._reranker.with_weights(options))
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
-        return self._stream(sentences, required_phrases, replace_unk, replaced, limits or DecodingLimits())
+        if replaced.lm_weight and self._fusion is None:
+            raise ConfigError(f"--lm-weight {replaced.lm_weight}: there is no language model; --lm-path names one")
+        if replaced.prefix_bias_beta and not has_prefix:
+            raise ConfigError(f"--prefix-bias-beta {replaced.prefix_bias_beta}: needs a prefix (--target-prefix)")
+        return replaced
 
     def _stream(
         self,
         sentences: Iterable[str],
+        target_prefix: Iterable[str] | None,
         required_phrases: Iterable[Phrases] | None,
         unknown: dict[str, str] | None,
         options: GenerationOptions,
         limits: DecodingLimits,
     ) -> Iterator[list[Translation]]:
         waiting = iter(sentences)
+        prefixes = None if target_prefix is None else iter(target_prefix)
         phrases = None if required_phrases is None else iter(required_phrases)
+        options = self._adapted(options)
         number = 1
         while window := list(islice(waiting, limits.buffer_size)):
-            required = None
-            if phrases is not None:
-                required = [required_ids(self.target, groups) for groups in islice(phrases, len(window))]
-                if len(required) < len(window):
-                    raise InputError(f"sentence {number + len(required)} has no required phrases, not even empty ones")
-            yield from self._translate_window(window, required, unknown, number, options, limits)
+            groups = _beside(phrases, len(window), number, "required phrases")
+            required = None if groups is None else [required_ids(self.target, mine) for mine in groups]
+            asked = _Asked(_beside(prefixes, len(window), number, "target prefix"), required, unknown)
+            yield from self._translate_window(window, asked, number, options, limits)
             number += len(window)
-        if phrases is not None and next(phrases, None) is not None:
-            raise InputError(f"there are more than {number - 1} lines of required phrases for {number - 1} sentences")
+        for given, what in ((phrases, "required phrases"), (prefixes, "target prefixes")):
+            if given is not None and next(given, None) is not None:
+                raise InputError(f"there are more than {number - 1} lines of {what} for {number - 1} sentences")
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
         """Where the (first) model looks while it is made to write ``target``.
@@ -283,8 +397,7 @@ class Translator:
     def _translate_window(
         self,
         sentences: list[str],
-        required: list[Required] | None,
-        unknown: dict[str, str] | None,
+        asked: "_Asked",
         number: int,
         options: GenerationOptions,
         limits: DecodingLimits,
@@ -300,34 +413,62 @@ class Translator:
         here = options.prefix_allowed_tokens_fn is not None
         decoded = self._decoder.decode(
             (
-                Batch(
-                    pad_batch([rows[row] for row in batch], self.special.padding_of_sources).numpy(),
-                    options,
-                    prefix=self._prefix(len(batch)),
-                    start=self._start,
-                    required=None if required is None else [required[row] for row in batch],
+                dataclasses.replace(
+                    self._batch([rows[row] for row in batch], options, _of(batch, asked.prefixes)),
+                    required=_of(batch, asked.required),
                     numbers=[number - 1 + int(row) for row in batch] if here else None,
                 )
                 for batch in batches
             ),
             here=here,
         )
-        empty = Translation("", 0.0, (), ())
-        results = [[empty] * options.nbest for _ in rows]
+        results: list[list[Translation]] = [[] for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):
             for row, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:
-                    raise CheckpointError(
-                        f"sentence {number + row} has no translation: the model's scores are not finite, or the "
-                        "options forbid every output"
-                    )
-                found_texts = self._as_texts(hypotheses, sentences[row], rows[row], options, unknown)
-                # A limit of very few tokens leaves fewer than n; n lines a sentence are promised.
-                results[row] = found_texts + [empty] * (options.nbest - len(found_texts))
-        return results
+                    raise _no_translation(number + row)
+                results[row] = self._as_texts(hypotheses, sentences[row], rows[row], options, asked.unknown)
+        if options.ch_wt or options.lm_wt:
+            results = self._reranked(results, sentences, lengths, options)
+        # A limit of very few tokens leaves fewer than n; n lines a sentence are promised.
+        empty = [Translation("", 0.0, (), ())] * options.nbest
+        return [(found + empty)[: options.nbest] for found in results]
 
-    def _prefix(self, sentences: int) -> np.ndarray | None:
-        return None if self._first is None else np.full((sentences, 1), self._first)
+    def _reranked(
+        self, found: list[list[Translation]], sentences: list[str], lengths: np.ndarray, options: GenerationOptions
+    ) -> list[list[Translation]]:
+        """The translations of every sentence by their scores with those of other models; those are a window's work."""
+        texts = [[translation.text for translation in translations] for translations in found]
+        added = self._reranker(sentences, texts, lengths.tolist(), options)
+        scored = [
+            [dataclasses.replace(one, score=one.score + more) for one, more in zip(translations, mores, strict=True)]
+            for translations, mores in zip(found, added, strict=True)
+        ]
+        return [sorted(translations, key=lambda one: -one.score) for translations in scored]
+
+    def _batch(self, rows: list[list[int]], options: GenerationOptions, prefixes: Sequence[str] | None) -> Batch:
+        """Sources with what their outputs begin with: the model's own first token, and then a text."""
+        source = pad_batch(rows, self.special.padding_of_sources).numpy()
+        first = [] if self._first is None else [self._first]
+        if prefixes is None:
+            prefix = np.full((len(rows), 1), self._first) if first else None
+        else:
+            ids = [[*first, *self._prefix_ids(text)] for text in prefixes]
+            prefix = pad_batch(ids, self.special.pad).numpy().astype(np.int64)
+        return Batch(source, options, prefix=prefix, start=self._start)
+
+    def _prefix_ids(self, text: str) -> tuple[int, ...]:
+        return next(iter(phrase_ids(self.target, [text])), ())
+
+    def _adapted(self, options: GenerationOptions) -> GenerationOptions:
+        """Options under which the model's own first token is forced where prefixes are not."""
+        if not options.prefix_bias_beta or self._first is None:
+            return options
+        if options.first_token >= 0:
+            raise ConfigError(
+                "--first-token and --prefix-bias-beta exclude each other: the model has its own first one"
+            )
+        return dataclasses.replace(options, first_token=self._first)
 
     def _fit(self, row: list[int], number: int, too_long: TooLong) -> list[int]:
         limit = self.max_source_tokens
@@ -352,7 +493,8 @@ class Translator:
         unknown: dict[str, str] | None,
     ) -> list[Translation]:
         """The n best as texts."""
-        chosen = hypotheses[: None if options.mbr else options.nbest]
+        ranked_again = options.mbr or options.ch_wt or options.lm_wt
+        chosen = hypotheses[: None if ranked_again else options.nbest]
         texts = [self._as_text(hypothesis, sentence, source, unknown) for hypothesis in chosen]
         if options.mbr is not None:
             risk = -expected_utilities([translation.text for translation in texts], options.mbr)
@@ -424,8 +566,42 @@ def special_ids(model: Bundle) -> Special:
     return Special(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the translations of a window, a thing for each sentence."""
+
+    prefixes: list[str] | None
+    required: list[Required] | None
+    unknown: dict[str, str] | None
+    """What takes the place of unknown words, for all of them."""
+
+
+def _of(batch: Iterable[int], things: list[Any] | None) -> list[Any] | None:
+    return None if things is None else [things[row] for row in batch]
+
+
+def _beside(waiting: Iterator[Any] | None, count: int, number: int, what: str) -> list[Any] | None:
+    """As many things as there are sentences, the first of which has this number."""
+    if waiting is None:
+        return None
+    found = list(islice(waiting, count))
+    if len(found) < count:
+        raise InputError(f"sentence {number + len(found)} has no {what}, not even an empty line")
+    return found
+
+
+def _no_translation(number: int) -> CheckpointError:
+    return CheckpointError(
+        f"sentence {number} has no translation: the model's scores are not finite, or the options forbid every output"
+    )
+
+
 def _vocabularies(model: Bundle) -> list[list[str]]:
-    return [side.symbols(range(len(side))) for side in (model.source, model.target) if side is not None]
+    return [_symbols(side) for side in (model.source, model.target) if side is not None]
+
+
+def _symbols(side: TextSide) -> list[str]:
+    return side.symbols(range(len(side)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,6 +625,9 @@ def load(
     device: str = "cpu",
     workers: int | None = None,
     files: ModelFiles | None = None,
+    lm_path: str | Path | None = None,
+    channel_model: str | Path | None = None,
+    lm_model: str | Path | None = None,
 ) -> Translator:
     """Load a model for translation; several are an ensemble.
 
@@ -460,6 +639,9 @@ def load(
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
+        lm_path: a language model with the target dictionary, for ``lm_weight``.
+        channel_model: a model that translates the other way, for ``ch_wt``.
+        lm_model: a language model of the target language, for ``lm_wt``.
 
     Raises:
         CheckpointError: a model cannot be read, or has no conversion.
@@ -468,7 +650,12 @@ def load(
     if not models:
         raise ConfigError("no model was named")
     loaded = [read_model(path, files) for path in models]
-    return Translator(loaded, precision=precision, device=device, workers=workers)
+    # The languages of a multilingual channel model are those of the model, the other way round.
+    files = files or ModelFiles()
+    back = ModelFiles(source_lang=files.target_lang, target_lang=files.source_lang)
+    helpers = {"fusion_model": (lm_path, None), "channel_model": (channel_model, back), "lm_model": (lm_model, None)}
+    others = {name: read_model(path, where) for name, (path, where) in helpers.items() if path is not None}
+    return Translator(loaded, precision=precision, device=device, workers=workers, **others)
 
 
 def read_model(path: str | Path, files: ModelFiles | None = None) -> Bundle:

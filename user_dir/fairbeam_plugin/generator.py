@@ -10,27 +10,31 @@ import torch
 from fairseq.models.bart import BARTModel
 from fairseq.models.lstm import LSTMModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
+from fairseq.models.transformer_lm import TransformerLanguageModel
 from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
 from fairbeam.data.shortlist import Shortlist
-from fairbeam.errors import InputError
-from fairbeam.families import fairseq_bart, fairseq_lstm, fairseq_transformer
+from fairbeam.errors import ConfigError, InputError
+from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_lstm, fairseq_transformer
 from fairbeam.families.fairseq import Page
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.generation.alignment import hard_alignment
 from fairbeam.generation.options import parse_weights
+from fairbeam.generation.protocol import check_fusion
+from fairbeam.generation.ranking import best_first
 from fairbeam.generation.shortlist import check_search
-from fairbeam.network import Generator, Precision
+from fairbeam.network import Generator, LanguageModel, Precision
+from fairbeam.rescoring import Reranker
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
+from fairbeam_plugin.models.families import FamilyDecoder
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 logger = logging.getLogger(__name__)
 
 # fairseq's generation options that our search does not have, with the values that ask for nothing.
 _STOCK_ONLY: Dict[str, tuple] = {
-    "lm_path": (None,),
     "print_step": (False, None),
     "iter_decode_with_beam": (1, None),
     "iter_decode_with_external_reranker": (False, None),
@@ -59,8 +63,10 @@ def stock_only_options(args: Any) -> List[str]:
     ]
 
 
-def generation_options(args: Any, own: Any = None) -> GenerationOptions:
+def generation_options(args: Any, own: Any = None, reranker: Optional[Reranker] = None) -> GenerationOptions:
     """Ours from fairseq's, which have the same names and defaults, and from the task's ``SearchOptions``.
+
+    ``reranker`` has the models that rank finished hypotheses, which count 1 unless said.
 
     Raises:
         ConfigError: options that are impossible, or that exclude each other.
@@ -68,12 +74,14 @@ def generation_options(args: Any, own: Any = None) -> GenerationOptions:
     given = {}
     for option in dataclasses.fields(GenerationOptions):
         for place in (own, args):
-            if getattr(place, option.name, None) not in (None, False):
-                given[option.name] = getattr(place, option.name)
+            value = getattr(place, option.name, None)
+            if value is not None and value is not False:  # a number of 0 is given
+                given[option.name] = value
     if isinstance(given.get("ensemble_weights"), str):
         given["ensemble_weights"] = parse_weights(given["ensemble_weights"])
     if getattr(args, "print_alignment", None) or getattr(args, "replace_unk", None) is not None:
         given["attention"] = True
+    given = (reranker or Reranker()).with_weights(given)
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
@@ -95,6 +103,28 @@ def network_of(model: Any) -> Generator:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no conversion")
     options = _lstm_options(model) if page is fairseq_lstm else _flat_options(model.cfg)
     return page.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
+
+
+def language_model_of(model: Any, dictionary: Any) -> LanguageModel:
+    """The network of a fairseq language model that knows the symbols of ``dictionary``.
+
+    Raises:
+        ConfigError: it has another dictionary.
+        UnsupportedArchitecture: there is no conversion.
+    """
+    known = getattr(model.decoder, "dictionary", dictionary)
+    if [known[i] for i in range(len(known))] != [dictionary[i] for i in range(len(dictionary))]:
+        raise ConfigError(
+            f"--lm-path: the language model's dictionary ({len(known)} entries) differs from the target dictionary "
+            f"({len(dictionary)} entries)"
+        )
+    if isinstance(model, FamilyDecoder):
+        return model.network
+    if type(model) is not TransformerLanguageModel:
+        raise UnsupportedArchitecture(f"--lm-path: {type(model).__name__} has no conversion")
+    options = {**_flat_options(model.decoder.cfg)}
+    options["character_embeddings"] = getattr(model.decoder.args, "character_embeddings", False)
+    return fairseq_lm.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
 
 
 def _lstm_options(model: LSTMModel) -> Dict[str, Any]:
@@ -154,14 +184,20 @@ class FairbeamGenerator:
         alignment: Optional[str] = None,
         text: Optional[Callable[[Tensor], str]] = None,
         shortlist: Optional[Shortlist] = None,
+        language_model: Optional[LanguageModel] = None,
+        reranker: Optional[Reranker] = None,
+        source_text: Optional[Callable[[Tensor], str]] = None,
     ) -> None:
         """Takes a copy of the models' weights as they are now.
 
         Args:
             beginning: the symbol decoding begins with, if not the network's own, and the first token of every output.
             alignment: ``hard`` or ``soft``, as fairseq prints them, where the options ask for attention.
-            text: makes text of ids, for ``--mbr``.
+            text: makes text of ids, for ``--mbr`` and for other models.
             shortlist: for options that ask for one.
+            language_model: for ``--lm-weight``.
+            reranker: the models of ``--ch-wt`` and ``--lm-wt``, which read texts.
+            source_text: makes text of a source's ids for them.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
@@ -171,14 +207,20 @@ class FairbeamGenerator:
         dtype = precision.resolve(device)
         networks = [network_of(model).to(device).for_inference(dtype) for model in models]
         self.eos = special.eos  # read by fairseq, to strip it from what it prints
-        self.pad = special.pad
+        self.pad, self.source_pad = special.pad, special.padding_of_sources
         self.options = options
         self._start, self._first = beginning
+        if options.prefix_bias_beta and self._first is not None:  # the prefix is not forced then, and this is
+            self.options = dataclasses.replace(options, first_token=self._first)
+        self._reranker, self._source_text = reranker, source_text
+        if language_model is not None:
+            fused = check_fusion(language_model, networks[0].config.target_vocabulary)
+            language_model = fused.to(device).for_inference(dtype)
         if options.shortlist:
             check_search(shortlist, networks, options)
         self.alignment = alignment
         self.text = text
-        self.decoder = Decoder(networks, device, special, shortlist=shortlist)
+        self.decoder = Decoder(networks, device, special, shortlist=shortlist, language_model=language_model)
 
     def generate(
         self,
@@ -216,13 +258,13 @@ class FairbeamGenerator:
             )
             for part in parts
         ]
-        results: List[List[Dict[str, Tensor]]] = [[] for _ in range(len(source))]
+        results: List[List[Hypothesis]] = [[] for _ in range(len(source))]
         for part, found in zip(parts, self.decoder.decode(batches, here=here), strict=True):
-            rows = zip(source[part], found, strict=True)
-            results[part] = [
-                [self._as_fairseq(hypothesis, row) for hypothesis in self._ranked(all)] for row, all in rows
-            ]
-        return results
+            results[part] = [self._ranked(hypotheses) for hypotheses in found]
+        if self.options.ch_wt or self.options.lm_wt:
+            results = self._reranked(results, torch.from_numpy(source))
+        rows = zip(source, results, strict=True)
+        return [[self._as_fairseq(hypothesis, row) for hypothesis in mine] for row, mine in rows]
 
     def _prefix(self, sentences: int, given: Optional[np.ndarray]) -> Optional[np.ndarray]:
         if given is not None or self._first is None:
@@ -234,6 +276,21 @@ class FairbeamGenerator:
             return hypotheses
         risk = -expected_utilities([self.text(hypothesis.tokens) for hypothesis in hypotheses], self.options.mbr)
         return [hypotheses[place] for place in risk.argsort(kind="stable")]
+
+    def _reranked(self, found: List[List[Hypothesis]], source: Tensor) -> List[List[Hypothesis]]:
+        """The hypotheses of each sentence by their scores with those of other models."""
+        assert self._reranker is not None
+        assert self.text is not None
+        assert self._source_text is not None
+        rows = [row[row.ne(self.source_pad)] for row in source]
+        texts = [[self.text(hypothesis.tokens) for hypothesis in hypotheses] for hypotheses in found]
+        sources = [self._source_text(row) for row in rows]
+        added = self._reranker(sources, texts, [len(row) for row in rows], self.options)
+        scored = [
+            [dataclasses.replace(one, score=one.score + more) for one, more in zip(mine, mores, strict=True)]
+            for mine, mores in zip(found, added, strict=True)
+        ]
+        return [best_first(mine) for mine in scored]
 
     def _as_fairseq(self, hypothesis: Hypothesis, source: Any) -> Dict[str, Any]:
         attention = torch.empty(0) if hypothesis.attention is None else hypothesis.attention

@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fairbeam.errors import FairbeamError, InputError
+from fairbeam.errors import ConfigError, FairbeamError, InputError
 from fairbeam.files import read_lines, stream_lines
 from fairbeam.generation import Constraints, LengthNormalization
 from fairbeam.generation.options import parse_weights
 from fairbeam.scoring.minimum_bayes_risk import Utility
 from fairbeam.text.phrases import split_phrases
-from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, load
+from fairbeam.translator import DecodingLimits, ModelFiles, TooLong, Translation, Translator, load
 
 
 class Alignment(StrEnum):
@@ -56,6 +56,65 @@ def command(
     mbr: Annotated[
         Utility | None,
         typer.Option(help="Rank by minimum Bayes risk, of the --beam hypotheses or samples.", show_default=False),
+    ] = None,
+    lm_path: Annotated[
+        Path | None,
+        typer.Option(help="Language model with the target dictionary, for --lm-weight.", show_default=False),
+    ] = None,
+    lm_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Times the log probability of each next token by --lm-path, in the search (shallow fusion).",
+            show_default=False,
+        ),
+    ] = None,
+    channel_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model that translates back, with any tokenizer: ranks the --beam hypotheses anew (noisy channel).",
+            show_default=False,
+        ),
+    ] = None,
+    ch_wt: Annotated[
+        float | None,
+        typer.Option(
+            help="Times the log probability of the source by --channel-model, divided by the source's length. "
+            "[default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    lm_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Language model with any tokenizer: ranks the --beam hypotheses anew, unlike --lm-path.",
+            show_default=False,
+        ),
+    ] = None,
+    lm_wt: Annotated[
+        float | None,
+        typer.Option(
+            help="Times the log probability of a hypothesis by --lm-model, divided by the source's length. "
+            "[default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    target_prefix: Annotated[
+        Path | None,
+        typer.Option(help="File of what translations begin with, a line for a sentence.", show_default=False),
+    ] = None,
+    prefix_bias_beta: Annotated[
+        float | None,
+        typer.Option(help="Favour --target-prefix by this probability, below 1, not force it.", show_default=False),
+    ] = None,
+    return_alternatives: Annotated[
+        bool,
+        typer.Option(
+            "--return-alternatives",
+            help="The --nbest most probable tokens behind --target-prefix, each with the best that goes on from it.",
+        ),
+    ] = False,
+    min_alternative_expansion_prob: Annotated[
+        float | None, typer.Option(help="Alternatives less probable stay empty lines.", show_default=False)
     ] = None,
     min_len: Annotated[int | None, typer.Option(help="Fewest tokens.", show_default=False)] = None,
     min_len_a: Annotated[
@@ -157,6 +216,9 @@ def command(
         Path | None, typer.Option(help="Pairs of words, what to put in the place of which.", show_default=False)
     ] = None,
     scores: Annotated[bool, typer.Option(help="Put the score and a tab before each translation.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write each translation piece by piece, as soon as it is certain.")
+    ] = False,
     too_long: Annotated[TooLong, typer.Option(help="Sentences longer than the model reads.")] = TooLong.ERROR,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -180,6 +242,12 @@ def command(
         "coverage_penalty": coverage_penalty,
         "beam_patience": beam_patience,
         "mbr": mbr,
+        "lm_weight": lm_weight,
+        "ch_wt": ch_wt,
+        "lm_wt": lm_wt,
+        "prefix_bias_beta": prefix_bias_beta,
+        "return_alternatives": return_alternatives or None,
+        "min_alternative_expansion_prob": min_alternative_expansion_prob,
         "min_len_a": min_len_a,
         "encoder_repetition_penalty": encoder_repetition_penalty,
         "encoder_no_repeat_ngram_size": encoder_no_repeat_ngram_size,
@@ -202,6 +270,15 @@ def command(
         "shortlist": shortlist,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if lm_path is not None and not lm_weight:
+        raise ConfigError(f"--lm-path {lm_path}: means nothing without --lm-weight")
+    unstreamed = {
+        "--scores": scores, "--alignments": alignments, "--replace-unk": replace_unk,
+        "--replace-unk-dict": replace_unk_dict, "--constraints-file": constraints_file,
+    }  # fmt: skip
+    if stream and any(unstreamed.values()):
+        name = next(name for name, value in unstreamed.items() if value)
+        raise ConfigError(f"--stream and {name} exclude each other: a text is written before it is known to its end")
     interactive = input_file is None and sys.stdin.isatty()
     limits = DecodingLimits(
         batch_size=batch_size,
@@ -210,7 +287,8 @@ def command(
         buffer_size=1 if interactive else buffer_size,
     )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
-    model = load(*models, precision=precision, device=device, workers=workers, files=files)
+    helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model}
+    model = load(*models, precision=precision, device=device, workers=workers, files=files, **helpers)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
     for name, token in (("first_token", first_token), ("last_token", last_token)):
@@ -219,13 +297,41 @@ def command(
     if allowed_outputs is not None:
         given["allowed_outputs"] = model.output_ids(read_lines(allowed_outputs))
     unknown = _pairs(replace_unk_dict) if replace_unk_dict is not None else {} if replace_unk else None
-    with _reader(input_file) as lines, _required(constraints, constraints_file) as take:
+    with (
+        _reader(input_file) as lines,
+        _required(constraints, constraints_file) as take,
+        contextlib.nullcontext() if target_prefix is None else _reader(target_prefix) as prefixes,
+    ):
+        if stream:
+            _stream(model, lines, prefixes, output, too_long, given)
+            return
         lines, required = take(lines)
-        results = model.stream(lines, limits=limits, required_phrases=required, replace_unk=unknown, **given)
+        results = model.stream(
+            lines, limits=limits, target_prefix=prefixes, required_phrases=required, replace_unk=unknown, **given
+        )
         with _writer(output) as write, _progress(quiet or output is None) as advance:
             for translations in results:
                 write("".join(_line(translation, scores, alignments) for translation in translations))
                 advance()
+
+
+def _stream(
+    model: Translator,
+    lines: Iterator[str],
+    prefixes: Iterator[str] | None,
+    output: Path | None,
+    too_long: TooLong,
+    options: dict[str, Any],
+) -> None:
+    """Write a line for each line, a piece at a time."""
+    with _writer(output) as write:
+        for number, line in enumerate(lines, start=1):
+            prefix = None if prefixes is None else next(prefixes, None)
+            if prefixes is not None and prefix is None:
+                raise InputError(f"sentence {number} has no target prefix, not even an empty line")
+            for piece in model.stream_text(line, target_prefix=prefix, too_long=too_long, number=number, **options):
+                write(piece.replace("\n", " "))
+            write("\n")
 
 
 Required = tuple[Iterator[str], Iterator[list[list[str]]] | None]

@@ -6,6 +6,7 @@ hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K``
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,11 @@ _BLOCK = 64
 class Beams:
     """The unfinished hypotheses of a batch. ``K`` is the beam size, ``step`` the number of tokens chosen."""
 
+    _PARTS: ClassVar = (
+        "tokens", "totals", "history", "ignored", "limits", "prefix", "favoured", "least", "source", "numbers",
+    )  # fmt: skip
+    """What has a row for each sentence."""
+
     tokens: Tensor
     """(batch, K, capacity) long; column 0 is the start symbol."""
     totals: Tensor
@@ -32,6 +38,8 @@ class Beams:
     """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
     prefix: Tensor | None
     """(batch, prefix) long: tokens the output begins with, padded on the right."""
+    favoured: Tensor | None = None
+    """(batch, prefix) long: tokens that are made more probable at the output's beginning, padded on the right."""
     least: Tensor | None = None
     """(batch,) long: tokens before ``</s>`` at least, for each sentence; None where it is the same for all."""
     source: Tensor | None = None
@@ -77,7 +85,7 @@ class Beams:
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences."""
-        for name in ("tokens", "totals", "history", "ignored", "limits", "prefix", "least", "source", "numbers"):
+        for name in self._PARTS:
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[sentences])

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from fairbeam.data.shortlist import Shortlist
+from fairbeam.generation.alternatives import AlternativesSearch
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search import BeamSearch
 from fairbeam.generation.shortlist import ShortlistSearch
+from fairbeam.generation.streaming import Watcher
 from fairbeam.generation.workers import Workers, default_workers
-from fairbeam.network import Generator
+from fairbeam.network import Generator, LanguageModel
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Decoder:
         special: Special | None = None,
         workers: int | None = None,
         shortlist: Shortlist | None = None,
+        language_model: LanguageModel | None = None,
     ) -> None:
         """Several networks are an ensemble.
 
@@ -56,13 +59,15 @@ class Decoder:
             networks: made by ``for_inference``, on ``device``.
             workers: decoding processes; by default one for each core, and one in all on an accelerator.
             shortlist: for searches whose options ask for one.
+            language_model: for searches with ``lm_weight``; made as the networks are.
         """
 
         @lru_cache(maxsize=8)
-        def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch:
+        def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch | AlternativesSearch:
             if options.shortlist:
                 return ShortlistSearch(networks, options, special or Special(), shortlist)
-            return BeamSearch(networks, options, special)
+            usual = BeamSearch(networks, options, special, language_model)
+            return AlternativesSearch(usual) if options.return_alternatives else usual
 
         def decode(batch: Batch) -> list[list[Arrays]]:
             source = torch.from_numpy(batch.source).to(device)
@@ -72,6 +77,15 @@ class Decoder:
             )
             return [[_as_arrays(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
+        def watched(batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
+            searching = search(batch.options)
+            assert isinstance(searching, BeamSearch)
+            source = torch.from_numpy(batch.source).to(device)
+            prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
+            return searching(source, prefix=prefix, start=batch.start, watch=watch)
+
+        self.watched = watched
+        """Decode a batch in this process while ``watch`` is shown the beams of every step."""
         self._workers = Workers(decode, workers or default_workers(device))
         self._here = Workers(decode, 1)
 

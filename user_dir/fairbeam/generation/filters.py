@@ -3,6 +3,7 @@
 Setting a log probability to -inf removes the token without renormalising the others, as fairseq does.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -124,6 +125,26 @@ def force_prefix(special: Special) -> Filter:
         if bool(ended.any()):
             for tensor in (scores, beams.totals, beams.tokens, beams.history):
                 tensor[ended] = tensor[ended][:, :1]
+
+    return apply
+
+
+def favour_prefix(special: Special, beta: float) -> Filter:
+    """While a hypothesis follows its sentence's prefix, mix its distribution with one that is sure of the prefix's next
+    token: ``(1 - beta) p + beta [token is next]`` (Arivazhagan et al., 2020)."""
+    kept, added = math.log1p(-beta), math.log(beta)
+
+    def apply(scores: Tensor, beams: Beams) -> None:
+        step, favoured = beams.step, beams.favoured
+        if favoured is None or step >= favoured.size(1):
+            return
+        token = favoured[:, step]
+        follows = beams.tokens[:, :, 1 : step + 1].eq(favoured[:, None, :step]).all(2)  # (batch, beams)
+        follows &= (token.ne(special.pad) & (beams.limits > step)).unsqueeze(1)
+        sentences, places = follows.nonzero(as_tuple=True)
+        scores[sentences, places] += kept
+        at = sentences, places, token[sentences]
+        scores[at] = torch.logaddexp(scores[at], scores.new_tensor(added))
 
     return apply
 
@@ -288,7 +309,9 @@ def build_filters(options: GenerationOptions, special: Special) -> list[Filter]:
     filters = [never_pad(special)] if special.pad >= 0 else []
     if options.unkpen:
         filters.append(penalise_unknown(special, options.unkpen))
-    filters += [limit_length(special), force_prefix(special)]
+    filters.append(limit_length(special))
+    beta = options.prefix_bias_beta
+    filters.append(favour_prefix(special, beta) if beta else force_prefix(special))
     if options.match_source_len:
         filters.append(end_for_nothing(special))
     if options.match_source_len or options.min_len_a:

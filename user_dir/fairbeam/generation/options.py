@@ -28,9 +28,21 @@ class LengthNormalization(StrEnum):
 
 
 PER_CALL = frozenset(
-    {"attention", "allowed_outputs", "constraints", "ensemble_weights", "mbr", "prefix_allowed_tokens_fn"}
-)
+    {
+        "attention", "allowed_outputs", "ch_wt", "constraints", "ensemble_weights", "lm_weight", "lm_wt", "mbr",
+        "min_alternative_expansion_prob", "prefix_allowed_tokens_fn", "prefix_bias_beta", "return_alternatives",
+    }
+)  # fmt: skip
 """Options of a call, which are no model's defaults."""
+
+_EXCLUSIVE: dict[str, tuple[str, ...]] = {
+    "lm_weight": ("stochastic_beam", "penalty_alpha"),
+    "ch_wt": ("mbr", "stochastic_beam", "penalty_alpha"),
+    "lm_wt": ("mbr", "stochastic_beam", "penalty_alpha"),
+    "return_alternatives": ("ch_wt", "lm_wt", "mbr", "constraints", "stochastic_beam", "penalty_alpha"),
+    "prefix_bias_beta": ("return_alternatives", "penalty_alpha"),
+}
+"""Options that mean nothing together."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -41,7 +53,7 @@ class GenerationOptions:
 
     beam: int = 5
     nbest: int = 1
-    """Hypotheses returned for each sentence, at most ``beam``."""
+    """Hypotheses returned for each sentence, at most ``beam``; or the number of alternatives."""
     max_len_a: float = 0.0
     max_len_b: int = 200
     """The target has at most ``max_len_a * source length + max_len_b`` tokens before ``</s>``."""
@@ -63,6 +75,14 @@ class GenerationOptions:
     mbr: Utility | None = None
     """Rank the hypotheses or samples by their mean utility if each of the others were right, instead of by score
     (Eikema and Aziz, 2020). Acts where there is text."""
+    lm_weight: float = 0.0
+    """Times the log probability that a language model over the target vocabulary gives the next token, added at every
+    step (shallow fusion; Gulcehre et al., 2015, section 4.1)."""
+    ch_wt: float = 0.0
+    """Times the log probability of the source given a hypothesis by a channel model, divided by the source's length and
+    added to the score of a finished hypothesis (Yee et al., 2019, section 2)."""
+    lm_wt: float = 0.0
+    """The same with the log probability of a hypothesis by a language model of the target side."""
     attention: bool = False
     """Give each hypothesis its attention over the source."""
     unnormalized: bool = False
@@ -123,6 +143,14 @@ class GenerationOptions:
     diversity_rate: float = -1.0
     """What each rank among the continuations of one beam costs, in nats (Li et al., 2016)."""
 
+    return_alternatives: bool = False
+    """Give the ``nbest`` most probable tokens behind the prefix, each with the best hypothesis that goes on from it."""
+    min_alternative_expansion_prob: float = 0.0
+    """Leave out alternatives whose token is less probable, all but the first."""
+    prefix_bias_beta: float = 0.0
+    """Above 0 a prefix is not forced, but favoured: while a hypothesis follows it, the prefix's next token has the
+    probability ``(1 - beta) p + beta``, any other ``(1 - beta) p`` (Arivazhagan et al., 2020)."""
+
     shortlist: bool = False
     """Choose among the symbols that the model's shortlist has for a sentence, instead of among all."""
 
@@ -154,7 +182,8 @@ class GenerationOptions:
             raise ConfigError("--banned-phrases: one of the phrases is empty")
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature}: must be greater than 0")
-        if self.nbest > self.beam:
+        self._check_pairs()
+        if self.nbest > self.beam and not self.return_alternatives:
             raise ConfigError(f"--nbest {self.nbest} is greater than --beam {self.beam}")
         self._check_ranking()
         if self.max_len_a == 0 and self.min_len > self.max_len_b:
@@ -177,13 +206,32 @@ class GenerationOptions:
             raise ConfigError(f"--penalty-alpha {self.penalty_alpha}: must be at least 0 and below 1")
         if self.penalty_alpha and (self.nbest > 1 or self.mbr or self.beam == 1):
             raise ConfigError(f"--penalty-alpha {self.penalty_alpha}: needs --beam above 1 and gives one hypothesis")
-        if self.nbest > self.finished_wanted:
+        if self.nbest > self.finished_wanted and not self.return_alternatives:
             raise ConfigError(
                 f"--nbest {self.nbest} is greater than the {self.finished_wanted} hypotheses that --beam {self.beam} "
                 f"and --beam-patience {self.beam_patience} wait for"
             )
         if self.mbr is not None and self.beam == 1:
             raise ConfigError(f"--mbr {self.mbr}: needs several candidates, and --beam is 1")
+
+    def _check_pairs(self) -> None:
+        for name, others in _EXCLUSIVE.items():
+            for other in others:
+                if getattr(self, name) and getattr(self, other):
+                    raise ConfigError(f"--{name} and --{other} exclude each other".replace("_", "-"))
+        for name in ("ch_wt", "lm_wt"):
+            if getattr(self, name) and self.beam == 1:
+                option = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise ConfigError(f"{option}: ranks several candidates, and --beam is 1")
+        least = self.min_alternative_expansion_prob
+        if not 0 <= least <= 1:
+            raise ConfigError(f"--min-alternative-expansion-prob {least}: is a probability, from 0 to 1")
+        if least and not self.return_alternatives:
+            raise ConfigError(f"--min-alternative-expansion-prob {least}: needs --return-alternatives")
+        if self.return_alternatives and self.first_token >= 0:
+            raise ConfigError("--return-alternatives and --first-token exclude each other")
+        if not 0 <= self.prefix_bias_beta < 1:
+            raise ConfigError(f"--prefix-bias-beta {self.prefix_bias_beta}: must be at least 0 and below 1")
 
     @property
     def finished_wanted(self) -> int:

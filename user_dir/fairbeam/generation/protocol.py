@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, Network, kernels, native
+from fairbeam.network import Generator, LanguageModel, Network, kernels, native
 from fairbeam.network.cache import DecoderState, PromptState
 
 
@@ -105,6 +105,8 @@ class EnsembleState:
 
     def __init__(self, members: list[DecoderState]) -> None:
         self.members = members
+        self.each: Tensor | None = None
+        """Log probabilities of the last step, (members, batch, beams, vocabulary)."""
 
     def reorder(self, parents: Tensor) -> None:
         for state in self.members:
@@ -134,9 +136,8 @@ class Ensemble:
     def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
         members = zip(self.models, state.members, strict=True)
         each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
-        if self._shifts:
-            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, 1, 1, 1), dim=0)
-        return torch.logsumexp(each, dim=0) - math.log(len(self.models))
+        state.each = each
+        return self._mean(each)
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         return torch.stack([model.alignments(source, previous) for model in self.models]).mean(0)
@@ -144,8 +145,110 @@ class Ensemble:
     def correction(
         self, state: EnsembleState, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
     ) -> Tensor | None:
-        """None: averaging probabilities evens rounding out."""
-        return None
+        assert state.each is not None
+        place = torch.arange(len(beams), device=beams.device).unsqueeze(1), beams, tokens
+        known = torch.stack([one[place] for one in state.each])
+        added = [
+            model.correction(member, one, beams, tokens, temperature)
+            for model, member, one in zip(self.models, state.members, state.each, strict=True)
+        ]
+        if all(one is None for one in added):
+            return None
+        changed = torch.stack([old if new is None else old + new for old, new in zip(known, added, strict=True)])
+        return self._mean(changed) - self._mean(known)
+
+    def _mean(self, each: Tensor) -> Tensor:
+        """The logarithm of the mean probability, over the first dimension."""
+        if self._shifts:
+            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, *[1] * (each.dim() - 1)), dim=0)
+        return torch.logsumexp(each, dim=0) - math.log(len(self.models))
+
+
+class FusedState:
+    """The states of a model and of the language model beside it."""
+
+    def __init__(self, whole: Any, beams: int) -> None:
+        self.whole, self.beams = whole, beams
+        self.language_model: Any = None
+        """None until the first step says which symbol decoding begins with."""
+        self.apart: tuple[Tensor, Tensor] | None = None
+        """What each made of the last step."""
+
+    def reorder(self, parents: Tensor) -> None:
+        for state in (self.whole, self.language_model):
+            state.reorder(parents)
+
+    def select(self, sentences: Tensor) -> None:
+        for state in (self.whole, self.language_model):
+            state.select(sentences)
+
+
+class ShallowFusion:
+    """A model to whose log probabilities those of a language model are added, weighted (Gulcehre et al., 2015).
+
+    Both read the same tokens, the start symbol first, as in fairseq; the temperature is the model's alone.
+    """
+
+    def __init__(self, model: Model, language_model: LanguageModel, weight: float) -> None:
+        self.model, self.weight = model, weight
+        self.language_model = SingleModel(language_model)
+        self.decoder_start = model.decoder_start
+        self.alignments = model.alignments
+
+    def longest_target(self, source_length: int) -> int:
+        return min(self.model.longest_target(source_length), self.language_model.longest_target(1))
+
+    def prefill(self, source: Tensor, beams: int) -> FusedState:
+        return FusedState(self.model.prefill(source, beams), beams)
+
+    def log_probabilities(self, state: FusedState, tokens: Tensor, temperature: float) -> Tensor:
+        if state.language_model is None:
+            state.language_model = self.language_model.prefill(tokens[:, :1], state.beams)
+        scores = self.model.log_probabilities(state.whole, tokens, temperature)
+        state.apart = scores, self.language_model.log_probabilities(state.language_model, tokens, 1.0)
+        return torch.add(*state.apart, alpha=self.weight)
+
+    def correction(
+        self, state: FusedState, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
+    ) -> Tensor | None:
+        assert state.apart is not None
+        found = self.model.correction(state.whole, state.apart[0], beams, tokens, temperature)
+        added = self.language_model.correction(state.language_model, state.apart[1], beams, tokens, 1.0)
+        if found is None or added is None:
+            return found if added is None else added * self.weight
+        return found + added * self.weight
+
+
+def with_language_model(model: Model, language_model: LanguageModel | None, weight: float) -> Model:
+    """The model, or its fusion with a language model where that counts.
+
+    Raises:
+        ConfigError: there is a weight and no language model.
+    """
+    if not weight:
+        return model
+    if language_model is None:
+        raise ConfigError(f"--lm-weight {weight}: there is no language model; --lm-path names one")
+    return ShallowFusion(model, language_model, weight)
+
+
+def check_fusion(language_model: Any, vocabulary: int) -> LanguageModel:
+    """The language model, if shallow fusion can be made with it.
+
+    Raises:
+        ConfigError: it is none, it is one for pairs of texts, or it knows another number of symbols than the model.
+    """
+    if not isinstance(language_model, LanguageModel):
+        raise ConfigError("--lm-path: the model is no language model; expected a decoder without an encoder")
+    config = language_model.config
+    if config.separator is not None:
+        raise ConfigError("--lm-path: the model has a separator between two texts; expected a model of one text")
+    if config.vocabulary != vocabulary:
+        raise ConfigError(
+            f"--lm-path: the language model has {config.vocabulary} symbols, and the target side {vocabulary}; "
+            "expected the same dictionary"
+        )
+    return language_model
 
 
 def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Model:

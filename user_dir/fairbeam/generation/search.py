@@ -15,10 +15,11 @@ from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.protocol import SingleModel, as_model
+from fairbeam.generation.protocol import SingleModel, as_model, with_language_model
 from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.strategies import build_chooser
-from fairbeam.network import Generator
+from fairbeam.generation.streaming import Watcher
+from fairbeam.network import Generator, LanguageModel
 
 _BATCH_BITS = 3
 """Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
@@ -32,10 +33,17 @@ class BeamSearch:
     """
 
     def __init__(
-        self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None
+        self,
+        networks: Sequence[Generator],
+        options: GenerationOptions,
+        special: Special | None = None,
+        language_model: LanguageModel | None = None,
     ) -> None:
-        """Several networks are an ensemble; all share one target vocabulary."""
-        self.model = as_model(networks, options.ensemble_weights)
+        """Several networks are an ensemble; all, and the language model of ``options.lm_weight``, share one target
+        vocabulary."""
+        self.model = with_language_model(
+            as_model(networks, options.ensemble_weights), language_model, options.lm_weight
+        )
         self.options = options
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
@@ -58,22 +66,25 @@ class BeamSearch:
         start: int | None = None,
         required: Sequence[Required] | None = None,
         numbers: Sequence[int] | None = None,
+        watch: Watcher | None = None,
     ) -> list[list[Hypothesis]]:
         """Decode one batch.
 
         Args:
             source: (batch, length) ids padded on either side, each ended by ``</s>``; or, where there is no encoder,
                 prompts, which the outputs continue.
-            prefix: (batch, prefix) ids the outputs must begin with, padded on the right.
+            prefix: (batch, prefix) ids the outputs must begin with, padded on the right; those that are favoured with
+                ``options.prefix_bias_beta``.
             start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
             required: for each sentence the phrases its outputs must hold, in the order ``options.constraints`` says.
             numbers: what ``options.prefix_allowed_tokens_fn`` is told of which sentence it is asked; from 0 if None.
+            watch: is shown the beams of every step.
 
         Returns:
             For each sentence its finished hypotheses, best first, at most ``options.finished_wanted``.
         """
-        start = self._default_start() if start is None else start
-        found = self._search(source, prefix, start, required, numbers)
+        start = self.default_start() if start is None else start
+        found = self._search(source, prefix, start, required, numbers, watch)
         if self._attends:
             found = with_attention(self.model, source, found, start)
         if strength := self.options.coverage_penalty:
@@ -88,8 +99,9 @@ class BeamSearch:
         start: int,
         required: Sequence[Required] | None,
         numbers: Sequence[int] | None,
+        watch: Watcher | None,
     ) -> list[list[Hypothesis]]:
-        beams = self._begin(source, prefix, start, numbers)
+        beams = self.begin(source, prefix, start, numbers)
         if self.options.penalty_alpha:
             assert isinstance(self.model, SingleModel)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
@@ -116,6 +128,8 @@ class BeamSearch:
             parents = candidates.parents.gather(1, chosen)
             beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
             state.reorder(parents)
+            if watch is not None:
+                watch(alive, beams, finished)
             size = rounded_up(len(going))
             if size < len(alive):
                 kept = with_company(going, len(alive), size)
@@ -123,17 +137,29 @@ class BeamSearch:
                 for part in (beams, state, choose):
                     part.select(kept)
 
-    def _default_start(self) -> int:
+    def default_start(self) -> int:
+        """The symbol that decoding begins with where none is given."""
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
-    def _begin(self, source: Tensor, prefix: Tensor | None, start: int, numbers: Sequence[int] | None) -> Beams:
+    def begin(
+        self,
+        source: Tensor,
+        prefix: Tensor | None,
+        start: int,
+        numbers: Sequence[int] | None,
+        *,
+        beam: int | None = None,
+    ) -> Beams:
+        """Hypotheses of nothing, as many as the options or ``beam`` say; other arguments are those of a call."""
         options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
         contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
         longest = [self.model.longest_target(length) - contrastive for length in lengths]
         limits = [options.length_limit(*sizes) for sizes in zip(lengths, longest, strict=True)]
-        beam = 1 if contrastive else options.beam
-        beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, prefix)
+        beam = 1 if contrastive else beam or options.beam
+        forced, favoured = (None, prefix) if options.prefix_bias_beta else (prefix, None)
+        beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, forced)
+        beams.favoured = favoured
         if options.min_len_a or options.match_source_len:
             least = [min(options.least_length(length), limit) for length, limit in zip(lengths, limits, strict=True)]
             beams.least = torch.tensor(least, device=source.device)

@@ -31,7 +31,8 @@ PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
 """Options that hold ids, as sequences of sequences or alone: they are rewritten."""
 EXCLUDED = (
     "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
-    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha",
+    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha", "lm_weight",
+    "return_alternatives",
 )  # fmt: skip
 """Options that need ids of both sides, or of the whole vocabulary."""
 _DEFAULTS = GenerationOptions()

@@ -22,6 +22,25 @@ class SearchOptions(FairseqDataclass):
     coverage_penalty: Optional[float] = _option("weight of GNMT's coverage penalty")
     beam_patience: Optional[float] = _option("stop a sentence at beam * patience finished hypotheses")
     mbr: Optional[str] = _option("rank by minimum Bayes risk: bleu or chrf, of the beam's hypotheses or samples")
+    channel_model: Optional[str] = _option(
+        "a model that translates back, with any tokenizer: ranks the --beam hypotheses anew (noisy channel)"
+    )
+    ch_wt: Optional[float] = _option(
+        "times the log probability of the source by --channel-model, divided by the source's length; 1 by default"
+    )
+    lm_model: Optional[str] = _option(
+        "a language model with any tokenizer: ranks the --beam hypotheses anew (--lm-path counts in the search)"
+    )
+    lm_wt: Optional[float] = _option(
+        "times the log probability of a hypothesis by --lm-model, divided by the source's length; 1 by default"
+    )
+    prefix_bias_beta: Optional[float] = _option(
+        "favour the prefix of --prefix-size by this probability, below 1, instead of forcing it"
+    )
+    return_alternatives: Optional[bool] = _option(
+        "the --nbest most probable tokens behind the prefix, each with the best hypothesis that goes on from it"
+    )
+    min_alternative_expansion_prob: Optional[float] = _option("leave out alternatives that are less probable")
     min_len_a: Optional[float] = _option("at least A times the source's tokens, plus --min-len")
     encoder_repetition_penalty: Optional[float] = _option("above 1 favours tokens of the source")
     encoder_no_repeat_ngram_size: Optional[int] = _option("no n-gram of this size of the source occurs in the output")

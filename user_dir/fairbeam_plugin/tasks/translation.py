@@ -4,12 +4,13 @@ import json
 import logging
 from argparse import Namespace
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
-from fairseq import utils
+from fairseq import checkpoint_utils, utils
 from fairseq.data import (
     AppendTokenDataset,
     Dictionary,
@@ -36,11 +37,17 @@ from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
 from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.network import Precision
+from fairbeam.rescoring import Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
 from fairbeam.translator import ModelFiles, generator, read_model, special_ids
-from fairbeam_plugin.generator import FairbeamGenerator, generation_options, stock_only_options
+from fairbeam_plugin.generator import (
+    FairbeamGenerator,
+    generation_options,
+    language_model_of,
+    stock_only_options,
+)
 from fairbeam_plugin.generator import special_ids as special_of
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary, BundlePairDataset, TargetLines
@@ -440,16 +447,15 @@ class FairbeamTranslationTask(TranslationTask):
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
         """Our beam search, or stock's generator where an option or a model needs it, saying so."""
-        extra = extra_gen_cls_kwargs or {}
+        extra = self._with_language_model(args, extra_gen_cls_kwargs or {})
         reasons = stock_only_options(args)
-        if extra.get("lm_model") is not None:
-            reasons.append("--lm-path")
         if seq_gen_cls is not None:
             reasons.append("a generator of the caller's own")
         if not reasons and not getattr(args, "score_reference", False):
             try:
                 chosen = self._generation_options(args, prefix_allowed_tokens_fn)
-                return self._own_generator(models, chosen, getattr(args, "print_alignment", None) or None)
+                alignment = getattr(args, "print_alignment", None) or None
+                return self._own_generator(models, chosen, alignment, extra.get("lm_model"))
             except UnsupportedArchitecture as error:
                 reasons.append(str(error))
         if reasons and self.bundle is not None:
@@ -462,8 +468,27 @@ class FairbeamTranslationTask(TranslationTask):
             extra = {"eos": self._eos, **extra}
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
+    def _with_language_model(self, args: Any, extra: Dict[str, Any]) -> Dict[str, Any]:
+        """Arguments with the model of ``--lm-path``, which ``fairseq-generate`` alone loads itself."""
+        path = getattr(args, "lm_path", None)
+        if path is None or extra.get("lm_model") is not None:
+            return extra
+        (model,), _ = checkpoint_utils.load_model_ensemble([path], arg_overrides={"data": self.cfg.data}, task=None)
+        return {**extra, "lm_model": model, "lm_weight": getattr(args, "lm_weight", 0.0)}
+
+    @cached_property
+    def _reranker(self) -> Reranker:
+        """The models that rank finished hypotheses, with their own texts."""
+        device = torch.device("cpu")
+        channel, beside = self.cfg.channel_model, self.cfg.lm_model
+        back = ModelFiles(source_lang=self.cfg.target_lang, target_lang=self.cfg.source_lang)
+        return Reranker(
+            channel=None if channel is None else Rescorer(read_model(channel, back), device, "--channel-model"),
+            language_model=None if beside is None else Rescorer(read_model(beside), device, "--lm-model"),
+        )
+
     def _own_generator(
-        self, models: List[Any], options: GenerationOptions, alignment: Optional[str]
+        self, models: List[Any], options: GenerationOptions, alignment: Optional[str], language_model: Any
     ) -> FairbeamGenerator:
         special, beginning = replace(special_of(self.tgt_dict), eos=self._eos), (None, None)
         if self.bundle is not None:
@@ -478,6 +503,9 @@ class FairbeamTranslationTask(TranslationTask):
             alignment=alignment,
             text=self._text,
             shortlist=self._shortlist(),
+            language_model=language_model_of(language_model, self.tgt_dict) if options.lm_weight else None,
+            reranker=self._reranker,
+            source_text=self._source_text,
         )
 
     def _shortlist(self) -> Optional[Shortlist]:
@@ -490,7 +518,11 @@ class FairbeamTranslationTask(TranslationTask):
         return found.extended(len(self.src_dict), len(self.tgt_dict)) if self._symbols else found
 
     def _generation_options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
-        options = generation_options(args, self.cfg)
+        options = generation_options(args, self.cfg, self._reranker)
+        if options.lm_weight and getattr(args, "lm_path", None) is None:
+            raise ConfigError(f"--lm-weight {options.lm_weight}: there is no language model; --lm-path names one")
+        if options.prefix_bias_beta and not getattr(args, "prefix_size", 0):
+            raise ConfigError(f"--prefix-bias-beta {options.prefix_bias_beta}: needs --prefix-size")
         if getattr(args, "replace_unk", None) is not None and getattr(args, "print_alignment", None) == "soft":
             raise ConfigError(
                 "--replace-unk and --print-alignment soft exclude each other; hard alignments can do both"
@@ -536,6 +568,13 @@ class FairbeamTranslationTask(TranslationTask):
             return self._target.decode(utils.strip_pad(tokens, self.tgt_dict.pad()).tolist())
         text = self.tgt_dict.string(tokens, self.cfg.eval_bleu_remove_bpe)
         return text if self._detokenizer is None else self._detokenizer.decode(text)
+
+    def _source_text(self, tokens: torch.Tensor) -> str:
+        """A source's ids to text, through the subwords that came with the data."""
+        if self.bundle is not None:
+            return self.bundle.source.decode(tokens.tolist())
+        side = Tokenizer.load(self.folder, self.cfg.source_lang)
+        return replace(side, dictionary=side.dictionary.extended(self._symbols)).decode(tokens.tolist())
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """Forget the generator of the last validation: it decodes with a copy of weights that have moved on."""
