@@ -20,7 +20,7 @@ from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
-from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special, Window
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.shortlist import check_search
 from fairbeam.network import (
@@ -67,6 +67,8 @@ class DecodingLimits:
     buffer_size: int = 2048
     """Sentences read ahead and sorted by length at a time."""
     too_long: TooLong = TooLong.ERROR
+    continuous: bool | None = None
+    """Whether sentences join a batch as others leave it, so that it stays full; None for where that is possible."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens", "buffer_size"):
@@ -298,20 +300,31 @@ class Translator:
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
         here = options.prefix_allowed_tokens_fn is not None
-        decoded = self._decoder.decode(
-            (
-                Batch(
-                    pad_batch([rows[row] for row in batch], self.special.padding_of_sources).numpy(),
-                    options,
-                    prefix=self._prefix(len(batch)),
-                    start=self._start,
-                    required=None if required is None else [required[row] for row in batch],
-                    numbers=[number - 1 + int(row) for row in batch] if here else None,
-                )
-                for batch in batches
-            ),
-            here=here,
-        )
+
+        def asked(chosen: np.ndarray) -> dict[str, Any]:
+            return {
+                "prefix": self._prefix(len(chosen)),
+                "start": self._start,
+                "required": None if required is None else [required[row] for row in chosen],
+                "numbers": [number - 1 + int(row) for row in chosen] if here else None,
+            }
+
+        decoded: Iterable[list[list[Hypothesis]]]
+        if limits.continuous or (limits.continuous is None and len(batches) > 1 and self._decoder.admits(options)):
+            window = Window([rows[row] for row in filled], options, batch_limits, **asked(filled))
+            batches, decoded = [filled], [self._decoder.decode_window(window, here=here)]
+        else:
+            decoded = self._decoder.decode(
+                (
+                    Batch(
+                        pad_batch([rows[row] for row in batch], self.special.padding_of_sources).numpy(),
+                        options,
+                        **asked(batch),
+                    )
+                    for batch in batches
+                ),
+                here=here,
+            )
         empty = Translation("", 0.0, (), ())
         results = [[empty] * options.nbest for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):

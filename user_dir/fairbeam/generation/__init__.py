@@ -1,6 +1,8 @@
 """Decoding: options in, hypotheses out."""
 
+from fairbeam.generation.admission import Window
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.admission import Window
 from fairbeam.generation.decoder import Batch, Decoder
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis
@@ -17,4 +19,5 @@ __all__ = [
     "LengthNormalization",
     "Required",
     "Special",
+    "Window",
 ]

@@ -9,13 +9,14 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
 from fairbeam.generation.beam import Beams, ended, survivors
+from fairbeam.generation.choosers import Chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.protocol import SingleModel, as_model
+from fairbeam.generation.protocol import SingleModel, State, as_model
 from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Generator
@@ -72,10 +73,36 @@ class BeamSearch:
         Returns:
             For each sentence its finished hypotheses, best first, at most ``options.finished_wanted``.
         """
-        start = self._default_start() if start is None else start
-        found = self._search(source, prefix, start, required, numbers)
+        return self.ranked(self._search(source, prefix, start, required, numbers), source, start)
+
+    @property
+    def admits(self) -> bool:
+        """Whether sentences may join a batch whose decoding has begun."""
+        return self.model.admits and not self.options.penalty_alpha
+
+    def begin(
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
+        joins: bool = False,
+    ) -> "Running":
+        """A batch before its first step; arguments as for a call, but that ``required`` is None where no sentence
+        requires anything. ``joins``: others will join it, or it joins others."""
+        beams = self._begin(source, prefix, start, numbers)
+        state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
+        choose = build_chooser(self.options, source, self.special, required)
+        return Running(self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted))
+
+    def ranked(
+        self, found: Sequence[Sequence[Hypothesis]], source: Tensor, start: int | None = None
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses of sentences, finished as the options ask for, best first."""
         if self._attends:
-            found = with_attention(self.model, source, found, start)
+            found = with_attention(self.model, source, found, self._default_start() if start is None else start)
         if strength := self.options.coverage_penalty:
             real = source.ne(self.special.padding_of_sources)
             found = [[with_coverage(h, row, strength) for h in mine] for mine, row in zip(found, real, strict=True)]
@@ -85,48 +112,25 @@ class BeamSearch:
         self,
         source: Tensor,
         prefix: Tensor | None,
-        start: int,
+        start: int | None,
         required: Sequence[Required] | None,
         numbers: Sequence[int] | None,
     ) -> list[list[Hypothesis]]:
-        beams = self._begin(source, prefix, start, numbers)
         if self.options.penalty_alpha:
             assert isinstance(self.model, SingleModel)
+            beams = self._begin(source, prefix, start, numbers)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        state = self.model.prefill(source, self.options.beam)
-        choose = build_chooser(self.options, source, self.special, required)
-        finished = Finished(len(source), self.options, wanted=self._wanted)
-        alive = torch.arange(len(source), device=source.device)
-
-        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
-            return self.model.correction(state, parents, tokens, self.options.temperature)
-
-        while True:
-            scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)
-            for apply in self.filters:
-                apply(scores, beams)
-            candidates = choose(scores, beams, correction)
-            ends = ended(candidates, beams.ignored, self.special.eos)
-            finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
-            going = finished.unfinished(alive, beams.limits > beams.step)
-            if not len(going):
-                return finished.hypotheses
-            chosen, beams.ignored = survivors(ends, beams.ignored)
-            choose.reorder(chosen)
-            parents = candidates.parents.gather(1, chosen)
-            beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
-            state.reorder(parents)
-            size = rounded_up(len(going))
-            if size < len(alive):
-                kept = with_company(going, len(alive), size)
-                alive = alive[kept]
-                for part in (beams, state, choose):
-                    part.select(kept)
+        required = required if required is not None and any(required) else None
+        running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
+        while len(going := running.step()):
+            running.leave(going)
+        return running.finished.hypotheses
 
     def _default_start(self) -> int:
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
-    def _begin(self, source: Tensor, prefix: Tensor | None, start: int, numbers: Sequence[int] | None) -> Beams:
+    def _begin(self, source: Tensor, prefix: Tensor | None, start: int | None, numbers: Sequence[int] | None) -> Beams:
+        start = self._default_start() if start is None else start
         options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
         contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
@@ -142,6 +146,51 @@ class BeamSearch:
         if options.prefix_allowed_tokens_fn is not None:
             beams.numbers = torch.tensor(numbers or range(len(source)), device=source.device)
         return beams
+
+
+class Running:
+    """A batch while it is decoded: hypotheses, what the model and the chooser remember, and what has ended."""
+
+    def __init__(self, search: BeamSearch, beams: Beams, state: State, choose: Chooser, finished: Finished) -> None:
+        self.search, self.beams, self.state, self.choose, self.finished = search, beams, state, choose, finished
+        self.alive = torch.arange(len(beams.limits), device=beams.limits.device)
+        """(batch,) long: what ``finished`` calls the sentences."""
+
+    def step(self) -> Tensor:
+        """Choose one more token of every hypothesis; the rows of sentences that go on, (going,) long."""
+        model, options, eos = self.search.model, self.search.options, self.search.special.eos
+        beams, state = self.beams, self.state
+        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
+        for rows, cohort in beams.cohorts():
+            for apply in self.search.filters:
+                apply(scores[rows], cohort)
+        candidates = self.choose(
+            scores, beams, lambda parents, tokens: model.correction(state, parents, tokens, options.temperature)
+        )
+        ends = ended(candidates, beams.ignored, eos)
+        self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
+        going = self.finished.unfinished(self.alive, beams.limits > beams.step)
+        if len(going):
+            chosen, beams.ignored = survivors(ends, beams.ignored)
+            self.choose.reorder(chosen)
+            parents = candidates.parents.gather(1, chosen)
+            beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
+            state.reorder(parents)
+        return going
+
+    def leave(self, going: Tensor) -> list[int]:
+        """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""
+        size = rounded_up(len(going))
+        return self.select(with_company(going, len(self.alive), size)) if size < len(self.alive) else []
+
+    def select(self, kept: Tensor) -> list[int]:
+        """Keep only these rows; what ``finished`` calls the others."""
+        gone = torch.ones_like(self.alive, dtype=torch.bool).index_fill_(0, kept, False)
+        left: list[int] = self.alive[gone].tolist()
+        self.alive = self.alive[kept]
+        for part in (self.beams, self.state, self.choose):
+            part.select(kept)
+        return left
 
 
 def rounded_up(size: int) -> int:

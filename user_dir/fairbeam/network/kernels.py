@@ -109,6 +109,9 @@ def _to_slots() -> Callable[..., None]:
         steps, width = slots.shape[2], storage.shape[4]
         weights = np.empty(steps, np.float32)
         for sentence in range(batch):
+            begin = 0  # a sentence that joined the others has no slots for the steps before
+            while slots[sentence, 0, begin] < 0:
+                begin += 1
             for head in range(heads):
                 keys, values = storage[0, rows[sentence], head], storage[1, rows[sentence], head]
                 first = head * width
@@ -119,7 +122,7 @@ def _to_slots() -> Callable[..., None]:
                 for beam in range(beams):
                     query = projected[sentence, beam, first : first + width]
                     highest = np.float32(-np.inf)
-                    for step in range(steps):
+                    for step in range(begin, steps):
                         key = keys[slots[sentence, beam, step]]
                         score = np.float32(0)
                         for i in range(width):
@@ -128,13 +131,13 @@ def _to_slots() -> Callable[..., None]:
                         weights[step] = score
                         highest = max(highest, score)
                     total = np.float32(0)
-                    for step in range(steps):
+                    for step in range(begin, steps):
                         weights[step] = np.exp(weights[step] - highest)
                         total += weights[step]
                     mean = context[sentence, beam, first : first + width]
                     for i in range(width):
                         mean[i] = 0
-                    for step in range(steps):
+                    for step in range(begin, steps):
                         weight = weights[step] / total
                         value = values[slots[sentence, beam, step]]
                         for i in range(width):
