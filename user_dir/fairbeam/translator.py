@@ -21,6 +21,7 @@ from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special, Window
+from fairbeam.generation.admission import check_admission
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.shortlist import check_search
 from fairbeam.network import (
@@ -67,8 +68,8 @@ class DecodingLimits:
     buffer_size: int = 2048
     """Sentences read ahead and sorted by length at a time."""
     too_long: TooLong = TooLong.ERROR
-    continuous: bool | None = None
-    """Whether sentences join a batch as others leave it, so that it stays full; None for where that is possible."""
+    continuous: bool = False
+    """Whether sentences join a batch as others leave it, so that it stays full, where the model can do that."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens", "buffer_size"):
@@ -229,7 +230,10 @@ class Translator:
         replaced = dataclasses.replace(self.generation, **options)
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
-        return self._stream(sentences, required_phrases, replace_unk, replaced, limits or DecodingLimits())
+        limits = limits or DecodingLimits()
+        if limits.continuous:
+            check_admission(replaced)
+        return self._stream(sentences, required_phrases, replace_unk, replaced, limits)
 
     def _stream(
         self,
@@ -310,7 +314,7 @@ class Translator:
             }
 
         decoded: Iterable[list[list[Hypothesis]]]
-        if limits.continuous or (limits.continuous is None and len(batches) > 1 and self._decoder.admits(options)):
+        if limits.continuous and len(batches) > 1 and self._decoder.admits(options):
             window = Window([rows[row] for row in filled], options, batch_limits, **asked(filled))
             batches, decoded = [filled], [self._decoder.decode_window(window, here=here)]
         else:

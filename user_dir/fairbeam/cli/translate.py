@@ -139,13 +139,8 @@ def command(
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     continuous: Annotated[
-        bool | None,
-        typer.Option(
-            "--continuous/--no-continuous",
-            help="Sentences join a batch as others leave it. [default: where the model and the options allow it]",
-            show_default=False,
-        ),
-    ] = None,
+        bool, typer.Option("--continuous/--no-continuous", help="Sentences join a batch as others leave it.")
+    ] = False,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits
+from fairbeam.errors import ConfigError
 from fairbeam.generation.beam import Beams
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.hypothesis import Hypothesis
@@ -21,8 +22,22 @@ from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.search import BeamSearch, Running
 from fairbeam.network import pad_batch
 
+EXCLUDED = ("penalty_alpha", "shortlist")
+"""Options whose searches are of one batch from beginning to end."""
+_DEFAULTS = GenerationOptions()
 _EMPTY = -1
 """What stands before the start symbol of a sentence that joined others; no token."""
+
+
+def check_admission(options: GenerationOptions) -> None:
+    """Refuse options that continuous admission does not go with.
+
+    Raises:
+        ConfigError: one is among ``EXCLUDED``.
+    """
+    for name in EXCLUDED:
+        if getattr(options, name) != getattr(_DEFAULTS, name):
+            raise ConfigError(f"--continuous and --{name.replace('_', '-')} exclude each other")
 
 
 @dataclass

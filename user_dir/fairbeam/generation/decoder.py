@@ -10,7 +10,7 @@ import torch
 
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
-from fairbeam.generation.admission import Window, decode_window
+from fairbeam.generation.admission import Window, check_admission, decode_window
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis
@@ -109,9 +109,14 @@ class Decoder:
             yield [[_as_hypothesis(arrays) for arrays in hypotheses] for hypotheses in found]
 
     def admits(self, options: GenerationOptions) -> bool:
-        """Whether sentences may join a batch whose decoding has begun."""
+        """Whether the model lets sentences join a batch whose decoding has begun.
+
+        Raises:
+            ConfigError: the options do not.
+        """
+        check_admission(options)
         searching = self._search(options)
-        return isinstance(searching, BeamSearch) and searching.admits
+        return isinstance(searching, BeamSearch) and searching.model.admits
 
     def decode_window(self, window: Window, *, here: bool = False) -> list[list[Hypothesis]]:
         """For each sentence of a window, in order, its finished hypotheses, best first; tensors are on the CPU.
@@ -123,7 +128,7 @@ class Decoder:
             ConfigError: the model or the options allow batches alone.
         """
         if not self.admits(window.options):
-            raise ConfigError("--continuous: this model, or one of the options, needs batches that nobody joins")
+            raise ConfigError("--continuous: sentences cannot join a batch of this model's")
         workers = self._here if here else self._workers
         window = replace(window, turn=self._tickets.open_turn())
         found: list[list[Hypothesis]] = [[] for _ in window.sources]

@@ -75,11 +75,6 @@ class BeamSearch:
         """
         return self.ranked(self._search(source, prefix, start, required, numbers), source, start)
 
-    @property
-    def admits(self) -> bool:
-        """Whether sentences may join a batch whose decoding has begun."""
-        return self.model.admits and not self.options.penalty_alpha
-
     def begin(
         self,
         source: Tensor,
