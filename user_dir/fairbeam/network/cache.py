@@ -350,12 +350,13 @@ class DecoderState:
         self._history = torch.cat([history, joining])
 
     def _join_columns(self, other: "DecoderState") -> None:
-        """Steps before the oldest sentence's first are dropped, so that the next one's slots follow as usual."""
+        """Steps before the oldest sentence's first are dropped. Sentences that join have the last slot of the latest
+        step, which is slot 0 when they are the oldest, and the slots of the step after it follow as usual."""
         assert self._starts is not None
-        dead = 1 + (self._oldest - 1) * self.beams if self._oldest else 0
+        dead = self._oldest * self.beams
         self.steps, self._starts, history = self.steps - self._oldest, self._starts - self._oldest, self._history
         history = history[:, :, dead:]
-        latest = 1 + (self.steps - 2) * self.beams if self.steps > 1 else 0
+        latest = (self.steps - 1) * self.beams
         joining = history.new_full((len(other._history), *history.shape[1:]), float("-inf"))
         joining[:, :, latest] = 0.0
         self._history = torch.cat([history, joining])
