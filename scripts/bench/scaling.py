@@ -145,7 +145,7 @@ def resident(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident(int(child)) for child in children)
 
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 58, 14, 42, 46
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 240, 58, 28, 42, 46
 
 
 def drawn(lines: Sequence[Line]) -> str:

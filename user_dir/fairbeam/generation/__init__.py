@@ -2,7 +2,6 @@
 
 from fairbeam.generation.admission import Window
 from fairbeam.generation.constraints import Required
-from fairbeam.generation.admission import Window
 from fairbeam.generation.decoder import Batch, Decoder
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis

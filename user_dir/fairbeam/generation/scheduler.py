@@ -8,7 +8,8 @@ import numpy as np
 from fairbeam.data.batching import BatchLimits
 
 _SHARE = 8
-"""New sentences come when one of so many places is free: fewer at a time cost more prefills, more leave places empty."""
+"""New sentences come when one of so many places is free: a few at a time cost many prefills, many leave places empty.
+"""
 
 Claim = Callable[[int], int]
 """Given a count, the first of so many numbers that nobody else has or gets; they ascend."""

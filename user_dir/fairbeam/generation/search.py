@@ -101,7 +101,7 @@ class BeamSearch:
         if strength := self.options.coverage_penalty:
             real = source.ne(self.special.padding_of_sources)
             found = [[with_coverage(h, row, strength) for h in mine] for mine, row in zip(found, real, strict=True)]
-        return [best_first(hypotheses)[: self.options.finished_wanted] for hypotheses in found]
+        return [best_first(list(hypotheses))[: self.options.finished_wanted] for hypotheses in found]
 
     def _search(
         self,

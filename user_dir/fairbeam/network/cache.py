@@ -145,10 +145,12 @@ class Memory:
         else:
             every = torch.arange(self.batch, device=first.keys.device)
             self._rebuild(every, self.batch, heads, width)
-            theirs = [layer[:2] for layer in other.layers]
             self.layers = [
-                Projected(*(torch.cat([own, _of_width(added, width)]) for own, added in zip(mine, new, strict=False)))
-                for mine, new in zip(self.layers, theirs, strict=True)
+                Projected(
+                    torch.cat([mine.keys, _of_width(theirs.keys, width)]),
+                    torch.cat([mine.values, _of_width(theirs.values, width)]),
+                )
+                for mine, theirs in zip(self.layers, other.layers, strict=True)
             ]
             assert self.mask is not None
             self.mask = torch.cat([self.mask, other.mask_of_width(width, heads)])
@@ -171,8 +173,8 @@ class Memory:
         free = free_rows(rows, pool)[: other.batch]
         places = (free.unsqueeze(1) * heads + torch.arange(heads)).flatten()
         for mine, theirs in zip(self.layers, other.layers, strict=True):
-            for own, added in zip(mine[:2], theirs[:2], strict=True):
-                own[places] = _of_width(added, before)
+            mine.keys[places] = _of_width(theirs.keys, before)
+            mine.values[places] = _of_width(theirs.values, before)
         assert self.mask is not None
         self.mask[places] = other.mask_of_width(before, heads)
         rows = torch.cat([rows, free])
