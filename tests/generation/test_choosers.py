@@ -151,7 +151,6 @@ class Table:
     """A model whose next token depends on the latest alone, whatever the source."""
 
     first_token = None
-    admits = False
 
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits

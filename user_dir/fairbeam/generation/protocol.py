@@ -65,7 +65,7 @@ class SingleModel:
         self.network = network
         self.longest_target = network.longest_target
         self.decoder_start = network.first_token
-        self.admits = network.admits
+        self.admits = isinstance(network, Network) and network.admits
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)

@@ -63,8 +63,6 @@ class DecodingNetwork(BaseNetwork):
 
     head: Linear | AdaptiveSoftmax
     has_head: bool = True
-    admits: bool = False
-    """Whether sentences may join a batch whose decoding has begun."""
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
     _columns: Tensor | None = None

@@ -172,7 +172,7 @@ class Network(DecodingNetwork):
         return self.max_target_positions
 
     @property
-    def admits(self) -> bool:  # type: ignore[override]
+    def admits(self) -> bool:
         """Whether sentences may join a batch: where a token stands in a batch must not matter, only distances."""
         return self.config.decoder.positions.kind is not PositionKind.ROTARY
 
