@@ -275,7 +275,7 @@ def test_no_hypothesis_changes_with_batch_size_order_or_admission(real_data, rea
         translator = load(real_models / "multi30k-en-de" / "checkpoint.pt", precision=precision, workers=2)
         expected = [text for text, _ in scored(translator, lines, batch_size=64)]
         for size, continuous, order in itertools.product((1, 16, 64), (False, True), ("as it is", "shuffled")):
-            if size == 1 and (continuous or precision != "float32"):
+            if size == 1 and (continuous or order == "shuffled" or precision != "float32"):
                 continue
             places = shuffled if order == "shuffled" else range(len(lines))
             found = scored(translator, [lines[place] for place in places], batch_size=size, continuous=continuous)
