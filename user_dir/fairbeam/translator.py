@@ -20,7 +20,7 @@ from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families import fairseq, fairseq_transformer
 from fairbeam.families.weights import read_weights, same
-from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special, Window
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.beam import Beams
 from fairbeam.generation.finished import Finished
@@ -78,6 +78,8 @@ class DecodingLimits:
     buffer_size: int = 2048
     """Sentences read ahead and sorted by length at a time."""
     too_long: TooLong = TooLong.ERROR
+    continuous: bool = False
+    """Whether sentences join a batch as others leave it, so that it stays full, where the model can do that."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens", "buffer_size"):
@@ -411,17 +413,29 @@ class Translator:
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
         here = options.prefix_allowed_tokens_fn is not None
-        decoded = self._decoder.decode(
-            (
-                dataclasses.replace(
-                    self._batch([rows[row] for row in batch], options, _of(batch, asked.prefixes)),
-                    required=_of(batch, asked.required),
-                    numbers=[number - 1 + int(row) for row in batch] if here else None,
-                )
-                for batch in batches
-            ),
-            here=here,
-        )
+
+        def batch_of(chosen: np.ndarray) -> Batch:
+            return dataclasses.replace(
+                self._batch([rows[row] for row in chosen], options, _of(chosen, asked.prefixes)),
+                required=_of(chosen, asked.required),
+                numbers=[number - 1 + int(row) for row in chosen] if here else None,
+            )
+
+        decoded: Iterable[list[list[Hypothesis]]]
+        if limits.continuous and len(batches) > 1 and self._decoder.admits(options):
+            whole = batch_of(filled)
+            window = Window(
+                [rows[row] for row in filled],
+                options,
+                batch_limits,
+                prefix=whole.prefix,
+                start=whole.start,
+                required=whole.required,
+                numbers=whole.numbers,
+            )
+            batches, decoded = [filled], [self._decoder.decode_window(window, here=here)]
+        else:
+            decoded = self._decoder.decode(map(batch_of, batches), here=here)
         results: list[list[Translation]] = [[] for _ in rows]
         for batch, found in zip(batches, decoded, strict=True):
             for row, hypotheses in zip(batch, found, strict=True):

@@ -197,6 +197,9 @@ def command(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
+    continuous: Annotated[
+        bool, typer.Option("--continuous/--no-continuous", help="Sentences join a batch as others leave it.")
+    ] = False,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
@@ -284,6 +287,7 @@ def command(
         batch_size=batch_size,
         max_tokens=max_tokens,
         too_long=too_long,
+        continuous=continuous,
         buffer_size=1 if interactive else buffer_size,
     )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)

@@ -1,5 +1,6 @@
 """Decoding: options in, hypotheses out."""
 
+from fairbeam.generation.admission import Window
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.decoder import Batch, Decoder
 from fairbeam.generation.filters import Special
@@ -17,4 +18,5 @@ __all__ = [
     "LengthNormalization",
     "Required",
     "Special",
+    "Window",
 ]

@@ -42,7 +42,7 @@ class AlternativesSearch:
         """
         start = self.search.default_start() if start is None else start
         numbers = list(range(len(source))) if numbers is None else numbers
-        beams = self.search.begin(source, prefix, start, numbers, beam=1)
+        beams = self.search.begin_beams(source, prefix, start, numbers, beam=1)
         given = source.new_empty(len(source), 0) if prefix is None else prefix[:, : int(beams.limits.max())]
         lengths = given.ne(self.special.pad).sum(1).minimum(beams.limits)
         values, tokens = self._most_probable(source, beams, given, lengths)
@@ -94,6 +94,8 @@ class AlternativesSearch:
             scores,
             scores.new_zeros(len(scores), 1),
             self.options.nbest,
-            lambda beams, tokens: self.search.model.correction(state, beams, tokens, self.options.temperature),
+            lambda beams, tokens: self.search.model.correction(
+                state, scores, beams, tokens, self.options.temperature
+            ),
         )
         return found.totals, found.tokens

@@ -4,7 +4,7 @@ Sutskever et al. (2014) keep the best ``K`` prefixes; fairseq looks at the ``2 K
 hypotheses whose ``</s>`` is among the first ``K``, and continues the best ``K`` of the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ class Beams:
 
     _PARTS: ClassVar = (
         "tokens", "totals", "history", "ignored", "limits", "prefix", "favoured", "least", "source", "numbers",
+        "starts",
     )  # fmt: skip
     """What has a row for each sentence."""
 
@@ -46,6 +47,8 @@ class Beams:
     """(batch, source) ids, padded; only where an option looks at them."""
     numbers: Tensor | None = None
     """(batch,) long: what the caller calls the sentences; only where an option asks."""
+    starts: Tensor | None = None
+    """(batch,) long: the column of each start symbol; None where it is 0 for all."""
     step: int = 0
     shortest_limit: int = 0
 
@@ -62,6 +65,10 @@ class Beams:
             prefix=prefix,
             shortest_limit=int(limits.min()),
         )
+
+    def cohorts(self) -> Iterator[tuple[slice, "Beams"]]:
+        """Sentences that began together: their rows, and their beams with columns from their own start symbols."""
+        yield slice(None), self
 
     @property
     def in_prefix(self) -> bool:

@@ -5,7 +5,7 @@ Each is made for one batch and may keep a state for each of its sentences. Seman
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class Chooser(Protocol):
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long."""
 
+    def join(self, other: Any) -> None:
+        """Append the sentences of another of the same kind, which has chosen once."""
+
 
 class Stateless:
     """A chooser, or a part of one, that remembers nothing."""
@@ -41,6 +44,9 @@ class Stateless:
 
     def select(self, sentences: Tensor) -> None:
         """There is nothing to keep."""
+
+    def join(self, other: Any) -> None:
+        """There is nothing to append."""
 
 
 class BestFirst(Stateless):
@@ -95,6 +101,12 @@ class DiverseGroups(Stateless):
         if self._overlap is not None:
             self._overlap = self._overlap[sentences]
 
+    def join(self, other: "DiverseGroups") -> None:
+        """Append what those sentences' groups have in common."""
+        assert self._overlap is not None
+        assert other._overlap is not None
+        self._overlap = torch.cat([self._overlap, other._overlap])
+
 
 class DiverseSiblings(Stateless):
     """Continuations of one beam cost ``rate`` times their rank among themselves (Li et al., 2016)."""
@@ -148,6 +160,10 @@ class Sampling(Stateless):
     def select(self, sentences: Tensor) -> None:
         """Keep these sentences' streams."""
         self._streams = [self._streams[sentence] for sentence in sentences.tolist()]
+
+    def join(self, other: "Sampling") -> None:
+        """Append those sentences' streams."""
+        self._streams += other._streams
 
 
 def drawn(scores: Tensor, uniform: Tensor) -> Tensor:

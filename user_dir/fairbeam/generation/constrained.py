@@ -96,6 +96,12 @@ class Constrained:
         self._states = [self._states[sentence] for sentence in kept]
         self._served = [self._served[sentence] for sentence in kept]
 
+    def join(self, other: "Constrained") -> None:
+        """Append those sentences' states."""
+        self._automata += other._automata
+        self._states += other._states
+        self._served += other._served
+
 
 def _best_of_each(log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
     """The best continuation of every beam, (batch, K)."""

@@ -1,22 +1,26 @@
 """Batches in, hypotheses out, on all cores."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 from fairbeam.data.shortlist import Shortlist
+from fairbeam.errors import ConfigError
+from fairbeam.generation.admission import Window, check_admission, decode_window
 from fairbeam.generation.alternatives import AlternativesSearch
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.search import BeamSearch
 from fairbeam.generation.shortlist import ShortlistSearch
 from fairbeam.generation.streaming import Watcher
-from fairbeam.generation.workers import Workers, default_workers
+from fairbeam.generation.workers import Tickets, Workers, default_workers
 from fairbeam.network import Generator, LanguageModel
 
 
@@ -86,8 +90,24 @@ class Decoder:
 
         self.watched = watched
         """Decode a batch in this process while ``watch`` is shown the beams of every step."""
-        self._workers = Workers(decode, workers or default_workers(device))
-        self._here = Workers(decode, 1)
+        tickets = Tickets()
+
+        def admit(job: tuple[Window, int]) -> list[tuple[int, list[Arrays]]]:
+            window, count = job
+            searching = search(window.options)
+            assert isinstance(searching, BeamSearch)
+            lengths = [len(source) for source in window.sources]
+            scheduler = Scheduler(lengths, window.limits, lambda n: tickets.draw(window.turn, n), count)
+            found = decode_window(searching, window, scheduler, device)
+            return [(place, [_as_arrays(hypothesis) for hypothesis in hypotheses]) for place, hypotheses in found]
+
+        def work(job: Batch | tuple[Window, int]) -> list[list[Arrays]] | list[tuple[int, list[Arrays]]]:
+            return decode(job) if isinstance(job, Batch) else admit(job)
+
+        count = workers or default_workers(device)
+        self._search, self._tickets = search, tickets
+        self._workers: Workers[Any, Any] = Workers(work, count)
+        self._here: Workers[Any, Any] = Workers(work, 1)
 
     @property
     def workers(self) -> int:
@@ -101,6 +121,35 @@ class Decoder:
         """
         for found in (self._here if here else self._workers).map(batches):
             yield [[_as_hypothesis(arrays) for arrays in hypotheses] for hypotheses in found]
+
+    def admits(self, options: GenerationOptions) -> bool:
+        """Whether the model lets sentences join a batch whose decoding has begun.
+
+        Raises:
+            ConfigError: the options do not.
+        """
+        check_admission(options)
+        searching = self._search(options)
+        return isinstance(searching, BeamSearch) and searching.model.admits
+
+    def decode_window(self, window: Window, *, here: bool = False) -> list[list[Hypothesis]]:
+        """For each sentence of a window, in order, its finished hypotheses, best first; tensors are on the CPU.
+
+        Every worker decodes one batch, which it keeps full: as sentences are done, it takes others. ``here`` as of
+        ``decode``.
+
+        Raises:
+            ConfigError: the model or the options allow batches alone.
+        """
+        if not self.admits(window.options):
+            raise ConfigError("--continuous: sentences cannot join a batch of this model's")
+        workers = self._here if here else self._workers
+        window = replace(window, turn=self._tickets.open_turn())
+        found: list[list[Hypothesis]] = [[] for _ in window.sources]
+        for part in workers.map([(window, workers.count)] * workers.count):
+            for place, hypotheses in part:
+                found[place] = [_as_hypothesis(arrays) for arrays in hypotheses]
+        return found
 
 
 def _as_arrays(hypothesis: Hypothesis) -> Arrays:

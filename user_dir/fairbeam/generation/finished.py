@@ -17,6 +17,7 @@ class Finished:
         self._penalty = length_penalty(options)
         self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(batch)]
         self.closed = [False] * batch
+        self._free: list[int] = []
 
     def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
         """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
@@ -24,16 +25,33 @@ class Finished:
         if not len(rows):
             return
         length = beams.step + 1
+        starts = [0] * len(rows) if beams.starts is None else beams.starts[rows].tolist()
         parents = candidates.parents[rows, places]
         totals = candidates.totals[rows, places]
         tokens = torch.cat([beams.tokens[rows, parents, 1:length], rows.new_full((len(rows), 1), eos)], dim=1)
         running = torch.cat([beams.history[rows, parents, : length - 1], totals.unsqueeze(1)], dim=1)
         steps = running.diff(dim=1, prepend=running.new_zeros(len(rows), 1))
-        scores = totals / self._penalty(length) if candidates.ranks is None else candidates.ranks[rows, places]
-        for row, sentence in enumerate(alive[rows].tolist()):
+        penalties = totals.new_tensor([self._penalty(length - start) for start in starts])
+        scores = totals / penalties if candidates.ranks is None else candidates.ranks[rows, places]
+        for row, (sentence, start) in enumerate(zip(alive[rows].tolist(), starts, strict=True)):
             mine = self.hypotheses[sentence]
             if not self.closed[sentence] and len(mine) < self._wanted:
-                mine.append(Hypothesis(tokens[row], scores[row].item(), steps[row]))
+                mine.append(Hypothesis(tokens[row, start:], scores[row].item(), steps[row, start:]))
+
+    def join(self, other: "Finished") -> list[int]:
+        """Take over sentences; returns their numbers here, those of sentences that were taken away first."""
+        numbers = self._free[: len(other.closed)]
+        numbers += range(len(self.closed), len(self.closed) + len(other.closed) - len(numbers))
+        self._free = self._free[len(other.closed) :]
+        for number, hypotheses, closed in zip(numbers, other.hypotheses, other.closed, strict=True):
+            self.hypotheses[number : number + 1] = [hypotheses]
+            self.closed[number : number + 1] = [closed]
+        return numbers
+
+    def take(self, sentence: int) -> list[Hypothesis]:
+        """The hypotheses of a sentence that leaves; its number is free then."""
+        self._free.append(sentence)
+        return self.hypotheses[sentence]
 
     def unfinished(self, alive: Tensor, below_limit: Tensor) -> Tensor:
         """Rows of the batch whose sentence goes on, (going,) long."""

@@ -21,12 +21,22 @@ class State(Protocol):
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long."""
 
+    def join(self, other: Any) -> None:
+        """Append the sentences of a state that has run one step; for models that ``admit``."""
+
 
 class Model(Protocol):
     """The three verbs of decoding."""
 
     def prefill(self, source: Tensor, beams: int) -> Any:
         """Read a batch of sources, or of prompts to be continued: (batch, length) ids, padded."""
+
+    def prefill_to_join(self, source: Tensor, beams: int) -> Any:
+        """The same where sentences will join, or join others; for models that ``admit``."""
+
+    @property
+    def admits(self) -> bool:
+        """Whether sentences may join a batch whose decoding has begun."""
 
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
@@ -64,9 +74,14 @@ class SingleModel:
         self.network = network
         self.longest_target = network.longest_target
         self.decoder_start = network.first_token
+        self.admits = isinstance(network, Network) and network.admits
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
+
+    def prefill_to_join(self, source: Tensor, beams: int) -> DecoderState:
+        assert isinstance(self.network, Network)
+        return self.network.prefill(source, beams, joins=True)
 
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
@@ -116,6 +131,10 @@ class EnsembleState:
         for state in self.members:
             state.select(sentences)
 
+    def join(self, other: "EnsembleState") -> None:
+        for state, joining in zip(self.members, other.members, strict=True):
+            state.join(joining)
+
 
 class Ensemble:
     """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
@@ -126,12 +145,16 @@ class Ensemble:
         sum_of_all = sum(weights)
         self._shifts = [math.log(weight / sum_of_all) if weight else -math.inf for weight in weights]
         self.decoder_start = self.models[0].decoder_start
+        self.admits = all(model.admits for model in self.models)
 
     def longest_target(self, source_length: int) -> int:
         return min(model.longest_target(source_length) for model in self.models)
 
     def prefill(self, source: Tensor, beams: int) -> EnsembleState:
         return EnsembleState([model.prefill(source, beams) for model in self.models])
+
+    def prefill_to_join(self, source: Tensor, beams: int) -> EnsembleState:
+        return EnsembleState([model.prefill_to_join(source, beams) for model in self.models])
 
     def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
         members = zip(self.models, state.members, strict=True)
@@ -193,10 +216,14 @@ class ShallowFusion:
         self.model, self.weight = model, weight
         self.language_model = SingleModel(language_model)
         self.decoder_start = model.decoder_start
+        self.admits = False  # the language model's state begins with the first step
         self.alignments = model.alignments
 
     def longest_target(self, source_length: int) -> int:
         return min(self.model.longest_target(source_length), self.language_model.longest_target(1))
+
+    def prefill_to_join(self, source: Tensor, beams: int) -> FusedState:
+        raise NotImplementedError
 
     def prefill(self, source: Tensor, beams: int) -> FusedState:
         return FusedState(self.model.prefill(source, beams), beams)

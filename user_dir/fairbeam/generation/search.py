@@ -9,13 +9,14 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
 from fairbeam.generation.beam import Beams, ended, survivors
+from fairbeam.generation.choosers import Chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.protocol import SingleModel, as_model, with_language_model
+from fairbeam.generation.protocol import SingleModel, State, as_model, with_language_model
 from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.generation.streaming import Watcher
@@ -83,74 +84,71 @@ class BeamSearch:
         Returns:
             For each sentence its finished hypotheses, best first, at most ``options.finished_wanted``.
         """
-        start = self.default_start() if start is None else start
-        found = self._search(source, prefix, start, required, numbers, watch)
+        return self.ranked(self._search(source, prefix, start, required, numbers, watch), source, start)
+
+    def begin(
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
+        joins: bool = False,
+    ) -> "Running":
+        """A batch before its first step; arguments as for a call, but that ``required`` is None where no sentence
+        requires anything. ``joins``: others will join it, or it joins others."""
+        beams = self.begin_beams(source, prefix, start, numbers)
+        state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
+        choose = build_chooser(self.options, source, self.special, required)
+        return Running(self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted))
+
+    def ranked(
+        self, found: Sequence[Sequence[Hypothesis]], source: Tensor, start: int | None = None
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses of sentences, finished as the options ask for, best first."""
         if self._attends:
-            found = with_attention(self.model, source, found, start)
+            found = with_attention(self.model, source, found, self.default_start() if start is None else start)
         if strength := self.options.coverage_penalty:
             real = source.ne(self.special.padding_of_sources)
             found = [[with_coverage(h, row, strength) for h in mine] for mine, row in zip(found, real, strict=True)]
-        return [best_first(hypotheses)[: self.options.finished_wanted] for hypotheses in found]
+        return [best_first(list(hypotheses))[: self.options.finished_wanted] for hypotheses in found]
 
     def _search(
         self,
         source: Tensor,
         prefix: Tensor | None,
-        start: int,
+        start: int | None,
         required: Sequence[Required] | None,
         numbers: Sequence[int] | None,
         watch: Watcher | None,
     ) -> list[list[Hypothesis]]:
-        beams = self.begin(source, prefix, start, numbers)
         if self.options.penalty_alpha:
             assert isinstance(self.model, SingleModel)
+            beams = self.begin_beams(source, prefix, start, numbers)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        state = self.model.prefill(source, self.options.beam)
-        choose = build_chooser(self.options, source, self.special, required)
-        finished = Finished(len(source), self.options, wanted=self._wanted)
-        alive = torch.arange(len(source), device=source.device)
-
-        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
-            return self.model.correction(state, scores, parents, tokens, self.options.temperature)
-
-        while True:
-            scores = self.model.log_probabilities(state, beams.tokens[:, :, beams.step], self.options.temperature)
-            for apply in self.filters:
-                apply(scores, beams)
-            candidates = choose(scores, beams, correction)
-            ends = ended(candidates, beams.ignored, self.special.eos)
-            finished.collect(alive, beams, candidates, ends[:, : self.options.beam], self.special.eos)
-            going = finished.unfinished(alive, beams.limits > beams.step)
-            if not len(going):
-                return finished.hypotheses
-            chosen, beams.ignored = survivors(ends, beams.ignored)
-            choose.reorder(chosen)
-            parents = candidates.parents.gather(1, chosen)
-            beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
-            state.reorder(parents)
-            if watch is not None:
-                watch(alive, beams, finished)
-            size = rounded_up(len(going))
-            if size < len(alive):
-                kept = with_company(going, len(alive), size)
-                alive = alive[kept]
-                for part in (beams, state, choose):
-                    part.select(kept)
+        required = required if required is not None and any(required) else None
+        running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
+        running.watch = watch
+        while len(going := running.step()):
+            running.leave(going)
+        return running.finished.hypotheses
 
     def default_start(self) -> int:
         """The symbol that decoding begins with where none is given."""
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
-    def begin(
+    def begin_beams(
         self,
         source: Tensor,
         prefix: Tensor | None,
-        start: int,
+        start: int | None,
         numbers: Sequence[int] | None,
         *,
         beam: int | None = None,
     ) -> Beams:
         """Hypotheses of nothing, as many as the options or ``beam`` say; other arguments are those of a call."""
+        start = self.default_start() if start is None else start
         options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
         contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
@@ -168,6 +166,55 @@ class BeamSearch:
         if options.prefix_allowed_tokens_fn is not None:
             beams.numbers = torch.tensor(numbers or range(len(source)), device=source.device)
         return beams
+
+
+class Running:
+    """A batch while it is decoded: hypotheses, what the model and the chooser remember, and what has ended."""
+
+    def __init__(self, search: BeamSearch, beams: Beams, state: State, choose: Chooser, finished: Finished) -> None:
+        self.search, self.beams, self.state, self.choose, self.finished = search, beams, state, choose, finished
+        self.alive = torch.arange(len(beams.limits), device=beams.limits.device)
+        """(batch,) long: what ``finished`` calls the sentences."""
+        self.watch: Watcher | None = None
+        """Is shown the beams of every step."""
+
+    def step(self) -> Tensor:
+        """Choose one more token of every hypothesis; the rows of sentences that go on, (going,) long."""
+        model, options, eos = self.search.model, self.search.options, self.search.special.eos
+        beams, state = self.beams, self.state
+        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
+        for rows, cohort in beams.cohorts():
+            for apply in self.search.filters:
+                apply(scores[rows], cohort)
+        candidates = self.choose(
+            scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
+        )
+        ends = ended(candidates, beams.ignored, eos)
+        self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
+        going = self.finished.unfinished(self.alive, beams.limits > beams.step)
+        if len(going):
+            chosen, beams.ignored = survivors(ends, beams.ignored)
+            self.choose.reorder(chosen)
+            parents = candidates.parents.gather(1, chosen)
+            beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
+            state.reorder(parents)
+            if self.watch is not None:
+                self.watch(self.alive, beams, self.finished)
+        return going
+
+    def leave(self, going: Tensor) -> list[int]:
+        """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""
+        size = rounded_up(len(going))
+        return self.select(with_company(going, len(self.alive), size)) if size < len(self.alive) else []
+
+    def select(self, kept: Tensor) -> list[int]:
+        """Keep only these rows; what ``finished`` calls the others."""
+        gone = torch.ones_like(self.alive, dtype=torch.bool).index_fill_(0, kept, False)
+        left: list[int] = self.alive[gone].tolist()
+        self.alive = self.alive[kept]
+        for part in (self.beams, self.state, self.choose):
+            part.select(kept)
+        return left
 
 
 def rounded_up(size: int) -> int:

@@ -60,6 +60,12 @@ class StochasticBeam:
         self._streams = [self._streams[sentence] for sentence in sentences.tolist()]
         self._heights, self._ended = self._heights[sentences], self._ended[sentences]
 
+    def join(self, other: "StochasticBeam") -> None:
+        """Append those sentences' streams and perturbed log probabilities."""
+        self._streams += other._streams
+        self._heights = torch.cat([self._heights, other._heights])
+        self._ended = torch.cat([self._ended, other._ended])
+
 
 def conditioned_on_maximum(noisy: Tensor, maximum: Tensor) -> Tensor:
     """Gumbel variables, (batch, beams, vocabulary), shifted so that the highest of each beam is ``maximum``, (batch,

@@ -15,8 +15,9 @@ from fairbeam.generation.stochastic import StochasticBeam
 def build_chooser(
     options: GenerationOptions, source: Tensor, special: Special, required: Sequence[Required] | None = None
 ) -> Chooser:
-    """The chooser that ``options`` ask for, for a batch of sources, (batch, length) ids, and what each requires."""
-    if options.constraints is not None and required is not None and any(required):
+    """The chooser that ``options`` ask for, for a batch of sources, (batch, length) ids, and what each requires, None
+    where none requires anything."""
+    if options.constraints is not None and required is not None:
         return Constrained(required, options.constraints, options.beam, special.eos)
     if options.sampling:
         return Sampling(build_cuts(options), options.seed, source, special.padding_of_sources)

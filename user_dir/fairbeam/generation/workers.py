@@ -22,6 +22,8 @@ import torch
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_TURN_SHIFT = 32
+
 _function: Callable[[Any], Any] | None = None
 """What a worker process does with a job; set where it begins."""
 
@@ -29,6 +31,29 @@ _function: Callable[[Any], Any] | None = None
 def default_workers(device: torch.device) -> int:
     """One worker for each thread torch would use; one in all on an accelerator."""
     return torch.get_num_threads() if device.type == "cpu" and _can_fork() else 1
+
+
+class Tickets:
+    """Numbers from 0 that processes forked from this one draw, each number once in a turn."""
+
+    def __init__(self) -> None:
+        method = "fork" if _can_fork() else None
+        self._drawn = multiprocessing.get_context(method).Value("q", 0)
+
+    def open_turn(self) -> int:
+        """Begin again at 0; the number of the turn. Whoever still draws in the one before gets no more numbers."""
+        with self._drawn.get_lock():
+            turn = (self._drawn.value >> _TURN_SHIFT) + 1
+            self._drawn.value = turn << _TURN_SHIFT
+        return turn
+
+    def draw(self, turn: int, count: int) -> int:
+        """The first of ``count`` numbers; a number beyond all where the turn is over."""
+        with self._drawn.get_lock():
+            if self._drawn.value >> _TURN_SHIFT != turn:
+                return 1 << _TURN_SHIFT
+            self._drawn.value += count
+            return int(self._drawn.value & ((1 << _TURN_SHIFT) - 1)) - count
 
 
 class Workers(Generic[Job, Result]):

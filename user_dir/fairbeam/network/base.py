@@ -126,7 +126,7 @@ class DecodingNetwork(BaseNetwork):
         ids = tokens if self._columns is None else self._columns[tokens]
         if state.latest[1] is None:
             return self._output.rounding(state.latest[0], self._exact_head, beams, tokens, ids)
-        features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest)
+        features, logits = (tensor.expand(-1, state.beams, -1) for tensor in state.latest if tensor is not None)
         sentences = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
         exact = (F.embedding(ids, self._exact_head) * features[sentences, beams]).sum(-1)
         if self._exact_bias is not None:

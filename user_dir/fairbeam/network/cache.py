@@ -4,6 +4,9 @@ Beams of one sentence ride in the query dimension. Their keys and values lie sid
 of step ``t`` and beam ``b`` is ``1 + (t - 1) * beams + b``; at step 0 all beams are equal and share slot 0. A beam's
 history is the set of slots its mask leaves open, so choosing new beams reorders the small mask and never copies a key
 or a value.
+
+Sentences may join behind their first step. They take their places in the step that the others have reached, so that
+steps, and slots, are those of the oldest sentence; what is before a sentence's own beginning is closed to it.
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,6 +63,24 @@ class KeyValues:
         """Keep only these rows of the batch."""
         self._rebuild(self.storage[:, :, :, : self.length].index_select(1, sentences), self.storage.size(3))
 
+    def join_columns(self, other: "KeyValues", dead: int, slot: int) -> None:
+        """Append sentences whose one slot becomes ``slot`` after the first ``dead`` ones are dropped."""
+        kept = self.storage[:, :, :, dead : self.length]
+        batch, self.length = kept.size(1), kept.size(3)
+        joined = kept.new_empty(2, batch + other.storage.size(1), *self.storage.shape[2:])
+        joined[:, :batch, :, : self.length] = kept
+        joined[:, batch:, :, : self.length] = 0.0  # a closed slot has a weight of 0, and 0 * nan is nan
+        joined[:, batch:, :, slot] = other.storage[:, :, :, 0]
+        self.storage = joined
+
+    def join_rows(self, other: "KeyValues", rows: Tensor, slot: int) -> None:
+        """Put sentences into ``rows``, which are free or new, their one slot into ``slot``."""
+        if (wanted := int(rows.max()) + 1) > self.storage.size(1):
+            grown = self.storage.new_empty(2, wanted, *self.storage.shape[2:])
+            grown[:, : self.storage.size(1)] = self.storage
+            self.storage = grown
+        self.storage[:, :, :, slot].index_copy_(1, rows, other.storage[:, :, :, 0])
+
     def _rebuild(self, filled: Tensor, capacity: int) -> None:
         self.storage = filled.new_empty(*filled.shape[:3], capacity, filled.size(4))
         self.storage[:, :, :, : filled.size(3)] = filled
@@ -100,6 +122,7 @@ class Memory:
         if isinstance(first, Projected) and first.rows is not None:
             rows = first.rows[sentences]
             self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+            self.batch = len(sentences)
             return
 
         def kept(tensor: Tensor) -> Tensor:
@@ -112,12 +135,94 @@ class Memory:
         self.mask = None if self.mask is None else kept(self.mask)
         self.batch = len(sentences)
 
+    def join(self, other: "Memory") -> None:
+        """Append the sentences of another, which like this one is not folded, and none of which has left."""
+        first = self.layers[0]
+        heads = len(other.layers[0].keys) // other.batch
+        width = max(self._width(heads), other.layers[0].keys.size(1))
+        if isinstance(first, Projected) and first.rows is not None:
+            self._join_rows(other, first.rows, heads, width)
+        else:
+            every = torch.arange(self.batch, device=first.keys.device)
+            self._rebuild(every, self.batch, heads, width)
+            self.layers = [
+                Projected(
+                    torch.cat([mine.keys, _of_width(theirs.keys, width)]),
+                    torch.cat([mine.values, _of_width(theirs.values, width)]),
+                )
+                for mine, theirs in zip(self.layers, other.layers, strict=True)
+            ]
+            assert self.mask is not None
+            self.mask = torch.cat([self.mask, other.mask_of_width(width, heads)])
+        self.batch += other.batch
+
+    def mask_of_width(self, width: int, heads: int) -> Tensor:
+        """The mask for sources padded to ``width``, (batch * heads, 1, width)."""
+        keys = self.layers[0].keys
+        open_ = keys.new_zeros(len(keys), 1, keys.size(1)) if self.mask is None else self.mask
+        return _of_width(open_.mT, width, float("-inf")).mT.contiguous()
+
+    def _join_rows(self, other: "Memory", rows: Tensor, heads: int, width: int) -> None:
+        pool, before = len(self.layers[0].keys) // heads, self.layers[0].keys.size(1)
+        # Sources that have got shorter are not to be read at the width of those before for long.
+        if len(rows) + other.batch > pool or not 0.75 * before < width <= before or self.mask is None:
+            pool = max(pool, len(rows) + other.batch)
+            self._rebuild(rows, pool, heads, width)
+            rows = torch.arange(len(rows))
+        before = self.layers[0].keys.size(1)
+        free = free_rows(rows, pool)[: other.batch]
+        places = (free.unsqueeze(1) * heads + torch.arange(heads)).flatten()
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.keys[places] = _of_width(theirs.keys, before)
+            mine.values[places] = _of_width(theirs.values, before)
+        assert self.mask is not None
+        self.mask[places] = other.mask_of_width(before, heads)
+        rows = torch.cat([rows, free])
+        self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+
+    def _rebuild(self, rows: Tensor, pool: int, heads: int, width: int) -> None:
+        """Lay these rows out one behind the other, with room for ``pool`` rows."""
+        mask = self.mask_of_width(max(width, self.layers[0].keys.size(1)), heads)
+        kept = (rows.unsqueeze(1) * heads + torch.arange(heads, device=rows.device)).flatten()
+
+        def laid_out(tensor: Tensor) -> Tensor:
+            room = tensor.new_zeros(pool * heads, width, tensor.size(2))
+            room[: len(kept)] = _of_width(tensor[kept], width)
+            return room
+
+        self.layers = [Projected(laid_out(layer[0]), laid_out(layer[1])) for layer in self.layers]
+        self.mask = mask.new_full((pool * heads, 1, width), float("-inf"))
+        self.mask[: len(kept)] = mask[kept, :, :width]
+
+    def _width(self, heads: int) -> int:
+        """Columns up to the last token of any sentence that is left."""
+        first = self.layers[0]
+        if self.mask is None:
+            return first.keys.size(1)
+        mask = self.mask.unflatten(0, (-1, heads))[:, 0, 0]
+        if isinstance(first, Projected) and first.rows is not None:
+            mask = mask[first.rows]
+        return int(mask.eq(0).any(0).nonzero().max()) + 1
+
+
+def free_rows(taken: Tensor, pool: int) -> Tensor:
+    """The rows of a pool that are not taken, and as many behind it as are, (pool,) long."""
+    free = torch.ones(pool + len(taken), dtype=torch.bool).index_fill_(0, taken, False)
+    return free.nonzero()[:, 0]
+
+
+def _of_width(tensor: Tensor, width: int, value: float = 0.0) -> Tensor:
+    """(rows, columns, …) cut or padded behind to ``width`` columns."""
+    if tensor.size(1) >= width:
+        return tensor[:, :width]
+    return F.pad(tensor, (0, 0, 0, width - tensor.size(1)), value=value)
+
 
 class Slots(NamedTuple):
     """Each beam's history as the slots that hold it."""
 
     numbers: Tensor
-    """(batch, beams or 1, steps) int32, the latest last."""
+    """(batch, beams or 1, steps) int32, the latest last; -1, before all others, where a sentence has fewer steps."""
     rows: Tensor
     """(batch,) long: where in the caches each sentence is."""
 
@@ -154,6 +259,18 @@ class DecoderState:
             self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
             self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
         self._rows = torch.arange(batch, device=like.device) if by_number else None
+        self._starts: Tensor | None = None
+        """(batch,) long: the step at which each sentence began; None where all began at 0."""
+        self._oldest = 0
+        self._filled: list[int] = []
+        """By number: which step filled each block of slots last. Block ``i`` begins at slot ``1 + i * beams``."""
+        self._block = -1
+        """The latest of them; -1 for slot 0."""
+
+    def positions(self) -> Tensor:
+        """How many tokens were run before those of the coming step: (1,), or (batch, 1) where sentences differ."""
+        steps = torch.tensor([self.steps], device=self._history.device)
+        return steps if self._starts is None else steps - self._starts.unsqueeze(1)
 
     def advance(self) -> Tensor | Slots:
         """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
@@ -173,9 +290,25 @@ class DecoderState:
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return self._history[:, :1].contiguous()
-        own = (self._own_slot + (1 + (self.steps - 2) * self.beams)).expand(len(self._history), -1, -1)
+        own = (self._own_slot + self._open_block()).expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
         return self._history
+
+    def _open_block(self) -> int:
+        """The first slot for the latest tokens: of the next block that is in no sentence's history, or of a new one."""
+        self._block = (self._block + 1) % max(1, len(self._filled))
+        if not self._filled or self._filled[self._block] >= self._oldest:
+            self._block = len(self._filled)
+            self._filled.append(0)
+        self._filled[self._block] = self.steps - 1
+        for layer in self.layers:
+            layer.length = self._latest_slot
+        return self._latest_slot
+
+    @property
+    def _latest_slot(self) -> int:
+        """The first slot of the latest step."""
+        return 1 + self._block * self.beams if self._block >= 0 else 0
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
@@ -185,6 +318,9 @@ class DecoderState:
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long; the others are finished."""
         self._history = self._history[sentences]
+        if self._starts is not None:
+            self._starts = self._starts[sentences]
+            self._oldest = int(self._starts.min())
         if self.memory is not None:
             self.memory.select(sentences)
         if self._rows is not None:  # caches are read where they are
@@ -192,6 +328,43 @@ class DecoderState:
             return
         for layer in self.layers:
             layer.select(sentences)
+
+    def join(self, other: "DecoderState") -> None:
+        """Append the sentences of a state that has run its first step, and that no sentence has joined or left."""
+        if self._starts is None:
+            self._starts = torch.zeros(len(self._history), dtype=torch.long, device=self._history.device)
+        if self.memory is not None and other.memory is not None:
+            self.memory.join(other.memory)
+        if self._rows is None:
+            self._join_columns(other)
+        else:
+            self._join_rows(other, self._rows)
+        self._starts = torch.cat([self._starts, self._starts.new_full((len(other._history),), self.steps - 1)])
+        self._oldest = int(self._starts.min())
+
+    def _join_rows(self, other: "DecoderState", rows: Tensor) -> None:
+        fresh = free_rows(rows, self.layers[0].storage.size(1) + len(other._history))[: len(other._history)]
+        for layer, added in zip(self.layers, other.layers, strict=True):
+            layer.join_rows(added, fresh, self._latest_slot)
+        self._rows = torch.cat([rows, fresh])
+        history = self._history[:, :, self._oldest - self.steps :]
+        joining = history.new_full((len(fresh), *history.shape[1:]), -1)
+        joining[:, :, -1] = self._latest_slot
+        self._history = torch.cat([history, joining])
+
+    def _join_columns(self, other: "DecoderState") -> None:
+        """Steps before the oldest sentence's first are dropped. Sentences that join have the last slot of the latest
+        step, which is slot 0 when they are the oldest, and the slots of the step after it follow as usual."""
+        assert self._starts is not None
+        dead = self._oldest * self.beams
+        self.steps, self._starts, history = self.steps - self._oldest, self._starts - self._oldest, self._history
+        history = history[:, :, dead:]
+        latest = (self.steps - 1) * self.beams
+        joining = history.new_full((len(other._history), *history.shape[1:]), float("-inf"))
+        joining[:, :, latest] = 0.0
+        self._history = torch.cat([history, joining])
+        for layer, added in zip(self.layers, other.layers, strict=True):
+            layer.join_columns(added, dead, latest)
 
 
 class PromptState(DecoderState):

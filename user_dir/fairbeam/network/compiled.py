@@ -47,7 +47,8 @@ class CompiledLayers:
         keys = native.pointers(*(layer.keys.data_ptr() for layer in kept))
         values = native.pointers(*(layer.values.data_ptr() for layer in kept))
         step = native.Step(
-            *map(native.address, (storages, keys, values)), numbers.data_ptr(), slots.rows.data_ptr(),
+            *map(native.address, (storages, keys, values)),
+            numbers.data_ptr(), slots.rows.data_ptr(), kept[0].rows.data_ptr(),
             None if memory.mask is None else memory.mask.data_ptr(),
             len(caches), batch, beams, sentences, capacity, numbers.size(2), starts[0], kept[0].keys.size(1),
         )  # fmt: skip
@@ -100,7 +101,11 @@ def _structure(layer: Layer) -> native.Layer:
         linears |= {"query": crossed.query, "cross_output": crossed.output}
         norms |= {"cross_norm": layer.cross_attention_residual}
         scales |= {"cross_scale": crossed.scale}
-    addresses: dict[str, Any] = {name: native.address(linear.integers.compiled) for name, linear in linears.items()}
+    addresses: dict[str, Any] = {}
+    for name, linear in linears.items():
+        assert linear.integers is not None
+        assert linear.integers.compiled is not None
+        addresses[name] = native.address(linear.integers.compiled)
     return native.Layer(
         **addresses,
         **{name: _norm(residual) for name, residual in norms.items()},

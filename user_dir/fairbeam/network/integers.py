@@ -46,6 +46,7 @@ class IntegerLayer:
         scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.most
         integers = (weight / scales.unsqueeze(1)).round()
         numbers = (scales, scales * integers.sum(1), weight.new_zeros(self.outputs) if bias is None else bias.detach())
+        self._numbers: tuple[Tensor, ...]
         self._compiled: native.Linear | None = None
         if not native.multiplies_integers():
             assert dtype is torch.int8

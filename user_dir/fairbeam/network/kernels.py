@@ -166,11 +166,11 @@ def extend_(tokens: Tensor, history: Tensor, parents: Tensor, added: Tensor, tot
 
     Args:
         tokens: (batch, beams, capacity) long, of which ``filled`` are there.
-        history: (batch, beams, capacity - 1) float32, of which one fewer is.
+        history: (batch, beams, room) float32, of which one fewer is.
         parents, added, totals: (batch, beams) long, long and float32.
     """
     batch, beams, capacity = tokens.shape
     native.function("extend")(
         tokens.data_ptr(), history.data_ptr(), parents.data_ptr(), added.data_ptr(), totals.data_ptr(),
-        batch, beams, capacity, filled,
+        batch, beams, capacity, history.size(2), filled,
     )  # fmt: skip

@@ -255,7 +255,7 @@ extern "C" {
 // Attention of one step's beams, each over the slots of its own history; the latest keys and values are stored first.
 //   projected (batch, beams, 3, heads, width); context (batch, beams, heads, width)
 //   storage (2, sentences, heads, capacity, width); rows (batch): which sentence of the storage each is
-//   slots (batch, beams, steps)
+//   slots (batch, beams, steps): -1 before the history of a sentence that joined later begins
 FOR_EACH_PROCESSOR void fairbeam_attend_to_slots(const float* projected, float* storage, const int32_t* slots,
                                                  const int64_t* rows, float* context, int64_t batch, int64_t beams,
                                                  int64_t heads, int64_t width, int64_t sentences, int64_t capacity,
@@ -274,8 +274,11 @@ FOR_EACH_PROCESSOR void fairbeam_attend_to_slots(const float* projected, float* 
             for (int64_t beam = 0; beam < beams; ++beam) {
                 const int64_t row = sentence * beams + beam;
                 const int32_t* own = slots + row * steps;
+                int64_t before = 0;  // who came later has no history at the first steps
+                while (own[before] < 0) ++before;
+                own += before;
                 attend(projected + row * 3 * model + head * width, keys, values, nullptr,
-                       [=](int64_t i) { return own[i] * width; }, steps, scale, weights.data(),
+                       [=](int64_t i) { return own[i] * width; }, steps - before, scale, weights.data(),
                        context + row * model + head * width, width);
             }
         }
@@ -426,24 +429,25 @@ void fairbeam_survivors(const uint8_t* ends, const uint8_t* ignored, int64_t* ch
 }
 
 // Every hypothesis becomes its parent with one token more.
-//   tokens (batch, beams, capacity), of which filled are there; history (batch, beams, capacity - 1), one fewer
+//   tokens (batch, beams, capacity), of which filled are there; history (batch, beams, room), of which one fewer is
 //   parents, added, totals (batch, beams)
 void fairbeam_extend(int64_t* tokens, float* history, const int64_t* parents, const int64_t* added,
-                     const float* totals, int64_t batch, int64_t beams, int64_t capacity, int64_t filled) {
+                     const float* totals, int64_t batch, int64_t beams, int64_t capacity, int64_t room,
+                     int64_t filled) {
     std::vector<int64_t> before(beams * filled);
     std::vector<float> running(beams * filled);
     for (int64_t row = 0; row < batch; ++row, parents += beams, added += beams, totals += beams) {
         int64_t* own = tokens + row * beams * capacity;
-        float* past = history + row * beams * (capacity - 1);
+        float* past = history + row * beams * room;
         for (int64_t beam = 0; beam < beams; ++beam) {
             std::copy_n(own + parents[beam] * capacity, filled, &before[beam * filled]);
-            std::copy_n(past + parents[beam] * (capacity - 1), filled - 1, &running[beam * filled]);
+            std::copy_n(past + parents[beam] * room, filled - 1, &running[beam * filled]);
         }
         for (int64_t beam = 0; beam < beams; ++beam) {
             std::copy_n(&before[beam * filled], filled, own + beam * capacity);
             own[beam * capacity + filled] = added[beam];
-            std::copy_n(&running[beam * filled], filled - 1, past + beam * (capacity - 1));
-            past[beam * (capacity - 1) + filled - 1] = totals[beam];
+            std::copy_n(&running[beam * filled], filled - 1, past + beam * room);
+            past[beam * room + filled - 1] = totals[beam];
         }
     }
 }
@@ -627,7 +631,7 @@ struct Step {
     float* const* storages;
     const float *const *keys, *const *values;
     const int32_t* slots;
-    const int64_t* rows;
+    const int64_t *rows, *source_rows;
     const float* mask;
     int64_t layers, batch, beams, sentences, capacity, steps, start, length;
 };
@@ -705,7 +709,7 @@ void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* s
         seen = enter(layer, layer.cross_norm, x, rows, model, buffers.seen.data());
         fairbeam_integer_product(seen, projected, layer.query, rows);
         const int64_t head_stride = step->length * layer.width;
-        fairbeam_attend(projected, step->keys[number], step->values[number], step->mask, step->rows, context,
+        fairbeam_attend(projected, step->keys[number], step->values[number], step->mask, step->source_rows, context,
                         step->batch, step->beams, layer.heads, layer.width, step->length, layer.query->outputs,
                         layer.heads * head_stride, head_stride, layer.width, layer.heads * step->length,
                         layer.cross_scale);

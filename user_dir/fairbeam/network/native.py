@@ -25,7 +25,7 @@ _SIGNATURES = {
     "topk_of_sums": (4, 4, 0),
     "ended": (4, 4, 0),
     "survivors": (4, 3, 0),
-    "extend": (5, 4, 0),
+    "extend": (5, 5, 0),
 }
 _OF_INTEGERS = {
     "integer_product": (3, 1, 0),
@@ -90,7 +90,7 @@ class Step(ctypes.Structure):
     """What the layers of a decoding step read and add to."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("storages", "keys", "values", "slots", "rows", "mask")),
+        *((name, ctypes.c_void_p) for name in ("storages", "keys", "values", "slots", "rows", "source_rows", "mask")),
         *(
             (name, ctypes.c_int64)
             for name in ("layers", "batch", "beams", "sentences", "capacity", "steps", "start", "length")

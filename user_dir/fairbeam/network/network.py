@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
-from fairbeam.network.config import NetworkConfig, StackConfig
+from fairbeam.network.config import NetworkConfig, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import number_positions
@@ -79,13 +79,16 @@ class Network(DecodingNetwork):
         states = self.encoder(x, per_head(closed, self.config.encoder.kept_heads))
         return states, per_head(closed, self.config.decoder.heads)
 
-    def remember(self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False) -> Memory:
+    def remember(
+        self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False, by_row: bool = False
+    ) -> Memory:
         """Project encoder states to every decoder layer's cross-attention keys and values.
 
         Args:
             states, mask: what ``encode`` returns.
             may_fold: for decoding: fold them where that makes the smaller matrices, for one sentence or a few on a
-                CPU, and read them through ``kernels`` where there are such.
+                CPU.
+            by_row: for decoding through ``kernels``, which read the rows that are left where they are.
         """
         attentions = [layer.cross_attention for layer in self._decoder_layers()]
         projected = [attention.project(states) for attention in attentions]
@@ -93,15 +96,18 @@ class Network(DecodingNetwork):
         if may_fold and narrow and all(attention.foldable for attention in attentions):
             folded = [attention.fold(layer, mask) for attention, layer in zip(attentions, projected, strict=True)]
             return Memory(len(states), folded, None)
-        if may_fold and self.compiled:
+        if by_row:
             rows = torch.arange(len(states), device=states.device)
             projected = [layer._replace(rows=rows) for layer in projected]
         return Memory(len(states), projected, mask)
 
-    def prefill(self, source: Tensor, beams: int) -> DecoderState:
-        """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence."""
+    def prefill(self, source: Tensor, beams: int, *, joins: bool = False) -> DecoderState:
+        """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence.
+
+        ``joins``: other sentences will join, or these join others.
+        """
         states, mask = self.encode(source)
-        memory = self.remember(states, mask, may_fold=True)
+        memory = self.remember(states, mask, may_fold=not joins, by_row=self.compiled)
         heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
         head_dim = self.config.decoder.head_width
         caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
@@ -166,6 +172,11 @@ class Network(DecodingNetwork):
         return self.max_target_positions
 
     @property
+    def admits(self) -> bool:
+        """Whether sentences may join a batch: where a token stands in a batch must not matter, only distances."""
+        return self.config.decoder.positions.kind is not PositionKind.ROTARY
+
+    @property
     def _attends_by_number(self) -> bool:
         stack = self.config.decoder
         return self.compiled and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
@@ -188,8 +199,9 @@ class Network(DecodingNetwork):
         return self.decoder(x, causal, None, memory)
 
     def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
-        number = torch.tensor([state.steps + self.config.decoder.positions.offset], device=tokens.device)
-        return self.target_embedding(tokens, number)
+        # A sentence that is done may still be in the batch when its positions have come to an end.
+        numbers = state.positions().clamp_max(self.max_target_positions - 1)
+        return self.target_embedding(tokens, numbers + self.config.decoder.positions.offset)
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:

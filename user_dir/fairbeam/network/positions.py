@@ -169,7 +169,8 @@ def distances(ahead: Tensor, batch: int, queries: int, config: StackConfig) -> D
     """
     keys = ahead.size(-1)  # no two stand further apart than there are keys
     reach = min(keys, config.positions.max_positions) - 1
-    rows = (reach - ahead).expand(batch, queries, keys)
+    # Keys that stand further away than the table reaches are not looked at: of sentences that have left.
+    rows = (reach - ahead).clamp(0, 2 * reach).expand(batch, queries, keys)
     return Distances(rows.unsqueeze(1).expand(-1, config.heads, -1, -1).flatten(0, 1), reach)
 
 

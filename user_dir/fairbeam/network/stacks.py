@@ -2,7 +2,7 @@
 in training the query dimension is the sequence, at a decoding step it is the beams."""
 
 import math
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,8 @@ class Residual(nn.Module):
     def leave(self, x: Tensor, block: Tensor) -> Tensor:
         """The residual stream after the block's output is added."""
         if not self.before and self.normalises_layers and not self.training and native.serves(x, block):
-            return kernels.add_norm(x, block, self.norm.weight, self.norm.bias, self.norm.epsilon)
+            norm: Any = self.norm
+            return kernels.add_norm(x, block, norm.weight, norm.bias, norm.epsilon)
         x = x + self.dropout(block)
         return x if self.before else self.norm(x)
 
