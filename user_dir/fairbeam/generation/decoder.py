@@ -49,6 +49,7 @@ class Decoder:
         special: Special | None = None,
         workers: int | None = None,
         shortlist: Shortlist | None = None,
+        draft: Generator | None = None,
     ) -> None:
         """Several networks are an ensemble.
 
@@ -56,13 +57,14 @@ class Decoder:
             networks: made by ``for_inference``, on ``device``.
             workers: decoding processes; by default one for each core, and one in all on an accelerator.
             shortlist: for searches whose options ask for one.
+            draft: a network that writes ahead, for searches whose options ask for it.
         """
 
         @lru_cache(maxsize=8)
         def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch:
             if options.shortlist:
                 return ShortlistSearch(networks, options, special or Special(), shortlist)
-            return BeamSearch(networks, options, special)
+            return BeamSearch(networks, options, special, draft)
 
         def decode(batch: Batch) -> list[list[Arrays]]:
             source = torch.from_numpy(batch.source).to(device)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, Network
-from fairbeam.network.cache import DecoderState, PromptState
+from fairbeam.network import Generator, Network, RecurrentNetwork
+from fairbeam.network.cache import DecoderState, PromptState, RewindableState
 
 
 class State(Protocol):
@@ -40,6 +40,20 @@ class Model(Protocol):
     def longest_target(self, source_length: int) -> int:
         """Longest target in tokens, ``</s>`` included, for a source of ``source_length`` tokens."""
 
+    def begin(self, source: Tensor) -> Any:
+        """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``read`` goes on with."""
+
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+        """Feed several tokens of each hypothesis, (batch, new), the first of them its token ``starts``, (batch,); get
+        float32 log probabilities behind each, (batch, new, vocabulary). What was read from there on is forgotten.
+
+        ``correction`` then knows the tokens as beams.
+        """
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether there are ``begin`` and ``read``."""
+
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         """Cross-attention under teacher forcing, (batch, target, source)."""
 
@@ -55,12 +69,21 @@ class SingleModel:
         self.network = network
         self.longest_target = network.longest_target
         self.decoder_start = network.first_token
+        self.rewinds = network.rewinds
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
 
     def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
         logits = self.network.step(state, tokens)
+        return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+    def begin(self, source: Tensor) -> RewindableState:
+        return RewindableState(self.network.prefill(source, 1))
+
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+        assert not isinstance(self.network, RecurrentNetwork)
+        logits = self.network.read(state, tokens, starts)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
     def features(self, state: DecoderState) -> Tensor:
@@ -87,7 +110,7 @@ class SingleModel:
 class EnsembleState:
     """The states of all members."""
 
-    def __init__(self, members: list[DecoderState]) -> None:
+    def __init__(self, members: Sequence[DecoderState]) -> None:
         self.members = members
 
     def reorder(self, parents: Tensor) -> None:
@@ -108,6 +131,7 @@ class Ensemble:
         sum_of_all = sum(weights)
         self._shifts = [math.log(weight / sum_of_all) if weight else -math.inf for weight in weights]
         self.decoder_start = self.models[0].decoder_start
+        self.rewinds = all(model.rewinds for model in self.models)
 
     def longest_target(self, source_length: int) -> int:
         return min(model.longest_target(source_length) for model in self.models)
@@ -117,7 +141,17 @@ class Ensemble:
 
     def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
         members = zip(self.models, state.members, strict=True)
-        each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
+        return self._mean([model.log_probabilities(member, tokens, temperature) for model, member in members])
+
+    def begin(self, source: Tensor) -> EnsembleState:
+        return EnsembleState([model.begin(source) for model in self.models])
+
+    def read(self, state: EnsembleState, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+        members = zip(self.models, state.members, strict=True)
+        return self._mean([model.read(member, tokens, starts, temperature) for model, member in members])
+
+    def _mean(self, log_probabilities: list[Tensor]) -> Tensor:
+        each = torch.stack(log_probabilities)
         if self._shifts:
             return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, 1, 1, 1), dim=0)
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))

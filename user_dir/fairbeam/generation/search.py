@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.beam import Beams, ended, survivors
+from fairbeam.generation.beam import Beams, ended, rounded_up, survivors, with_company
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
 from fairbeam.generation.filters import Special, build_filters
@@ -17,12 +17,9 @@ from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import SingleModel, as_model
 from fairbeam.generation.ranking import best_first, with_coverage
+from fairbeam.generation.speculative import drafter_maker, speculative_search
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Generator
-
-_BATCH_BITS = 3
-"""Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
-cache, and every size of a batch costs compiled kernels."""
 
 
 class BeamSearch:
@@ -32,9 +29,16 @@ class BeamSearch:
     """
 
     def __init__(
-        self, networks: Sequence[Generator], options: GenerationOptions, special: Special | None = None
+        self,
+        networks: Sequence[Generator],
+        options: GenerationOptions,
+        special: Special | None = None,
+        draft: Generator | None = None,
     ) -> None:
-        """Several networks are an ensemble; all share one target vocabulary."""
+        """Several networks are an ensemble; all share one target vocabulary.
+
+        ``draft`` writes ahead where the options ask for it; its vocabularies are the same.
+        """
         self.model = as_model(networks, options.ensemble_weights)
         self.options = options
         self.special = special or Special()
@@ -43,6 +47,7 @@ class BeamSearch:
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         if options.penalty_alpha and not isinstance(self.model, SingleModel):
             raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
+        self._drafter = drafter_maker(networks, options, self.special, draft) if options.speculates else None
         self._attends = options.attention or options.coverage_penalty > 0
         if self._attends and not all(hasattr(network, "alignments") for network in networks):
             raise ConfigError(
@@ -93,6 +98,9 @@ class BeamSearch:
         if self.options.penalty_alpha:
             assert isinstance(self.model, SingleModel)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
+        if self._drafter is not None:
+            drafter = self._drafter(source, start)
+            return speculative_search(self.model, source, beams, self.filters, self.options, self.special, drafter)
         state = self.model.prefill(source, self.options.beam)
         choose = build_chooser(self.options, source, self.special, required)
         finished = Finished(len(source), self.options, wanted=self._wanted)
@@ -142,15 +150,3 @@ class BeamSearch:
         if options.prefix_allowed_tokens_fn is not None:
             beams.numbers = torch.tensor(numbers or range(len(source)), device=source.device)
         return beams
-
-
-def rounded_up(size: int) -> int:
-    """The next number of at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
-    step = 1 << max(0, size.bit_length() - _BATCH_BITS)
-    return -(-size // step) * step
-
-
-def with_company(going: Tensor, batch: int, size: int) -> Tensor:
-    """``going`` and as many of the batch's other rows as make it ``size``, in order."""
-    others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
-    return torch.cat([going, others[: size - len(going)]]).sort().values

@@ -11,7 +11,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.network import int8, kernels
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
-from fairbeam.network.cache import DecoderState
+from fairbeam.network.cache import DecoderState, RewindableState
 from fairbeam.network.linear import Linear
 
 
@@ -63,6 +63,8 @@ class DecodingNetwork(BaseNetwork):
 
     head: Linear | AdaptiveSoftmax
     has_head: bool = True
+    rewinds: bool = False
+    """Whether ``read`` takes several tokens of a sentence at a time, and goes back behind tokens it has read."""
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
     _columns: Tensor | None = None
@@ -127,6 +129,11 @@ class DecodingNetwork(BaseNetwork):
         logits = self.head(features).float()
         state.latest = features, logits
         return logits.expand(-1, state.beams, -1)
+
+    def _scores_of_block(self, state: RewindableState, features: Tensor) -> Tensor:
+        """Float32 logits (batch, new, vocabulary) of tokens that ``rounding`` then knows as beams."""
+        state.beams = features.size(1)
+        return self._scores(state, features)
 
     def _output_embedding(self) -> Tensor:
         """The embedding that a tied output projection is."""

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
+from fairbeam.network.cache import DecoderState, KeyValues, Memory, RewindableState, per_head
 from fairbeam.network.config import NetworkConfig, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_positions
+from fairbeam.network.positions import Places, number_positions
 from fairbeam.network.stacks import Embedding, Layer, Stack
 
 
@@ -22,6 +22,7 @@ class Network(DecodingNetwork):
     """
 
     head: Linear
+    rewinds = True
 
     def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -121,6 +122,23 @@ class Network(DecodingNetwork):
             tokens = tokens[:, :1]
         features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return self._scores(state, features)
+
+    def read(self, state: RewindableState, tokens: Tensor, starts: Tensor) -> Tensor:
+        """Scores of the next token behind each of several tokens.
+
+        Args:
+            state: changed in place.
+            tokens: (batch, new) ids.
+            starts: (batch,) the number of each row's first among the tokens of its target; the start symbol is
+                number 0. All before it were read; those that were read from there on are forgotten.
+
+        Returns:
+            Float32 logits (batch, new, vocabulary), as of ``step``.
+        """
+        numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
+        mask, queries, keys = state.place(numbers, self.max_target_positions - 1)
+        x = self.target_embedding(tokens, queries + self.config.decoder.positions.offset)
+        return self._scores_of_block(state, self.decoder(x, mask, state.layers, state.memory, Places(queries, keys)))
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,230 @@
+"""Speculative decoding (Leviathan et al., 2023; Chen et al., 2023) of the most probable token at every step.
+
+A drafter guesses how hypotheses go on. The network reads all drafted tokens of a batch at once, which costs little
+more than to read one; what it would have said itself is kept, up to its first word of its own. The text is that of
+``beam=1``, whatever the drafter says.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fairbeam.errors import ConfigError
+from fairbeam.generation.beam import Beams, best_continuations, rounded_up, with_company
+from fairbeam.generation.drafting import Drafter, DrafterMaker, DraftModel, Drafts, PromptLookup
+from fairbeam.generation.filters import Filter, Special
+from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.protocol import Model
+from fairbeam.generation.ranking import length_penalty
+from fairbeam.network import Generator, LanguageModel
+
+_LOOKING = ("no_repeat_ngram_size", "repetition_penalty", "banned_phrases", "first_token", "last_token", "min_len_a",
+          "match_source_len", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "prefix_allowed_tokens_fn",
+          "allowed_outputs")  # fmt: skip
+"""Options whose filters look at the hypothesis or its source, not at its length alone."""
+_DEFAULTS = GenerationOptions()
+_STEADY = -1
+
+
+def drafter_maker(
+    networks: Sequence[Generator], options: GenerationOptions, special: Special, draft: Generator | None
+) -> DrafterMaker:
+    """What makes the drafter that ``options`` ask for, or one clear error.
+
+    Raises:
+        ConfigError: a network cannot go back, sources and targets have different vocabularies, or there is no draft
+            model or it is of another shape.
+    """
+    option = options.speculates
+    for network in (*networks, *([draft] if draft is not None and options.draft_tokens else [])):
+        if not network.rewinds:
+            raise ConfigError(
+                f"{option}: needs networks that go back behind tokens they have read, and {type(network).__name__}'s "
+                "state cannot; expected a Transformer without a memory of segments"
+            )
+    first = networks[0]
+    if options.draft_tokens:
+        return _model_maker(first, options.draft_tokens, draft)
+    sizes = first.config.source_vocabulary, first.config.target_vocabulary
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"{option}: needs one vocabulary for both sides; the model's have {sizes[0]} and {sizes[1]}")
+    count, longest = options.prompt_lookup_num_tokens, options.prompt_lookup_max_ngram
+
+    def lookup(source: Tensor, start: int) -> Drafter:
+        rows = [[token for token in row if token != special.padding_of_sources] for row in source.tolist()]
+        if not isinstance(first, LanguageModel):
+            return PromptLookup([[start, *row] for row in rows], count, longest, joined=False)
+        ending = [] if first.first_token is None else [first.first_token]
+        return PromptLookup([[*row, *ending] for row in rows], count, longest, joined=True)
+
+    return lookup
+
+
+def _model_maker(network: Generator, count: int, draft: Generator | None) -> DrafterMaker:
+    if draft is None:
+        raise ConfigError(f"--draft-tokens {count}: there is no model to draft; --draft-model names it")
+    if type(draft) is not type(network):
+        raise ConfigError(
+            f"--draft-model: is a {type(draft).__name__}; expected a {type(network).__name__}, as the model"
+        )
+    for side in ("source", "target"):
+        theirs, ours = (getattr(one.config, f"{side}_vocabulary") for one in (draft, network))
+        if theirs != ours:
+            raise ConfigError(f"--draft-model: has {theirs} {side} symbols; expected the model's {ours}")
+    return lambda source, start: DraftModel(draft, source, count)
+
+
+class FiltersAt:
+    """The filters, applied to hypotheses of several lengths at a time."""
+
+    def __init__(self, filters: Sequence[Filter], options: GenerationOptions) -> None:
+        self._filters = filters
+        looking = any(getattr(options, name) != getattr(_DEFAULTS, name) for name in _LOOKING)
+        self._steady_from = None if looking else options.min_len
+        """From this step to the limit no filter asks for more than the scores; None where one does."""
+
+    def __call__(self, scores: Tensor, beams: Beams, rows: Sequence[int], steps: Sequence[int]) -> None:
+        """Change log probabilities, (rows, 1, vocabulary), of some rows of the batch that stand at these steps."""
+        groups: dict[int, list[int]] = {}
+        for place, step in enumerate(steps):
+            groups.setdefault(_STEADY if self._is_steady(step, beams) else step, []).append(place)
+        for places in groups.values():
+            there = dataclasses.replace(beams, step=steps[places[0]])
+            if len(places) < len(beams.limits) and not self._is_steady(there.step, beams):
+                there.select(torch.tensor([rows[place] for place in places], device=scores.device))
+            whole = len(places) == len(rows)
+            part = scores if whole else scores[places]
+            for apply in self._filters:
+                apply(part, there)
+            if not whole:
+                scores[places] = part
+
+    def _is_steady(self, step: int, beams: Beams) -> bool:
+        prefix = 0 if beams.prefix is None else beams.prefix.size(1)
+        return self._steady_from is not None and max(self._steady_from, prefix) <= step < beams.shortest_limit
+
+
+@torch.no_grad()
+def speculative_search(
+    model: Model,
+    source: Tensor,
+    beams: Beams,
+    filters: Sequence[Filter],
+    options: GenerationOptions,
+    special: Special,
+    drafter: Drafter,
+) -> list[list[Hypothesis]]:
+    """One hypothesis for each sentence; none where the scores are not finite or every token is forbidden.
+
+    Args:
+        source: (batch, source) ids, or prompts.
+        beams: one for each sentence, with the start symbol.
+    """
+    run = _Run(model, source, beams, FiltersAt(filters, options), options, special)
+    while True:
+        run.verify(drafter(run.outputs))
+        if not run.going:
+            return run.hypotheses
+        if (kept := run.leave()) is not None:
+            drafter.select(kept)
+
+
+class _Run:
+    """The hypotheses of a batch, each as long as it is."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: Tensor,
+        beams: Beams,
+        filters: FiltersAt,
+        options: GenerationOptions,
+        special: Special,
+    ) -> None:
+        self.model, self.beams, self.filters, self.eos = model, beams, filters, special.eos
+        self.temperature, self.penalty = options.temperature, length_penalty(options)
+        self.state = model.begin(source)
+        self.outputs: list[list[int]] = beams.tokens[:, 0, :1].tolist()
+        """Tokens of each row of the batch, start symbol included."""
+        self.totals: list[list[float]] = [[0.0] for _ in self.outputs]
+        """Log probability of each row up to each of its tokens."""
+        self.limits: list[int] = beams.limits.tolist()
+        self.sentences = list(range(len(self.outputs)))
+        """Whose each row is."""
+        self.going = list(self.sentences)
+        """The rows that are not finished; others ride along for a while."""
+        self.hypotheses: list[list[Hypothesis]] = [[] for _ in self.outputs]
+
+    def verify(self, drafts: Drafts) -> None:
+        """Read the drafts; keep of each what the model says too, and then the model's own next token."""
+        starts = [len(output) - 1 for output in self.outputs]
+        counts = [0] * len(starts)
+        for row, count in enumerate(drafts.counts.tolist()):
+            if row in self.going:
+                counts[row] = min(count, self.limits[row] - starts[row])
+        scores = self._read(drafts.tokens[:, : max(counts)], starts)
+        drafted, following = drafts.tokens.tolist(), self.going
+        for place in range(max(counts) + 1):
+            self._choose(scores, following, place)
+            following = [
+                row for row in following
+                if row in self.going and place < counts[row] and self.outputs[row][-1] == drafted[row][place]
+            ]  # fmt: skip
+            if not following:
+                return
+
+    def leave(self) -> Tensor | None:
+        """Let finished rows leave; which are kept, (kept,) long, None where all are."""
+        size = rounded_up(len(self.going))
+        if size == len(self.outputs):
+            return None
+        kept = with_company(torch.tensor(self.going, device=self.beams.limits.device), len(self.outputs), size)
+        self.state.select(kept)
+        self.beams.select(kept)
+        places = kept.tolist()
+        self.going = [new for new, old in enumerate(places) if old in self.going]
+        self.outputs, self.totals, self.limits, self.sentences = (
+            [values[place] for place in places] for values in (self.outputs, self.totals, self.limits, self.sentences)
+        )
+        return kept
+
+    def _read(self, drafted: Tensor, starts: list[int]) -> Tensor:
+        """Log probabilities behind each row's latest token and what is drafted, (batch, 1 + drafted, vocabulary)."""
+        latest = torch.tensor([output[-1:] for output in self.outputs], device=self.beams.tokens.device)
+        block = torch.cat([latest, drafted.to(latest.device)], dim=1)
+        first = torch.tensor(starts, device=latest.device)
+        columns = first.unsqueeze(1) + torch.arange(block.size(1), device=latest.device)
+        # No filter looks at the last column, so what stands beyond the limit may go there.
+        self.beams.tokens[:, 0].scatter_(1, columns.clamp_max(self.beams.tokens.size(2) - 1), block)
+        return self.model.read(self.state, block, first, self.temperature)
+
+    def _choose(self, scores: Tensor, rows: list[int], place: int) -> None:
+        """Add to each of these rows the most probable token behind the tokens read up to ``place``."""
+        index = torch.tensor(rows, device=scores.device)
+        part = (scores[:, place] if len(rows) == len(scores) else scores[index, place]).unsqueeze(1)
+        self.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
+
+        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
+            every = tokens.new_zeros(len(scores), tokens.size(1)).index_copy_(0, index, tokens)
+            found = self.model.correction(self.state, torch.full_like(every, place), every, self.temperature)
+            return None if found is None else found[index]
+
+        totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=scores.device)
+        best = best_continuations(part, totals, 2, correction)
+        for row, token, total in zip(rows, best.tokens[:, 0].tolist(), best.totals[:, 0].tolist(), strict=True):
+            self._add(row, token, total)
+
+    def _add(self, row: int, token: int, total: float) -> None:
+        self.outputs[row].append(token)
+        self.totals[row].append(total)
+        if token == self.eos and math.isfinite(total):
+            running = torch.tensor(self.totals[row])
+            tokens = torch.tensor(self.outputs[row][1:])
+            score = (running[-1] / self.penalty(len(tokens))).item()
+            self.hypotheses[self.sentences[row]].append(Hypothesis(tokens, score, running.diff()))
+        if token == self.eos or not math.isfinite(total):
+            self.going = [other for other in self.going if other != row]
