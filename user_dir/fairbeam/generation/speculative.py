@@ -187,9 +187,10 @@ class _Run:
         self.beams.select(kept)
         places = kept.tolist()
         self.going = [new for new, old in enumerate(places) if old in self.going]
-        self.outputs, self.totals, self.limits, self.sentences = (
-            [values[place] for place in places] for values in (self.outputs, self.totals, self.limits, self.sentences)
-        )
+        self.outputs = [self.outputs[place] for place in places]
+        self.totals = [self.totals[place] for place in places]
+        self.limits = [self.limits[place] for place in places]
+        self.sentences = [self.sentences[place] for place in places]
         return kept
 
     def _read(self, drafted: Tensor, starts: list[int]) -> Tensor:
