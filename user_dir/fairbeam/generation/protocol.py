@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, Network, RecurrentNetwork
-from fairbeam.network.cache import DecoderState, PromptState, RewindableState
+from fairbeam.network.cache import DecoderState, PromptState, RewindableState, Scored
 
 
 class State(Protocol):
@@ -43,11 +43,12 @@ class Model(Protocol):
     def begin(self, source: Tensor) -> Any:
         """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``read`` goes on with."""
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
         """Feed several tokens of each hypothesis, (batch, new), the first of them its token ``starts``, (batch,); get
-        float32 log probabilities behind each, (batch, new, vocabulary). What was read from there on is forgotten.
+        float32 log probabilities behind those whose rows and columns are ``scored``, (scored, vocabulary). What was
+        read from there on before is forgotten.
 
-        ``correction`` then knows the tokens as beams.
+        To ``correction`` they are sentences of one beam.
         """
 
     @property
@@ -81,9 +82,9 @@ class SingleModel:
     def begin(self, source: Tensor) -> RewindableState:
         return RewindableState(self.network.prefill(source, 1))
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
         assert not isinstance(self.network, RecurrentNetwork)
-        logits = self.network.read(state, tokens, starts)
+        logits = self.network.read(state, tokens, starts, scored)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
     def features(self, state: DecoderState) -> Tensor:
@@ -146,14 +147,14 @@ class Ensemble:
     def begin(self, source: Tensor) -> EnsembleState:
         return EnsembleState([model.begin(source) for model in self.models])
 
-    def read(self, state: EnsembleState, tokens: Tensor, starts: Tensor, temperature: float) -> Tensor:
+    def read(self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
         members = zip(self.models, state.members, strict=True)
-        return self._mean([model.read(member, tokens, starts, temperature) for model, member in members])
+        return self._mean([model.read(member, tokens, starts, scored, temperature) for model, member in members])
 
     def _mean(self, log_probabilities: list[Tensor]) -> Tensor:
         each = torch.stack(log_probabilities)
         if self._shifts:
-            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, 1, 1, 1), dim=0)
+            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, *[1] * (each.dim() - 1)), dim=0)
         return torch.logsumexp(each, dim=0) - math.log(len(self.models))
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:

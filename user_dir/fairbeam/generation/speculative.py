@@ -28,6 +28,10 @@ _LOOKING = ("no_repeat_ngram_size", "repetition_penalty", "banned_phrases", "fir
 """Options whose filters look at the hypothesis or its source, not at its length alone."""
 _DEFAULTS = GenerationOptions()
 _STEADY = -1
+_STEP_COST, _STEP_COST_OF_ACCELERATORS = 16, 256
+"""What a step takes, however few its tokens, in tokens: docs/performance.md."""
+_PRIOR, _PRIOR_RIGHT, _KEPT = 4.0, 0.7, 0.9
+"""Drafted tokens taken for seen, the share of them that is right, and how much a step leaves of what was seen."""
 
 
 def drafter_maker(
@@ -108,6 +112,33 @@ class FiltersAt:
         return self._steady_from is not None and max(self._steady_from, prefix) <= step < beams.shortest_limit
 
 
+class DraftWidth:
+    """How many drafted tokens of a batch are worth reading, by what became of those before.
+
+    A step takes as long as its tokens and as ``_step_cost`` more; each drafted token is right with one probability,
+    which is that of the latest steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._step_cost = _STEP_COST if device.type == "cpu" else _STEP_COST_OF_ACCELERATORS
+        self._right, self._judged = 0.0, 0.0
+
+    def choose(self, counts: Sequence[int], batch: int) -> int:
+        """The width with most tokens in a time; ``counts`` are the tokens drafted of each row that goes on."""
+        right = (self._right + _PRIOR_RIGHT * _PRIOR) / (self._judged + _PRIOR)
+        self._right, self._judged = _KEPT * self._right, _KEPT * self._judged
+        gained, best = float(len(counts)), (0.0, 0)
+        for width in range(max(counts) + 1):
+            if width:
+                gained += right**width * sum(count >= width for count in counts)
+            best = max(best, (gained / (self._step_cost + batch * (width + 1)), width))
+        return best[1]
+
+    def learn(self, right: int, judged: int) -> None:
+        """How many of some drafted tokens were what the model says, each behind others that were."""
+        self._right, self._judged = self._right + right, self._judged + judged
+
+
 @torch.no_grad()
 def speculative_search(
     model: Model,
@@ -146,6 +177,7 @@ class _Run:
         special: Special,
     ) -> None:
         self.model, self.beams, self.filters, self.eos = model, beams, filters, special.eos
+        self.width = DraftWidth(source.device)
         self.temperature, self.penalty = options.temperature, length_penalty(options)
         self.state = model.begin(source)
         self.outputs: list[list[int]] = beams.tokens[:, 0, :1].tolist()
@@ -160,20 +192,19 @@ class _Run:
         self.hypotheses: list[list[Hypothesis]] = [[] for _ in self.outputs]
 
     def verify(self, drafts: Drafts) -> None:
-        """Read the drafts; keep of each what the model says too, and then the model's own next token."""
-        starts = [len(output) - 1 for output in self.outputs]
-        counts = [0] * len(starts)
-        for row, count in enumerate(drafts.counts.tolist()):
-            if row in self.going:
-                counts[row] = min(count, self.limits[row] - starts[row])
-        scores = self._read(drafts.tokens[:, : max(counts)], starts)
-        drafted, following = drafts.tokens.tolist(), self.going
-        for place in range(max(counts) + 1):
-            self._choose(scores, following, place)
-            following = [
-                row for row in following
-                if row in self.going and place < counts[row] and self.outputs[row][-1] == drafted[row][place]
-            ]  # fmt: skip
+        """Read drafts; keep of each what the model says too, and then the model's own next token."""
+        counts = self._room(drafts.counts.tolist())
+        width = self.width.choose(list(counts.values()), len(self.outputs))
+        following, drafted = self.going, drafts.tokens.tolist()
+        scored = [(row, place) for place in range(width + 1) for row in following if place <= counts[row]]
+        scores = self._read(drafts.tokens[:, :width], scored)
+        places = dict(zip(scored, range(len(scored)), strict=True))
+        for place in range(width + 1):
+            self._choose(scores, following, [places[row, place] for row in following])
+            ahead = [row for row in following if place < min(width, counts[row])]
+            following = [row for row in ahead if self.outputs[row][-1] == drafted[row][place]]
+            self.width.learn(len(following), len(ahead))
+            following = [row for row in following if row in self.going]
             if not following:
                 return
 
@@ -193,25 +224,32 @@ class _Run:
         self.sentences = [self.sentences[place] for place in places]
         return kept
 
-    def _read(self, drafted: Tensor, starts: list[int]) -> Tensor:
-        """Log probabilities behind each row's latest token and what is drafted, (batch, 1 + drafted, vocabulary)."""
-        latest = torch.tensor([output[-1:] for output in self.outputs], device=self.beams.tokens.device)
-        block = torch.cat([latest, drafted.to(latest.device)], dim=1)
-        first = torch.tensor(starts, device=latest.device)
-        columns = first.unsqueeze(1) + torch.arange(block.size(1), device=latest.device)
+    def _room(self, counts: Sequence[int]) -> dict[int, int]:
+        """How many drafted tokens each row that goes on has room for."""
+        return {row: min(counts[row], self.limits[row] + 1 - len(self.outputs[row])) for row in self.going}
+
+    def _read(self, drafted: Tensor, scored: Sequence[tuple[int, int]]) -> Tensor:
+        """Log probabilities, (scored, 1, vocabulary), behind tokens of rows: 0 is the latest, others are drafted."""
+        device = self.beams.tokens.device
+        latest = torch.tensor([output[-1:] for output in self.outputs], device=device)
+        block = torch.cat([latest, drafted.to(device)], dim=1)
+        starts = torch.tensor([len(output) - 1 for output in self.outputs], device=device)
+        columns = starts.unsqueeze(1) + torch.arange(block.size(1), device=device)
         # No filter looks at the last column, so what stands beyond the limit may go there.
         self.beams.tokens[:, 0].scatter_(1, columns.clamp_max(self.beams.tokens.size(2) - 1), block)
-        return self.model.read(self.state, block, first, self.temperature)
+        rows, places = torch.tensor(scored, device=device).unbind(1)
+        return self.model.read(self.state, block, starts, (rows, places), self.temperature).unsqueeze(1)
 
-    def _choose(self, scores: Tensor, rows: list[int], place: int) -> None:
-        """Add to each of these rows the most probable token behind the tokens read up to ``place``."""
-        index = torch.tensor(rows, device=scores.device)
-        part = (scores[:, place] if len(rows) == len(scores) else scores[index, place]).unsqueeze(1)
+    def _choose(self, scores: Tensor, rows: list[int], places: list[int]) -> None:
+        """Add to each of these rows the most probable token by the scores in these places."""
+        index = torch.tensor(places, device=scores.device)
+        alone = places[-1] - places[0] == len(places) - 1
+        part = scores[places[0] : places[-1] + 1] if alone else scores[index]
         self.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
 
         def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
             every = tokens.new_zeros(len(scores), tokens.size(1)).index_copy_(0, index, tokens)
-            found = self.model.correction(self.state, torch.full_like(every, place), every, self.temperature)
+            found = self.model.correction(self.state, torch.zeros_like(every), every, self.temperature)
             return None if found is None else found[index]
 
         totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=scores.device)

@@ -11,7 +11,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.network import int8, kernels
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
-from fairbeam.network.cache import DecoderState, RewindableState
+from fairbeam.network.cache import DecoderState
 from fairbeam.network.linear import Linear
 
 
@@ -129,11 +129,6 @@ class DecodingNetwork(BaseNetwork):
         logits = self.head(features).float()
         state.latest = features, logits
         return logits.expand(-1, state.beams, -1)
-
-    def _scores_of_block(self, state: RewindableState, features: Tensor) -> Tensor:
-        """Float32 logits (batch, new, vocabulary) of tokens that ``rounding`` then knows as beams."""
-        state.beams = features.size(1)
-        return self._scores(state, features)
 
     def _output_embedding(self) -> Tensor:
         """The embedding that a tied output projection is."""

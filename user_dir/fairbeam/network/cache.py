@@ -271,6 +271,10 @@ class PlacedKeyValues(KeyValues):
         self.storage = storage
 
 
+Scored = tuple[Tensor, Tensor]
+"""Rows and columns of a batch of tokens."""
+
+
 class RewindableState(DecoderState):
     """The state of one hypothesis a sentence, each at a position of its own, which may go back.
 
