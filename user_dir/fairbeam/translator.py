@@ -23,6 +23,7 @@ from fairbeam.families.weights import read_weights, same
 from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Special
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.shortlist import check_search
+from fairbeam.generation.speculative import DRAFT_TOKENS, check_drafting
 from fairbeam.network import (
     AnyNetwork,
     EncoderDecoder,
@@ -101,6 +102,7 @@ class Translator:
         precision: str = "auto",
         device: str = "cpu",
         workers: int | None = None,
+        draft: Bundle | None = None,
     ) -> None:
         """Several models are an ensemble and must share dictionaries.
 
@@ -109,6 +111,8 @@ class Translator:
             precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
+            draft: a smaller model with the same dictionaries, which drafts what the models then verify; for
+                ``beam=1`` alone.
 
         Raises:
             ConfigError: an unknown precision or device, no workers, no tokenizer, a target language that has yet to be
@@ -126,6 +130,8 @@ class Translator:
         for other in models[1:]:
             if _vocabularies(other) != _vocabularies(first):
                 raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
+        if draft is not None and _vocabularies(draft) != _vocabularies(first):
+            raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
         self._start, self._first = first.beginning()
         try:
             self.device = torch.device(device)
@@ -138,7 +144,10 @@ class Translator:
         self.generation = first.generation
         self.special = special_ids(first)
         self._shortlist = first.shortlist
-        self._decoder = Decoder(self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist)
+        self._draft = None if draft is None else generator(draft).to(self.device).for_inference(dtype)
+        self._decoder = Decoder(
+            self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist, draft=self._draft
+        )
 
     @property
     def max_source_tokens(self) -> int:
@@ -224,9 +233,14 @@ class Translator:
                     "--replace-unk: needs a model with dictionaries; this one's tokenizer knows every text"
                 )
             options = {**options, "attention": True}
+        if self._draft is not None:
+            options = {"draft_tokens": DRAFT_TOKENS, **options}
         replaced = dataclasses.replace(self.generation, **options)
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
+        if replaced.speculates:
+            alike = self.source is self.target or _symbols(self.source) == _symbols(self.target)
+            check_drafting(self.networks, replaced, self.special, self._draft, one_vocabulary=alike)
         return self._stream(sentences, required_phrases, replace_unk, replaced, limits or DecodingLimits())
 
     def _stream(
@@ -425,7 +439,11 @@ def special_ids(model: Bundle) -> Special:
 
 
 def _vocabularies(model: Bundle) -> list[list[str]]:
-    return [side.symbols(range(len(side))) for side in (model.source, model.target) if side is not None]
+    return [_symbols(side) for side in (model.source, model.target) if side is not None]
+
+
+def _symbols(side: TextSide) -> list[str]:
+    return side.symbols(range(len(side)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,6 +467,7 @@ def load(
     device: str = "cpu",
     workers: int | None = None,
     files: ModelFiles | None = None,
+    draft: str | Path | None = None,
 ) -> Translator:
     """Load a model for translation; several are an ensemble.
 
@@ -460,6 +479,8 @@ def load(
         precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
+        draft: a smaller model with the same dictionaries, for speculative decoding with ``beam=1``: the same texts
+            sooner. A call's ``draft_tokens`` says how many tokens it writes ahead; 4 by default.
 
     Raises:
         CheckpointError: a model cannot be read, or has no conversion.
@@ -468,7 +489,8 @@ def load(
     if not models:
         raise ConfigError("no model was named")
     loaded = [read_model(path, files) for path in models]
-    return Translator(loaded, precision=precision, device=device, workers=workers)
+    drafting = None if draft is None else read_model(draft, files)
+    return Translator(loaded, precision=precision, device=device, workers=workers, draft=drafting)
 
 
 def read_model(path: str | Path, files: ModelFiles | None = None) -> Bundle:

@@ -22,6 +22,7 @@ from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, R
 from fairbeam.generation.alignment import hard_alignment
 from fairbeam.generation.options import parse_weights
 from fairbeam.generation.shortlist import check_search
+from fairbeam.generation.speculative import check_drafting
 from fairbeam.network import Generator, Precision
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
@@ -154,6 +155,8 @@ class FairbeamGenerator:
         alignment: Optional[str] = None,
         text: Optional[Callable[[Tensor], str]] = None,
         shortlist: Optional[Shortlist] = None,
+        draft: Optional[Generator] = None,
+        one_vocabulary: bool = False,
     ) -> None:
         """Takes a copy of the models' weights as they are now.
 
@@ -162,10 +165,12 @@ class FairbeamGenerator:
             alignment: ``hard`` or ``soft``, as fairseq prints them, where the options ask for attention.
             text: makes text of ids, for ``--mbr``.
             shortlist: for options that ask for one.
+            draft: a network that writes ahead, for options that ask for it.
+            one_vocabulary: whether ids of sources mean what ids of targets do.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
-            ConfigError: the options ask for a shortlist, and there is none or it does not fit.
+            ConfigError: the options ask for a shortlist or for drafts, and there is none or it does not fit.
         """
         device = next(models[0].parameters()).device
         dtype = precision.resolve(device)
@@ -176,9 +181,12 @@ class FairbeamGenerator:
         self._start, self._first = beginning
         if options.shortlist:
             check_search(shortlist, networks, options)
+        ahead = None if draft is None else draft.to(device).for_inference(dtype)
+        if options.speculates:
+            check_drafting(networks, options, special, ahead, one_vocabulary=one_vocabulary)
         self.alignment = alignment
         self.text = text
-        self.decoder = Decoder(networks, device, special, shortlist=shortlist)
+        self.decoder = Decoder(networks, device, special, shortlist=shortlist, draft=ahead)
 
     def generate(
         self,

@@ -136,6 +136,27 @@ def command(
             "--shortlist/--no-shortlist", help="Choose among likely symbols alone: faster.", show_default=False
         ),
     ] = None,
+    prompt_lookup_num_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="With --beam 1, the same text: verify so many tokens at once that the source or the hypothesis had "
+            "behind the same words. Faster where outputs copy.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt_lookup_max_ngram: Annotated[
+        int | None, typer.Option(help="As many words the same, at most. [default: 3]", show_default=False)
+    ] = None,
+    draft_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --beam 1, the same text: a smaller model of the same vocabulary drafts what MODEL verifies.",
+            show_default=False,
+        ),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option(help="So many tokens at a time. [default: 4]", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
@@ -200,6 +221,9 @@ def command(
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,
         "shortlist": shortlist,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
+        "prompt_lookup_max_ngram": prompt_lookup_max_ngram,
+        "draft_tokens": draft_tokens,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     interactive = input_file is None and sys.stdin.isatty()
@@ -210,7 +234,7 @@ def command(
         buffer_size=1 if interactive else buffer_size,
     )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
-    model = load(*models, precision=precision, device=device, workers=workers, files=files)
+    model = load(*models, precision=precision, device=device, workers=workers, files=files, draft=draft_model)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))
     for name, token in (("first_token", first_token), ("last_token", last_token)):

@@ -27,6 +27,8 @@ _LOOKING = ("no_repeat_ngram_size", "repetition_penalty", "banned_phrases", "fir
           "allowed_outputs")  # fmt: skip
 """Options whose filters look at the hypothesis or its source, not at its length alone."""
 _DEFAULTS = GenerationOptions()
+DRAFT_TOKENS = 4
+"""Tokens that a draft model writes ahead where nobody says how many."""
 _STEADY = -1
 _STEP_COST, _STEP_COST_OF_ACCELERATORS = 16, 256
 """What a step takes, however few its tokens, in tokens: docs/performance.md."""
@@ -66,6 +68,29 @@ def drafter_maker(
         return PromptLookup([[*row, *ending] for row in rows], count, longest, joined=True)
 
     return lookup
+
+
+def check_drafting(
+    networks: Sequence[Generator],
+    options: GenerationOptions,
+    special: Special,
+    draft: Generator | None,
+    *,
+    one_vocabulary: bool,
+) -> None:
+    """What speculative decoding needs, or one clear error.
+
+    Args:
+        one_vocabulary: whether ids of sources mean what ids of targets do.
+
+    Raises:
+        ConfigError: as of ``drafter_maker``.
+    """
+    drafter_maker(networks, options, special, draft)
+    if options.prompt_lookup_num_tokens and not one_vocabulary:
+        raise ConfigError(
+            f"{options.speculates}: needs one vocabulary for both sides; the model's have other symbols on each"
+        )
 
 
 def _model_maker(network: Generator, count: int, draft: Generator | None) -> DrafterMaker:
