@@ -100,7 +100,7 @@ def scripted_search(model, chosen: GenerationOptions, expected, right: float, **
     """A search whose drafts are right by some chance."""
     search = BeamSearch([model], dataclasses.replace(chosen, prompt_lookup_num_tokens=5))
     texts = [hypotheses[0].tokens.tolist() if hypotheses else [] for hypotheses in expected]
-    search._drafter = lambda source, start: Scripted(texts, right)
+    search._speculation.drafter = lambda source, start: Scripted(texts, right)
     return search(**given)
 
 
@@ -205,15 +205,14 @@ def test_prompt_lookup_is_a_plain_loop(joined):
         assert drafts.tokens[0, : drafts.counts[0]].tolist() == expected
 
 
-def test_drafts_are_read_where_they_pay(monkeypatch):
-    monkeypatch.undo()
-    right, wrong = (speculative.DraftWidth(torch.device("cpu")) for _ in range(2))
+def test_drafts_are_read_where_they_pay():
+    right, wrong = speculative.DraftWidth(), speculative.DraftWidth()
     for _ in range(20):
         right.learn(4, 4)
-        wrong.learn(0, 1)
-        widths = right.choose([4], 1), wrong.choose([4] * 16, 16)
-    assert widths == (4, 0)
-    assert max(wrong.choose([4] * 2, 2) for _ in range(40)) > 0  # it tries again
+        wrong.learn(0, 4)
+        widths = right.choose([4], 1, 16.0), wrong.choose([4], 1, 16.0), wrong.choose([4, 0, 0, 0] * 4, 16, 16.0)
+    assert widths == (4, 0, 0)
+    assert max(wrong.choose([4], 1, 16.0) for _ in range(300)) > 0  # it tries again
 
 
 def test_what_cannot_be_is_refused_at_once():

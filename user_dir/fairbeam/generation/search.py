@@ -17,7 +17,7 @@ from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import SingleModel, as_model
 from fairbeam.generation.ranking import best_first, with_coverage
-from fairbeam.generation.speculative import drafter_maker, speculative_search
+from fairbeam.generation.speculative import Speculation
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.network import Generator
 
@@ -47,7 +47,11 @@ class BeamSearch:
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         if options.penalty_alpha and not isinstance(self.model, SingleModel):
             raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
-        self._drafter = drafter_maker(networks, options, self.special, draft) if options.speculates else None
+        self._speculation = (
+            Speculation(self.model, networks, options, self.special, self.filters, draft)
+            if options.speculates
+            else None
+        )
         self._attends = options.attention or options.coverage_penalty > 0
         if self._attends and not all(hasattr(network, "alignments") for network in networks):
             raise ConfigError(
@@ -98,9 +102,8 @@ class BeamSearch:
         if self.options.penalty_alpha:
             assert isinstance(self.model, SingleModel)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        if self._drafter is not None:
-            drafter = self._drafter(source, start)
-            return speculative_search(self.model, source, beams, self.filters, self.options, self.special, drafter)
+        if self._speculation is not None:
+            return self._speculation(source, beams, start)
         state = self.model.prefill(source, self.options.beam)
         choose = build_chooser(self.options, source, self.special, required)
         finished = Finished(len(source), self.options, wanted=self._wanted)

@@ -32,7 +32,7 @@ DRAFT_TOKENS = 4
 _STEADY = -1
 _STEP_COST, _STEP_COST_OF_ACCELERATORS = 16, 256
 """What a step takes, however few its tokens, in tokens: docs/performance.md."""
-_PRIOR, _PRIOR_RIGHT, _KEPT = 4.0, 0.7, 0.9
+_PRIOR, _PRIOR_RIGHT, _KEPT = 1.0, 0.7, 0.98
 """Drafted tokens taken for seen, the share of them that is right, and how much a step leaves of what was seen."""
 
 
@@ -138,25 +138,29 @@ class FiltersAt:
 
 
 class DraftWidth:
-    """How many drafted tokens of a batch are worth reading, by what became of those before.
+    """How many drafted tokens are worth reading, by what became of those before, in this batch and in earlier ones.
 
-    A step takes as long as its tokens and as ``_step_cost`` more; each drafted token is right with one probability,
-    which is that of the latest steps.
+    Each drafted token is right with one probability, which is that of the latest steps.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._step_cost = _STEP_COST if device.type == "cpu" else _STEP_COST_OF_ACCELERATORS
+    def __init__(self) -> None:
         self._right, self._judged = 0.0, 0.0
 
-    def choose(self, counts: Sequence[int], batch: int) -> int:
-        """The width with most tokens in a time; ``counts`` are the tokens drafted of each row that goes on."""
-        right = (self._right + _PRIOR_RIGHT * _PRIOR) / (self._judged + _PRIOR)
+    def choose(self, counts: Sequence[int], batch: int, step_cost: float) -> int:
+        """The width that gives most tokens in a time.
+
+        Args:
+            counts: tokens drafted for each row that goes on.
+            batch: rows that are read.
+            step_cost: what a step takes beside the tokens it reads, in tokens.
+        """
+        right = (self._right + _PRIOR * _PRIOR_RIGHT) / (self._judged + _PRIOR)
         self._right, self._judged = _KEPT * self._right, _KEPT * self._judged
         gained, best = float(len(counts)), (0.0, 0)
         for width in range(max(counts) + 1):
             if width:
                 gained += right**width * sum(count >= width for count in counts)
-            best = max(best, (gained / (self._step_cost + batch * (width + 1)), width))
+            best = max(best, (gained / (step_cost + batch * (width + 1)), width))
         return best[1]
 
     def learn(self, right: int, judged: int) -> None:
@@ -164,47 +168,51 @@ class DraftWidth:
         self._right, self._judged = self._right + right, self._judged + judged
 
 
-@torch.no_grad()
-def speculative_search(
-    model: Model,
-    source: Tensor,
-    beams: Beams,
-    filters: Sequence[Filter],
-    options: GenerationOptions,
-    special: Special,
-    drafter: Drafter,
-) -> list[list[Hypothesis]]:
-    """One hypothesis for each sentence; none where the scores are not finite or every token is forbidden.
-
-    Args:
-        source: (batch, source) ids, or prompts.
-        beams: one for each sentence, with the start symbol.
-    """
-    run = _Run(model, source, beams, FiltersAt(filters, options), options, special)
-    while True:
-        run.verify(drafter(run.outputs))
-        if not run.going:
-            return run.hypotheses
-        if (kept := run.leave()) is not None:
-            drafter.select(kept)
-
-
-class _Run:
-    """The hypotheses of a batch, each as long as it is."""
+class Speculation:
+    """Speculative decoding of a model's batches."""
 
     def __init__(
         self,
         model: Model,
-        source: Tensor,
-        beams: Beams,
-        filters: FiltersAt,
+        networks: Sequence[Generator],
         options: GenerationOptions,
         special: Special,
+        filters: Sequence[Filter],
+        draft: Generator | None,
     ) -> None:
-        self.model, self.beams, self.filters, self.eos = model, beams, filters, special.eos
-        self.width = DraftWidth(source.device)
+        """
+        Raises:
+            ConfigError: as of ``drafter_maker``.
+        """
+        self.drafter = drafter_maker(networks, options, special, draft)
+        self.model, self.filters, self.eos = model, FiltersAt(filters, options), special.eos
         self.temperature, self.penalty = options.temperature, length_penalty(options)
-        self.state = model.begin(source)
+        self.width = DraftWidth()
+
+    @torch.no_grad()
+    def __call__(self, source: Tensor, beams: Beams, start: int) -> list[list[Hypothesis]]:
+        """One hypothesis for each sentence; none where the scores are not finite or every token is forbidden.
+
+        Args:
+            source: (batch, source) ids, or prompts.
+            beams: one for each sentence, with the symbol ``start``.
+        """
+        drafter, batch = self.drafter(source, start), _Batch(self, source, beams)
+        while True:
+            batch.verify(drafter(batch.outputs))
+            if not batch.going:
+                return batch.hypotheses
+            if (kept := batch.leave()) is not None:
+                drafter.select(kept)
+
+
+class _Batch:
+    """The hypotheses of a batch, each as long as it is."""
+
+    def __init__(self, search: Speculation, source: Tensor, beams: Beams) -> None:
+        self.search, self.model, self.beams = search, search.model, beams
+        self.state = self.model.begin(source)
+        self.step_cost = _STEP_COST if source.device.type == "cpu" else _STEP_COST_OF_ACCELERATORS
         self.outputs: list[list[int]] = beams.tokens[:, 0, :1].tolist()
         """Tokens of each row of the batch, start symbol included."""
         self.totals: list[list[float]] = [[0.0] for _ in self.outputs]
@@ -219,7 +227,7 @@ class _Run:
     def verify(self, drafts: Drafts) -> None:
         """Read drafts; keep of each what the model says too, and then the model's own next token."""
         counts = self._room(drafts.counts.tolist())
-        width = self.width.choose(list(counts.values()), len(self.outputs))
+        width = self.search.width.choose(list(counts.values()), len(self.outputs), self.step_cost)
         following, drafted = self.going, drafts.tokens.tolist()
         scored = [(row, place) for place in range(width + 1) for row in following if place <= counts[row]]
         scores = self._read(drafts.tokens[:, :width], scored)
@@ -228,7 +236,7 @@ class _Run:
             self._choose(scores, following, [places[row, place] for row in following])
             ahead = [row for row in following if place < min(width, counts[row])]
             following = [row for row in ahead if self.outputs[row][-1] == drafted[row][place]]
-            self.width.learn(len(following), len(ahead))
+            self.search.width.learn(len(following), len(ahead))
             following = [row for row in following if row in self.going]
             if not following:
                 return
@@ -263,18 +271,18 @@ class _Run:
         # No filter looks at the last column, so what stands beyond the limit may go there.
         self.beams.tokens[:, 0].scatter_(1, columns.clamp_max(self.beams.tokens.size(2) - 1), block)
         rows, places = torch.tensor(scored, device=device).unbind(1)
-        return self.model.read(self.state, block, starts, (rows, places), self.temperature).unsqueeze(1)
+        return self.model.read(self.state, block, starts, (rows, places), self.search.temperature).unsqueeze(1)
 
     def _choose(self, scores: Tensor, rows: list[int], places: list[int]) -> None:
         """Add to each of these rows the most probable token by the scores in these places."""
         index = torch.tensor(places, device=scores.device)
         alone = places[-1] - places[0] == len(places) - 1
         part = scores[places[0] : places[-1] + 1] if alone else scores[index]
-        self.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
+        self.search.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
 
         def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
             every = tokens.new_zeros(len(scores), tokens.size(1)).index_copy_(0, index, tokens)
-            found = self.model.correction(self.state, torch.zeros_like(every), every, self.temperature)
+            found = self.model.correction(self.state, torch.zeros_like(every), every, self.search.temperature)
             return None if found is None else found[index]
 
         totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=scores.device)
@@ -285,10 +293,10 @@ class _Run:
     def _add(self, row: int, token: int, total: float) -> None:
         self.outputs[row].append(token)
         self.totals[row].append(total)
-        if token == self.eos and math.isfinite(total):
+        if token == self.search.eos and math.isfinite(total):
             running = torch.tensor(self.totals[row])
             tokens = torch.tensor(self.outputs[row][1:])
-            score = (running[-1] / self.penalty(len(tokens))).item()
+            score = (running[-1] / self.search.penalty(len(tokens))).item()
             self.hypotheses[self.sentences[row]].append(Hypothesis(tokens, score, running.diff()))
-        if token == self.eos or not math.isfinite(total):
+        if token == self.search.eos or not math.isfinite(total):
             self.going = [other for other in self.going if other != row]

@@ -302,29 +302,36 @@ class RewindableState(DecoderState):
         features, self.features = self.features, None
         return features
 
-    def place(self, tokens: Tensor, highest_number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def place(self, tokens: Tensor, highest_number: int) -> tuple[Tensor | None, Tensor, Tensor]:
         """Make room for the tokens of these numbers, (batch, new) long, in every layer.
 
         Tokens that fill a batch may stand beyond the last position; they get its number.
 
         Returns:
-            The mask, (batch * heads, new, columns); the tokens' position numbers, (batch, new), and all columns'.
+            The mask of attention, None where each token sees all columns; the tokens' position numbers, (batch, new),
+            and all columns', (batch, columns); without the batch where sentences do not differ.
         """
-        columns = self.first + tokens
+        columns, prompt = self.first + tokens, self._numbers.size(1)
         lowest, highest = int(columns[:, 0].min()), int(columns[:, -1].max())
         alike = lowest if highest - lowest == columns.size(1) - 1 else None
         for layer in self.layers:
             layer.place(columns, alike, highest + 1)  # type: ignore[attr-defined]
-        prompt = self._numbers.size(1)
         behind = torch.arange(highest + 1 - prompt, device=columns.device)
-        numbers = torch.cat([self._numbers, self._next + behind], dim=1)
-        ahead = (prompt + behind) > columns.unsqueeze(2)  # (batch, new, columns behind the prompt)
-        mask = torch.zeros(ahead.shape, dtype=self._closed.dtype, device=columns.device)
-        mask = mask.masked_fill_(ahead, float("-inf"))
+        if alike is not None and not prompt:
+            queries, keys = columns[0].clamp_max(highest_number), behind.clamp_max(highest_number)
+            return (None if len(queries) == 1 else self._ahead(columns[0], behind)), queries, keys
+        mask = self._ahead(columns, prompt + behind)
         if prompt:
             mask = torch.cat([self._closed.expand(-1, columns.size(1), -1), mask], dim=2)
-        mask = per_head(mask, self.layers[0].storage.size(2))
-        return mask, (self._next + columns - prompt).clamp_max(highest_number), numbers.clamp_max(highest_number)
+        numbers = torch.cat([self._numbers, self._next + behind], dim=1).clamp_max(highest_number)
+        queries = (self._next + columns - prompt).clamp_max(highest_number)
+        return per_head(mask, self.layers[0].storage.size(2)), queries, numbers
+
+    def _ahead(self, columns: Tensor, seen: Tensor) -> Tensor:
+        """-inf where a seen column, (seen,), is behind that of a token, (..., new): (..., new, seen)."""
+        closed = seen > columns.unsqueeze(-1)
+        mask = torch.zeros(closed.shape, dtype=self._closed.dtype, device=columns.device)
+        return mask.masked_fill_(closed, float("-inf"))
 
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
