@@ -51,10 +51,6 @@ class Model(Protocol):
         To ``correction`` they are sentences of one beam.
         """
 
-    @property
-    def rewinds(self) -> bool:
-        """Whether there are ``begin`` and ``read``."""
-
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         """Cross-attention under teacher forcing, (batch, target, source)."""
 
@@ -70,7 +66,6 @@ class SingleModel:
         self.network = network
         self.longest_target = network.longest_target
         self.decoder_start = network.first_token
-        self.rewinds = network.rewinds
 
     def prefill(self, source: Tensor, beams: int) -> DecoderState:
         return self.network.prefill(source, beams)
@@ -132,7 +127,6 @@ class Ensemble:
         sum_of_all = sum(weights)
         self._shifts = [math.log(weight / sum_of_all) if weight else -math.inf for weight in weights]
         self.decoder_start = self.models[0].decoder_start
-        self.rewinds = all(model.rewinds for model in self.models)
 
     def longest_target(self, source_length: int) -> int:
         return min(model.longest_target(source_length) for model in self.models)

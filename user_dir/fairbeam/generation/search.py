@@ -48,9 +48,7 @@ class BeamSearch:
         if options.penalty_alpha and not isinstance(self.model, SingleModel):
             raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
         self._speculation = (
-            Speculation(self.model, networks, options, self.special, self.filters, draft)
-            if options.speculates
-            else None
+            Speculation(self.model, networks, options, self.special, draft) if options.speculates else None
         )
         self._attends = options.attention or options.coverage_penalty > 0
         if self._attends and not all(hasattr(network, "alignments") for network in networks):

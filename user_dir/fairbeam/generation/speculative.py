@@ -15,18 +15,13 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.generation.beam import Beams, best_continuations, rounded_up, with_company
 from fairbeam.generation.drafting import Drafter, DrafterMaker, DraftModel, Drafts, PromptLookup
-from fairbeam.generation.filters import Filter, Special
+from fairbeam.generation.filters import Special, build_filters
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import Model
 from fairbeam.generation.ranking import length_penalty
 from fairbeam.network import Generator, LanguageModel
 
-_LOOKING = ("no_repeat_ngram_size", "repetition_penalty", "banned_phrases", "first_token", "last_token", "min_len_a",
-          "match_source_len", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "prefix_allowed_tokens_fn",
-          "allowed_outputs")  # fmt: skip
-"""Options whose filters look at the hypothesis or its source, not at its length alone."""
-_DEFAULTS = GenerationOptions()
 DRAFT_TOKENS = 4
 """Tokens that a draft model writes ahead where nobody says how many."""
 _STEADY = -1
@@ -110,9 +105,10 @@ def _model_maker(network: Generator, count: int, draft: Generator | None) -> Dra
 class FiltersAt:
     """The filters, applied to hypotheses of several lengths at a time."""
 
-    def __init__(self, filters: Sequence[Filter], options: GenerationOptions) -> None:
-        self._filters = filters
-        looking = any(getattr(options, name) != getattr(_DEFAULTS, name) for name in _LOOKING)
+    def __init__(self, options: GenerationOptions, special: Special) -> None:
+        self._filters = build_filters(options, special)
+        bare = dataclasses.replace(options, unkpen=0.0, min_len=0)
+        looking = len(build_filters(bare, special)) > len(build_filters(GenerationOptions(min_len=0), special))
         self._steady_from = None if looking else options.min_len
         """From this step to the limit no filter asks for more than the scores; None where one does."""
 
@@ -177,7 +173,6 @@ class Speculation:
         networks: Sequence[Generator],
         options: GenerationOptions,
         special: Special,
-        filters: Sequence[Filter],
         draft: Generator | None,
     ) -> None:
         """
@@ -185,7 +180,7 @@ class Speculation:
             ConfigError: as of ``drafter_maker``.
         """
         self.drafter = drafter_maker(networks, options, special, draft)
-        self.model, self.filters, self.eos = model, FiltersAt(filters, options), special.eos
+        self.model, self.filters, self.eos = model, FiltersAt(options, special), special.eos
         self.temperature, self.penalty = options.temperature, length_penalty(options)
         self.width = DraftWidth()
 
