@@ -251,6 +251,11 @@ class PlacedKeyValues(KeyValues):
         filled.storage[:, :, :, filled.length :] = 0.0  # a closed column has a weight of 0, and 0 * nan is nan
         return cls(filled.storage, filled.length)
 
+    def reserve(self, slots: int) -> int:
+        """The column of the next keys and values, for who fills it; rows that have the same are all that is asked."""
+        assert self.first is not None
+        return self.first
+
     def place(self, columns: Tensor, first: int | None, length: int) -> None:
         """Say where the next keys and values go, and how many columns are looked at."""
         self.columns, self.first, self.length = columns, first, length
@@ -302,14 +307,17 @@ class RewindableState(DecoderState):
         features, self.features = self.features, None
         return features
 
-    def place(self, tokens: Tensor, highest_number: int) -> tuple[Tensor | None, Tensor, Tensor]:
+    def place(
+        self, tokens: Tensor, highest_number: int, *, by_number: bool = False
+    ) -> tuple[Tensor | Slots | None, Tensor, Tensor]:
         """Make room for the tokens of these numbers, (batch, new) long, in every layer.
 
         Tokens that fill a batch may stand beyond the last position; they get its number.
 
         Returns:
-            The mask of attention, None where each token sees all columns; the tokens' position numbers, (batch, new),
-            and all columns', (batch, columns); without the batch where sentences do not differ.
+            The mask of attention, None where each token sees all columns, or, if ``by_number`` may be, their numbers;
+            the tokens' position numbers, (batch, new), and all columns', (batch, columns), without the batch where
+            sentences do not differ.
         """
         columns, prompt = self.first + tokens, self._numbers.size(1)
         lowest, highest = int(columns[:, 0].min()), int(columns[:, -1].max())
@@ -319,6 +327,9 @@ class RewindableState(DecoderState):
         behind = torch.arange(highest + 1 - prompt, device=columns.device)
         if alike is not None and not prompt:
             queries, keys = columns[0].clamp_max(highest_number), behind.clamp_max(highest_number)
+            if by_number and len(queries) == 1:
+                numbers = behind.int().expand(len(columns), 1, -1).contiguous()
+                return Slots(numbers, torch.arange(len(columns), device=columns.device)), queries, keys
             return (None if len(queries) == 1 else self._ahead(columns[0], behind)), queries, keys
         mask = self._ahead(columns, prompt + behind)
         if prompt:

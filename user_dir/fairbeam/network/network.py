@@ -137,7 +137,8 @@ class Network(DecodingNetwork):
             Float32 logits (scored, vocabulary), as of ``step``; ``rounding`` takes them for sentences of one beam.
         """
         numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
-        mask, queries, keys = state.place(numbers, self.max_target_positions - 1)
+        last = self.max_target_positions - 1
+        mask, queries, keys = state.place(numbers, last, by_number=self._attends_by_number)
         x = self.target_embedding(tokens, queries + self.config.decoder.positions.offset)
         features = self.decoder(x, mask, state.layers, state.memory, Places(queries, keys))
         return self._scores(state, features[scored].unsqueeze(1))[:, 0]
