@@ -1,6 +1,7 @@
 """``fairbeam translate`` as it is used: pipes, files, and input that cannot be used."""
 
 import argparse
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -113,6 +114,25 @@ def test_samples_repeat_with_the_seed_and_alternatives_differ(call):
     assert first == again != other
     diverse = call(beam=4, nbest=4, diverse_beam_groups=4, diverse_beam_strength=50.0).read_text().splitlines()
     assert len({line.split(" ")[0] for line in diverse[:4]}) == 4
+
+
+def test_drafts_leave_the_output_as_it_is(run, call, model, made, tmp_path):
+    greedy = {"beam": 1, "max_len_b": 20, "scores": True}
+    usual = call(**greedy).read_text()
+    assert call(**greedy, prompt_lookup_num_tokens=3, prompt_lookup_max_ngram=1).read_text() == usual
+    assert call(**greedy, draft_model=model).read_text() == usual
+    done = run("fairbeam", "translate", model, "--precision", "float32", "--beam", 1, "--max-len-b", 20, "--scores",
+               "--draft-model", model, "--draft-tokens", 3, input=TEXT)  # fmt: skip
+    assert done.stdout == usual
+    with pytest.raises(ConfigError, match="--draft-tokens: needs --beam 1 without sampling and constraints, not --bea"):
+        call(draft_model=model, beam=2)
+    others = Dictionary((f"x{i}", 1) for i in range(20))
+    source, target = (Tokenizer(language=side, subwords=Whitespace(), dictionary=others) for side in "ab")
+    with pytest.raises(ConfigError, match="--draft-model: must have the model's dictionaries, and has others"):
+        Translator([made], draft=dataclasses.replace(made, source=source, target=target))
+    apart = Translator([dataclasses.replace(made, target=target)], precision="float32", workers=1)
+    with pytest.raises(ConfigError, match="one vocabulary for both sides; the model's have other symbols on each"):
+        apart.translate(SENTENCES, beam=1, prompt_lookup_num_tokens=3)
 
 
 def test_banned_phrases_are_never_said(call, expected, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
 from fairbeam.generation import Batch, BeamSearch, Constraints, Decoder, GenerationOptions, Special
-from fairbeam.generation.options import LengthNormalization
+from fairbeam.generation.options import DRAFTING, LengthNormalization
 from fairbeam.generation.shortlist import EXCLUDED, PHRASES, TOKENS, ShortlistSearch
 from fairbeam.network import (
     LanguageModel,
@@ -230,9 +230,11 @@ def test_every_option_that_may_hold_ids_is_known():
               if field.type not in scalar or "token" in field.name or "source" in field.name}  # fmt: skip
     assert fields - {"ensemble_weights", "match_source_len"} <= {*PHRASES, *TOKENS, *EXCLUDED}
     changed = {"attention": True, "allowed_outputs": ((5,),), "prefix_allowed_tokens_fn": lambda n, t: [],
-               "stochastic_beam": True, "encoder_no_repeat_ngram_size": 2}  # fmt: skip
+               "stochastic_beam": True, "encoder_no_repeat_ngram_size": 2, "draft_tokens": 2,
+               "prompt_lookup_num_tokens": 2}  # fmt: skip
     for name in EXCLUDED:
-        options = GenerationOptions(**{name: changed.get(name, 0.5)})
+        beam = 1 if name in DRAFTING else 5
+        options = GenerationOptions(beam=beam, **{name: changed.get(name, 0.5)})
         with pytest.raises(ConfigError, match=f"--shortlist and --{name.replace('_', '-')} exclude each other"):
             ShortlistSearch([network()], options, Special(), lists(3))
 

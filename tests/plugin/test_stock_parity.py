@@ -402,6 +402,16 @@ def test_options_that_fairseq_lacks(own_model, tmp_path):
     assert {n: found[0][0] for n, found in weighed.items()} == {n: found[0][0] for n, found in usual.items()}
 
 
+def test_drafts_leave_the_output_as_it_is(own_model):
+    greedy = ("fairbeam_translation", "--beam", 1, "--max-len-b", 30, "--precision", "float32")
+    usual = fairseq_generate(own_model, *greedy)
+    draft = ("--draft-model", own_model.checkpoint, "--draft-tokens", 3)
+    for extra in draft, ("--prompt-lookup-num-tokens", 3):
+        assert_same(fairseq_generate(own_model, *greedy, *extra), usual, len(usual))
+    with pytest.raises(ConfigError, match="--draft-model: our search alone has it, which lacks --print-step"):
+        fairseq_generate(own_model, *greedy, *draft, "--print-step")
+
+
 def test_a_function_says_which_tokens_may_follow(own_model, monkeypatch):
     """It is told of a sentence by its place in the corpus, and the hypothesis with its start symbol.
 

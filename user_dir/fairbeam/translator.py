@@ -26,6 +26,7 @@ from fairbeam.generation.beam import Beams
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.protocol import check_fusion
 from fairbeam.generation.shortlist import check_search
+from fairbeam.generation.speculative import DRAFT_TOKENS, check_drafting
 from fairbeam.generation.streaming import certain_tokens, given_by_thread
 from fairbeam.network import (
     AnyNetwork,
@@ -117,6 +118,7 @@ class Translator:
         fusion_model: Bundle | None = None,
         channel_model: Bundle | None = None,
         lm_model: Bundle | None = None,
+        draft: Bundle | None = None,
     ) -> None:
         """Several models are an ensemble and must share dictionaries.
 
@@ -130,6 +132,8 @@ class Translator:
             channel_model: translates the other way; ranks finished hypotheses with ``ch_wt``, 1 unless said.
             lm_model: a language model of the target language, with any tokenizer; ranks them with ``lm_wt``, 1 unless
                 said.
+            draft: a smaller model with the same dictionaries, which drafts what the models then verify; for
+                ``beam=1`` alone.
 
         Raises:
             ConfigError: an unknown precision or device, no workers, no tokenizer, a target language that has yet to be
@@ -147,6 +151,8 @@ class Translator:
         for other in models[1:]:
             if _vocabularies(other) != _vocabularies(first):
                 raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
+        if draft is not None and _vocabularies(draft) != _vocabularies(first):
+            raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
         self._start, self._first = first.beginning()
         try:
             self.device = torch.device(device)
@@ -164,9 +170,10 @@ class Translator:
             channel=None if channel_model is None else Rescorer(channel_model, self.device, "--channel-model"),
             language_model=None if lm_model is None else Rescorer(lm_model, self.device, "--lm-model"),
         )
+        self._draft = None if draft is None else generator(draft).to(self.device).for_inference(dtype)
         self._decoder = Decoder(
             self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist,
-            language_model=self._fusion,
+            language_model=self._fusion, draft=self._draft,
         )  # fmt: skip
 
     def _fused(self, language_model: Bundle, model: Bundle) -> LanguageModel:
@@ -334,9 +341,14 @@ class Translator:
         known = [field.name for field in dataclasses.fields(GenerationOptions)]
         if unknown := sorted(options.keys() - set(known)):
             raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
+        if self._draft is not None:
+            options = {"draft_tokens": DRAFT_TOKENS, **options}
         replaced = dataclasses.replace(self.generation, **self._reranker.with_weights(options))
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
+        if replaced.speculates:
+            alike = self.source is self.target or _symbols(self.source) == _symbols(self.target)
+            check_drafting(self.networks, replaced, self.special, self._draft, one_vocabulary=alike)
         if replaced.lm_weight and self._fusion is None:
             raise ConfigError(f"--lm-weight {replaced.lm_weight}: there is no language model; --lm-path names one")
         if replaced.prefix_bias_beta and not has_prefix:
@@ -642,6 +654,7 @@ def load(
     lm_path: str | Path | None = None,
     channel_model: str | Path | None = None,
     lm_model: str | Path | None = None,
+    draft: str | Path | None = None,
 ) -> Translator:
     """Load a model for translation; several are an ensemble.
 
@@ -656,6 +669,8 @@ def load(
         lm_path: a language model with the target dictionary, for ``lm_weight``.
         channel_model: a model that translates the other way, for ``ch_wt``.
         lm_model: a language model of the target language, for ``lm_wt``.
+        draft: a smaller model with the same dictionaries, for speculative decoding with ``beam=1``: the same texts
+            sooner. A call's ``draft_tokens`` says how many tokens it writes ahead; 4 by default.
 
     Raises:
         CheckpointError: a model cannot be read, or has no conversion.
@@ -667,7 +682,8 @@ def load(
     # The languages of a multilingual channel model are those of the model, the other way round.
     files = files or ModelFiles()
     back = ModelFiles(source_lang=files.target_lang, target_lang=files.source_lang)
-    helpers = {"fusion_model": (lm_path, None), "channel_model": (channel_model, back), "lm_model": (lm_model, None)}
+    helpers = {"fusion_model": (lm_path, None), "channel_model": (channel_model, back), "lm_model": (lm_model, None),
+               "draft": (draft, files)}  # fmt: skip
     others = {name: read_model(path, where) for name, (path, where) in helpers.items() if path is not None}
     return Translator(loaded, precision=precision, device=device, workers=workers, **others)
 

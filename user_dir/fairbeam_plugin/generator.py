@@ -25,6 +25,7 @@ from fairbeam.generation.options import parse_weights
 from fairbeam.generation.protocol import check_fusion
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.shortlist import check_search
+from fairbeam.generation.speculative import check_drafting
 from fairbeam.network import Generator, LanguageModel, Precision
 from fairbeam.rescoring import Reranker
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
@@ -187,6 +188,8 @@ class FairbeamGenerator:
         language_model: Optional[LanguageModel] = None,
         reranker: Optional[Reranker] = None,
         source_text: Optional[Callable[[Tensor], str]] = None,
+        draft: Optional[Generator] = None,
+        one_vocabulary: bool = False,
     ) -> None:
         """Takes a copy of the models' weights as they are now.
 
@@ -198,10 +201,12 @@ class FairbeamGenerator:
             language_model: for ``--lm-weight``.
             reranker: the models of ``--ch-wt`` and ``--lm-wt``, which read texts.
             source_text: makes text of a source's ids for them.
+            draft: a network that writes ahead, for options that ask for it.
+            one_vocabulary: whether ids of sources mean what ids of targets do.
 
         Raises:
             UnsupportedArchitecture: a model has no conversion.
-            ConfigError: the options ask for a shortlist, and there is none or it does not fit.
+            ConfigError: the options ask for a shortlist or for drafts, and there is none or it does not fit.
         """
         device = next(models[0].parameters()).device
         dtype = precision.resolve(device)
@@ -218,9 +223,14 @@ class FairbeamGenerator:
             language_model = fused.to(device).for_inference(dtype)
         if options.shortlist:
             check_search(shortlist, networks, options)
+        ahead = None if draft is None else draft.to(device).for_inference(dtype)
+        if options.speculates:
+            check_drafting(networks, options, special, ahead, one_vocabulary=one_vocabulary)
         self.alignment = alignment
         self.text = text
-        self.decoder = Decoder(networks, device, special, shortlist=shortlist, language_model=language_model)
+        self.decoder = Decoder(
+            networks, device, special, shortlist=shortlist, language_model=language_model, draft=ahead
+        )
 
     def generate(
         self,

@@ -195,6 +195,27 @@ def command(
             "--shortlist/--no-shortlist", help="Choose among likely symbols alone: faster.", show_default=False
         ),
     ] = None,
+    prompt_lookup_num_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="With --beam 1, the same text: verify so many tokens at once that the source or the hypothesis had "
+            "behind the same words. Faster where outputs copy.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt_lookup_max_ngram: Annotated[
+        int | None, typer.Option(help="As many words the same, at most. [default: 3]", show_default=False)
+    ] = None,
+    draft_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --beam 1, the same text: a smaller model of the same vocabulary drafts what MODEL verifies.",
+            show_default=False,
+        ),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option(help="So many tokens at a time. [default: 4]", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     max_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most.")] = 8192,
     continuous: Annotated[
@@ -271,6 +292,9 @@ def command(
         "diverse_beam_strength": diverse_beam_strength,
         "diversity_rate": diversity_rate,
         "shortlist": shortlist,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
+        "prompt_lookup_max_ngram": prompt_lookup_max_ngram,
+        "draft_tokens": draft_tokens,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if lm_path is not None and not lm_weight:
@@ -291,7 +315,7 @@ def command(
         buffer_size=1 if interactive else buffer_size,
     )
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
-    helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model}
+    helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model, "draft": draft_model}
     model = load(*models, precision=precision, device=device, workers=workers, files=files, **helpers)
     if banned_phrases is not None:
         given["banned_phrases"] = model.phrase_ids(read_lines(banned_phrases))

@@ -22,7 +22,10 @@ from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.search import BeamSearch, Running
 from fairbeam.network import pad_batch
 
-EXCLUDED = ("penalty_alpha", "shortlist", "return_alternatives", "prefix_bias_beta", "lm_weight")
+EXCLUDED = (
+    "penalty_alpha", "shortlist", "return_alternatives", "prefix_bias_beta", "lm_weight", "prompt_lookup_num_tokens",
+    "draft_tokens",
+)  # fmt: skip
 """Options whose searches are of one batch from beginning to end."""
 _DEFAULTS = GenerationOptions()
 _EMPTY = -1

@@ -15,6 +15,9 @@ from torch import Tensor
 from fairbeam.network import kernels, native
 
 _BLOCK = 64
+_BATCH_BITS = 3
+"""Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
+cache, and every size of a batch costs compiled kernels."""
 
 
 @dataclass
@@ -200,3 +203,15 @@ def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
     rank = out * width + torch.arange(width, device=out.device)
     order, chosen = rank.topk(min(beam, width), dim=1, largest=False)
     return chosen, order.ge(width)
+
+
+def rounded_up(size: int) -> int:
+    """The next number of at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
+    step = 1 << max(0, size.bit_length() - _BATCH_BITS)
+    return -(-size // step) * step
+
+
+def with_company(going: Tensor, batch: int, size: int) -> Tensor:
+    """``going`` and as many of the batch's other rows as make it ``size``, in order."""
+    others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
+    return torch.cat([going, others[: size - len(going)]]).sort().values

@@ -56,6 +56,7 @@ class Decoder:
         workers: int | None = None,
         shortlist: Shortlist | None = None,
         language_model: LanguageModel | None = None,
+        draft: Generator | None = None,
     ) -> None:
         """Several networks are an ensemble.
 
@@ -64,13 +65,14 @@ class Decoder:
             workers: decoding processes; by default one for each core, and one in all on an accelerator.
             shortlist: for searches whose options ask for one.
             language_model: for searches with ``lm_weight``; made as the networks are.
+            draft: a network that writes ahead, for searches whose options ask for it.
         """
 
         @lru_cache(maxsize=8)
         def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch | AlternativesSearch:
             if options.shortlist:
                 return ShortlistSearch(networks, options, special or Special(), shortlist)
-            usual = BeamSearch(networks, options, special, language_model)
+            usual = BeamSearch(networks, options, special, language_model, draft)
             return AlternativesSearch(usual) if options.return_alternatives else usual
 
         def decode(batch: Batch) -> list[list[Arrays]]:

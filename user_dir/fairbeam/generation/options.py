@@ -29,18 +29,21 @@ class LengthNormalization(StrEnum):
 
 PER_CALL = frozenset(
     {
-        "attention", "allowed_outputs", "ch_wt", "constraints", "ensemble_weights", "lm_weight", "lm_wt", "mbr",
-        "min_alternative_expansion_prob", "prefix_allowed_tokens_fn", "prefix_bias_beta", "return_alternatives",
+        "attention", "allowed_outputs", "ch_wt", "constraints", "draft_tokens", "ensemble_weights", "lm_weight",
+        "lm_wt", "mbr", "min_alternative_expansion_prob", "prefix_allowed_tokens_fn", "prefix_bias_beta", "return_alternatives",
     }
 )  # fmt: skip
 """Options of a call, which are no model's defaults."""
 
+DRAFTING = ("prompt_lookup_num_tokens", "draft_tokens")
+"""Options that say how many tokens are drafted, each by a drafter of its own."""
+
 _EXCLUSIVE: dict[str, tuple[str, ...]] = {
-    "lm_weight": ("stochastic_beam", "penalty_alpha"),
+    "lm_weight": ("stochastic_beam", "penalty_alpha", *DRAFTING),
     "ch_wt": ("mbr", "stochastic_beam", "penalty_alpha"),
     "lm_wt": ("mbr", "stochastic_beam", "penalty_alpha"),
-    "return_alternatives": ("ch_wt", "lm_wt", "mbr", "constraints", "stochastic_beam", "penalty_alpha"),
-    "prefix_bias_beta": ("return_alternatives", "penalty_alpha"),
+    "return_alternatives": ("ch_wt", "lm_wt", "mbr", "constraints", "stochastic_beam", "penalty_alpha", *DRAFTING),
+    "prefix_bias_beta": ("return_alternatives", "penalty_alpha", *DRAFTING),
 }
 """Options that mean nothing together."""
 
@@ -153,6 +156,14 @@ class GenerationOptions:
 
     shortlist: bool = False
     """Choose among the symbols that the model's shortlist has for a sentence, instead of among all."""
+    prompt_lookup_num_tokens: int = 0
+    """Speculative decoding (Leviathan et al., 2023), which finds what ``beam=1`` finds: run the model over so many
+    tokens at once that followed the latest n-gram where the source or the hypothesis had it before (Saxena, 2023); 0
+    drafts none. One vocabulary for both sides."""
+    prompt_lookup_max_ngram: int = 3
+    """The longest n-gram that is looked up; shorter ones follow."""
+    draft_tokens: int = 0
+    """The same with so many tokens that a smaller model drafts; 0 drafts none."""
 
     def __post_init__(self) -> None:
         self._parse("constraints", Constraints)
@@ -168,6 +179,9 @@ class GenerationOptions:
             ("no_repeat_ngram_size", 0),
             ("encoder_no_repeat_ngram_size", 0),
             ("min_len_a", 0),
+            ("prompt_lookup_num_tokens", 0),
+            ("prompt_lookup_max_ngram", 1),
+            ("draft_tokens", 0),
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
@@ -186,6 +200,7 @@ class GenerationOptions:
         if self.nbest > self.beam and not self.return_alternatives:
             raise ConfigError(f"--nbest {self.nbest} is greater than --beam {self.beam}")
         self._check_ranking()
+        self._check_speculation()
         if self.max_len_a == 0 and self.min_len > self.max_len_b:
             raise ConfigError(f"--min-len {self.min_len} is greater than --max-len-b {self.max_len_b}")
 
@@ -232,6 +247,25 @@ class GenerationOptions:
             raise ConfigError("--return-alternatives and --first-token exclude each other")
         if not 0 <= self.prefix_bias_beta < 1:
             raise ConfigError(f"--prefix-bias-beta {self.prefix_bias_beta}: must be at least 0 and below 1")
+
+    @property
+    def speculates(self) -> str | None:
+        """The option that has tokens drafted, and verified several at a time, if there is one."""
+        drafting = [f"--{name.replace('_', '-')}" for name in DRAFTING if getattr(self, name)]
+        if len(drafting) > 1:
+            raise ConfigError(f"{' and '.join(drafting)} exclude each other")
+        return drafting[0] if drafting else None
+
+    def _check_speculation(self) -> None:
+        drafting = self.speculates
+        if drafting is None:
+            return
+        for name in ("beam", "beam_patience", "sampling", "stochastic_beam", "constraints", "diverse_beam_groups",
+                     "diversity_rate"):  # fmt: skip
+            value, off = getattr(self, name), 1 if name == "beam" else getattr(GenerationOptions, name)
+            if value != off:
+                asked = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+                raise ConfigError(f"{drafting}: needs --beam 1 without sampling and constraints, not {asked}")
 
     @property
     def finished_wanted(self) -> int:

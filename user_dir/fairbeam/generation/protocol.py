@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import Generator, LanguageModel, Network, kernels, native
-from fairbeam.network.cache import DecoderState, PromptState
+from fairbeam.network import Generator, LanguageModel, Network, RecurrentNetwork, kernels, native
+from fairbeam.network.cache import DecoderState, PromptState, RewindableState, Scored
 
 
 class State(Protocol):
@@ -67,6 +67,21 @@ class Model(Protocol):
         """The symbol that decoding begins with; ``</s>`` if None."""
 
 
+class Verifier(Model, Protocol):
+    """A model that can read several tokens at once, and forget some again."""
+
+    def begin(self, source: Tensor) -> Any:
+        """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``read`` goes on with."""
+
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+        """Feed several tokens of each hypothesis, (batch, new), the first of them its token ``starts``, (batch,); get
+        float32 log probabilities behind those whose rows and columns are ``scored``, (scored, vocabulary). What was
+        read from there on before is forgotten.
+
+        To ``correction`` they are sentences of one beam.
+        """
+
+
 class SingleModel:
     """One network."""
 
@@ -91,6 +106,14 @@ class SingleModel:
         mine = temperature != 1.0 or (latest is not None and latest[1] is None)  # nobody needs the logits again
         scores = kernels.log_softmax_(few) if mine and native.serves(few) else few.log_softmax(-1)
         return scores.expand_as(logits).contiguous()
+
+    def begin(self, source: Tensor) -> RewindableState:
+        return RewindableState(self.network.prefill(source, 1))
+
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+        assert not isinstance(self.network, RecurrentNetwork)
+        logits = self.network.read(state, tokens, starts, scored)
+        return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
     def features(self, state: DecoderState) -> Tensor:
         """What the last step's scores were made of, (batch, beams, dim)."""
@@ -118,7 +141,7 @@ class SingleModel:
 class EnsembleState:
     """The states of all members."""
 
-    def __init__(self, members: list[DecoderState]) -> None:
+    def __init__(self, members: Sequence[DecoderState]) -> None:
         self.members = members
         self.each: Tensor | None = None
         """Log probabilities of the last step, (members, batch, beams, vocabulary)."""
@@ -161,6 +184,15 @@ class Ensemble:
         each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
         state.each = each
         return self._mean(each)
+
+    def begin(self, source: Tensor) -> EnsembleState:
+        return EnsembleState([model.begin(source) for model in self.models])
+
+    def read(self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+        members = zip(self.models, state.members, strict=True)
+        each = [model.read(member, tokens, starts, scored, temperature) for model, member in members]
+        state.each = torch.stack(each).unsqueeze(2)
+        return self._mean(torch.stack(each))
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         return torch.stack([model.alignments(source, previous) for model in self.models]).mean(0)
@@ -278,7 +310,7 @@ def check_fusion(language_model: Any, vocabulary: int) -> LanguageModel:
     return language_model
 
 
-def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Model:
+def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Verifier:
     """One network as itself, several as an ensemble.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.beam import Beams, ended, survivors
+from fairbeam.generation.beam import Beams, ended, rounded_up, survivors, with_company
 from fairbeam.generation.choosers import Chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
@@ -18,13 +18,10 @@ from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import SingleModel, State, as_model, with_language_model
 from fairbeam.generation.ranking import best_first, with_coverage
+from fairbeam.generation.speculative import Speculation
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.generation.streaming import Watcher
 from fairbeam.network import Generator, LanguageModel
-
-_BATCH_BITS = 3
-"""Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
-cache, and every size of a batch costs compiled kernels."""
 
 
 class BeamSearch:
@@ -39,9 +36,13 @@ class BeamSearch:
         options: GenerationOptions,
         special: Special | None = None,
         language_model: LanguageModel | None = None,
+        draft: Generator | None = None,
     ) -> None:
         """Several networks are an ensemble; all, and the language model of ``options.lm_weight``, share one target
-        vocabulary."""
+        vocabulary.
+
+        ``draft`` writes ahead where the options ask for it; its vocabularies are the same.
+        """
         self.model = with_language_model(
             as_model(networks, options.ensemble_weights), language_model, options.lm_weight
         )
@@ -52,6 +53,11 @@ class BeamSearch:
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         if options.penalty_alpha and not isinstance(self.model, SingleModel):
             raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
+        self._speculation = (
+            Speculation(as_model(networks, options.ensemble_weights), networks, options, self.special, draft)
+            if options.speculates
+            else None
+        )
         self._attends = options.attention or options.coverage_penalty > 0
         if self._attends and not all(hasattr(network, "alignments") for network in networks):
             raise ConfigError(
@@ -127,6 +133,9 @@ class BeamSearch:
             assert isinstance(self.model, SingleModel)
             beams = self.begin_beams(source, prefix, start, numbers)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
+        if self._speculation is not None:
+            beams = self.begin_beams(source, prefix, start, numbers)
+            return self._speculation(source, beams, self.default_start() if start is None else start)
         required = required if required is not None and any(required) else None
         running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
         running.watch = watch
@@ -215,15 +224,3 @@ class Running:
         for part in (self.beams, self.state, self.choose):
             part.select(kept)
         return left
-
-
-def rounded_up(size: int) -> int:
-    """The next number of at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
-    step = 1 << max(0, size.bit_length() - _BATCH_BITS)
-    return -(-size // step) * step
-
-
-def with_company(going: Tensor, batch: int, size: int) -> Tensor:
-    """``going`` and as many of the batch's other rows as make it ``size``, in order."""
-    others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
-    return torch.cat([going, others[: size - len(going)]]).sort().values

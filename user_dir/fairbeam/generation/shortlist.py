@@ -32,7 +32,7 @@ PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
 EXCLUDED = (
     "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
     "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha", "lm_weight",
-    "return_alternatives",
+    "return_alternatives", "prompt_lookup_num_tokens", "draft_tokens",
 )  # fmt: skip
 """Options that need ids of both sides, or of the whole vocabulary."""
 _DEFAULTS = GenerationOptions()

@@ -68,6 +68,8 @@ class DecodingNetwork(BaseNetwork):
 
     head: Linear | AdaptiveSoftmax
     has_head: bool = True
+    rewinds: bool = False
+    """Whether ``read`` takes several tokens of a sentence at a time, and goes back behind tokens it has read."""
     _exact_head: Tensor | None = None
     _exact_bias: Tensor | None = None
     _columns: Tensor | None = None

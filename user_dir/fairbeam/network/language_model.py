@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fairbeam.errors import ConfigError
 from fairbeam.network.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.cache import KeyValues, PromptState, per_head
+from fairbeam.network.cache import KeyValues, PromptState, RewindableState, Scored, per_head
 from fairbeam.network.config import LanguageModelConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
@@ -30,6 +30,7 @@ class LanguageModel(DecodingNetwork):
             self.head = head
         self.decoder = Stack(stack, None, config.dropout, masks)
         self.has_head = config.output
+        self.rewinds = self.decoder.recurrence is None
         self._masks = masks
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
@@ -139,6 +140,31 @@ class LanguageModel(DecodingNetwork):
             x, mask = self.embedding(tokens, numbers), state.advance()
             features = self.decoder(x, mask, state.layers, places=Places(numbers, state.numbers))
         return self._scores(state, features)
+
+    def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
+        """Scores of the next token behind each of several tokens.
+
+        Args:
+            state: changed in place.
+            tokens: (batch, new) ids; the start symbol is not looked at, since the prompt's last token stands for it.
+            starts: (batch,) the number of each row's first among the tokens of its target; the start symbol is
+                number 0. All before it were read; those that were read from there on are forgotten.
+            scored: rows and columns of ``tokens``, each (scored,) long, behind which scores are wanted.
+
+        Returns:
+            Float32 logits (scored, vocabulary), as of ``step``; ``rounding`` takes them for sentences of one beam.
+        """
+        first, features = state.take_features(), None
+        if first is not None:  # no row has more than the start symbol
+            tokens, starts = tokens[:, 1:], starts + 1
+        if tokens.size(1):
+            numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
+            last = self.max_target_positions - 1 + self.config.decoder.positions.offset
+            mask, queries, keys = state.place(numbers, last)
+            x = self.embedding(tokens, queries)
+            features = self.decoder(x, mask, state.layers, places=Places(queries, keys))
+        read = [part for part in (first, features) if part is not None]
+        return self._scores(state, torch.cat(read, dim=1)[scored].unsqueeze(1))[:, 0]
 
     @property
     def first_token(self) -> int | None:

@@ -135,7 +135,8 @@ class Linear(nn.Module):
         other.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         other.outputs, other.low_rank = len(weight), None
         other.compute_dtype = dtype or self.compute_dtype
-        other._packed = other._integers = None
+        other._packed = None
+        other.integers = None
         if self.integers is not None and dtype is None:
             other.pack_(torch.int8 if self.integers.most == 127 else torch.int16)
         elif self._packed is not None or self.integers is not None:

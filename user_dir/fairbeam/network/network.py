@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.cache import DecoderState, KeyValues, Memory, per_head
+from fairbeam.network.cache import DecoderState, KeyValues, Memory, RewindableState, Scored, per_head
 from fairbeam.network.config import NetworkConfig, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import number_positions
+from fairbeam.network.positions import Places, number_positions
 from fairbeam.network.stacks import Embedding, Layer, Stack
 
 
@@ -22,6 +22,7 @@ class Network(DecodingNetwork):
     """
 
     head: Linear
+    rewinds = True
 
     def __init__(self, config: NetworkConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -127,6 +128,26 @@ class Network(DecodingNetwork):
             tokens = tokens[:, :1]
         features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return self._scores(state, features)
+
+    def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
+        """Scores of the next token behind each of several tokens.
+
+        Args:
+            state: changed in place.
+            tokens: (batch, new) ids.
+            starts: (batch,) the number of each row's first among the tokens of its target; the start symbol is
+                number 0. All before it were read; those that were read from there on are forgotten.
+            scored: rows and columns of ``tokens``, each (scored,) long, behind which scores are wanted.
+
+        Returns:
+            Float32 logits (scored, vocabulary), as of ``step``; ``rounding`` takes them for sentences of one beam.
+        """
+        numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
+        last = self.max_target_positions - 1
+        mask, queries, keys = state.place(numbers, last, by_number=self._attends_by_number)
+        x = self.target_embedding(tokens, queries + self.config.decoder.positions.offset)
+        features = self.decoder(x, mask, state.layers, state.memory, Places(queries, keys))
+        return self._scores(state, features[scored].unsqueeze(1))[:, 0]
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:

@@ -49,6 +49,15 @@ class SearchOptions(FairseqDataclass):
     ensemble_weights: Optional[str] = _option("how much each model counts, numbers between commas")
     stochastic_beam: Optional[bool] = _option("draw --beam samples without replacement")
     penalty_alpha: Optional[float] = _option("contrastive search among the --beam best tokens; 0.6 is usual")
+    prompt_lookup_num_tokens: Optional[int] = _option(
+        "with --beam 1, the same text: verify so many tokens at once that the source or the hypothesis had behind the "
+        "same n-gram"
+    )
+    prompt_lookup_max_ngram: Optional[int] = _option("longest n-gram that is looked up; 3 by default")
+    draft_model: Optional[str] = _option(
+        "with --beam 1, the same text: a smaller model of the same dictionaries drafts what the model verifies"
+    )
+    draft_tokens: Optional[int] = _option("tokens that --draft-model writes ahead; 4 by default")
     allowed_outputs_file: Optional[str] = _option("outputs are lines of this file")
     constraints_file: Optional[str] = _option(
         "phrases that outputs must contain, a line for each sentence of --gen-subset, phrases separated by tabs, "

@@ -36,7 +36,8 @@ from fairbeam.families.fairseq import task_symbols
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
 from fairbeam.generation import Constraints, GenerationOptions, Required
-from fairbeam.network import Precision
+from fairbeam.generation.speculative import DRAFT_TOKENS
+from fairbeam.network import Generator, Precision
 from fairbeam.rescoring import Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
@@ -460,8 +461,10 @@ class FairbeamTranslationTask(TranslationTask):
                 reasons.append(str(error))
         if reasons and self.bundle is not None:
             raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
-        if reasons and self.cfg.shortlist:
-            raise ConfigError(f"--shortlist: our search alone has it, which lacks {'; '.join(reasons)}")
+        for name in ("shortlist", "prompt_lookup_num_tokens", "draft_model"):
+            if reasons and getattr(self.cfg, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option}: our search alone has it, which lacks {'; '.join(reasons)}")
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
         if self._symbols:
@@ -506,7 +509,26 @@ class FairbeamTranslationTask(TranslationTask):
             language_model=language_model_of(language_model, self.tgt_dict) if options.lm_weight else None,
             reranker=self._reranker,
             source_text=self._source_text,
+            draft=self._draft() if options.draft_tokens else None,
+            one_vocabulary=self.src_dict == self.tgt_dict,
         )
+
+    def _draft(self) -> Optional[Generator]:
+        """The network of ``--draft-model``, which has our dictionaries."""
+        if self.cfg.draft_model is None:
+            return None
+        files = ModelFiles(
+            data=None if self.bundle is not None else self.folder,
+            source_lang=self.cfg.source_lang,
+            target_lang=self.cfg.target_lang,
+        )
+        model = read_model(self.cfg.draft_model, files)
+        for side, dictionary in ((model.source, self.src_dict), (model.target, self.tgt_dict)):
+            # A pretrained model's embedding may have more rows than there are symbols.
+            known = [] if side is None else side.symbols(range(min(len(side), len(dictionary))))
+            if side is None or known != list(dictionary.symbols)[: len(side)]:
+                raise ConfigError(f"--draft-model {self.cfg.draft_model}: must have the model's dictionaries")
+        return generator(model)
 
     def _shortlist(self) -> Optional[Shortlist]:
         """That of the bundle or of the data folder, if it is asked for and there; languages' symbols are in no list."""
@@ -536,6 +558,8 @@ class FairbeamTranslationTask(TranslationTask):
             extra["allowed_outputs"] = phrase_ids(
                 self._tokenizer(self.cfg.target_lang), read_lines(self.cfg.allowed_outputs_file)
             )
+        if self.cfg.draft_model is not None and not options.draft_tokens:
+            extra["draft_tokens"] = DRAFT_TOKENS
         return replace(options, **extra)
 
     def build_bpe(self, args: Any) -> Any:

@@ -1,0 +1,241 @@
+"""Speculative decoding against beam 1 without it: the same tokens and scores, whatever is drafted."""
+
+import dataclasses
+import random
+from itertools import chain
+
+import pytest
+import torch
+
+from fairbeam.errors import ConfigError
+from fairbeam.generation import BeamSearch, GenerationOptions, speculative
+from fairbeam.generation.drafting import Drafts, PromptLookup
+from fairbeam.network import (
+    Activation,
+    LanguageModel,
+    LanguageModelConfig,
+    Network,
+    NetworkConfig,
+    NormKind,
+    NormPlacement,
+    PositionConfig,
+    PositionKind,
+    RecurrentConfig,
+    RecurrentNetwork,
+    StackConfig,
+    pad_batch,
+)
+
+PAD, EOS, WORDS, LIMIT = 1, 2, 20, 14
+BLOCK = {"layers": 2, "dim": 32, "heads": 4, "ffn_dim": 64}
+PRE = {"norm_placement": NormPlacement.PRE, "final_norm": True}
+RMS = {**PRE, "norm": NormKind.RMS, "gated": True, "activation": Activation.SILU, "bias": False}
+STACKS = {
+    "bart": (True, PositionKind.LEARNED, {"embedding_norm": True}),
+    "marian": (True, PositionKind.SINUSOIDAL_OPEN, {}),
+    "t5": (True, PositionKind.RELATIVE_BUCKETS, RMS),
+    "gpt2": (False, PositionKind.LEARNED, PRE),
+    "llama": (False, PositionKind.ROTARY, {**RMS, "key_value_heads": 2}),
+    "relative keys": (False, PositionKind.RELATIVE_KEY_QUERY, {}),
+}
+
+
+def network(name: str, seed: int = 3, words: int = WORDS, **config):
+    """Random weights, sharpened so that the best token is clear."""
+    both, kind, values = STACKS[name]
+    torch.manual_seed(seed)
+    stack = StackConfig(**BLOCK, **values, positions=PositionConfig(kind=kind, max_positions=40))
+    if both:
+        encoder = StackConfig(**BLOCK)
+        made = Network(NetworkConfig(source_vocabulary=WORDS, target_vocabulary=words, encoder=encoder, decoder=stack))
+    else:
+        made = LanguageModel(LanguageModelConfig(vocabulary=words, decoder=stack, pad=PAD, **config))
+    with torch.no_grad():
+        made.head.weight *= 3
+    return made.eval().for_inference(torch.float32)
+
+
+def sources(count: int, seed: int = 5) -> torch.Tensor:
+    chance = random.Random(seed)
+    return pad_batch([[*chance.choices(range(4, WORDS), k=chance.randint(1, 9)), EOS] for _ in range(count)], PAD)
+
+
+def options(**given) -> GenerationOptions:
+    return GenerationOptions(**{"beam": 1, "max_len_b": LIMIT, **given})
+
+
+class Scripted:
+    """Drafts a known text, each token right by some chance."""
+
+    def __init__(self, texts: list[list[int]], right: float, seed: int = 1) -> None:
+        self.texts, self.right, self.chance = texts, right, random.Random(seed)
+
+    def __call__(self, outputs):
+        drafts = torch.zeros(len(outputs), 5, dtype=torch.long)
+        for row, (output, text) in enumerate(zip(outputs, self.texts, strict=True)):
+            for column, token in enumerate([*text[len(output) - 1 :], *range(4, 9)][:5]):
+                wrong = 4 + (token + 1) % (WORDS - 4)
+                drafts[row, column] = token if self.chance.random() < self.right else wrong
+        return Drafts(drafts, torch.tensor([self.chance.choice((0, 2, 5, 5)) for _ in outputs]))
+
+    def select(self, sentences):
+        self.texts = [self.texts[sentence] for sentence in sentences.tolist()]
+
+
+@pytest.fixture(autouse=True)
+def every_draft_is_read(monkeypatch):
+    """As if a step cost the same whatever is read."""
+    monkeypatch.setattr(speculative, "_STEP_COST", 1e9)
+
+
+def same(found, expected):
+    assert list(map(len, found)) == list(map(len, expected))  # none where every token is forbidden
+    for mine, theirs in zip(chain(*found), chain(*expected), strict=True):
+        assert mine.tokens.tolist() == theirs.tokens.tolist()
+        assert mine.score == pytest.approx(theirs.score, abs=1e-5)
+        torch.testing.assert_close(mine.positional_scores, theirs.positional_scores, atol=1e-5, rtol=0)
+
+
+def scripted_search(model, chosen: GenerationOptions, expected, right: float, **given):
+    """A search whose drafts are right by some chance."""
+    search = BeamSearch([model], dataclasses.replace(chosen, prompt_lookup_num_tokens=5))
+    texts = [hypotheses[0].tokens.tolist() if hypotheses else [] for hypotheses in expected]
+    search._speculation.drafter = lambda source, start: Scripted(texts, right)
+    return search(**given)
+
+
+@pytest.mark.parametrize("right", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize("name", STACKS)
+def test_the_output_is_that_of_beam_1(name, right):
+    model = network(name)
+    for size in (1, 9):
+        source = sources(size, seed=size)
+        expected = BeamSearch([model], options())(source)
+        same(scripted_search(model, options(), expected, right, source=source), expected)
+
+
+def tables(number, tokens):
+    """Knows the hypotheses that it has allowed, and no others."""
+    tokens = tokens.tolist()
+    if any(token % 3 == number % 3 for token in tokens[1:]):
+        raise AssertionError(f"{tokens} is no hypothesis of sentence {number}")
+    return [EOS, *(token for token in range(4, WORDS) if token % 3 != number % 3)]
+
+
+FILTERS = [
+    {"min_len": 6, "unkpen": 2.0, "temperature": 1.7},
+    {"max_len_a": 0.5, "max_len_b": 2, "lenpen": 0.4},
+    {"min_len_a": 0.8},
+    {"match_source_len": True},
+    {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
+    {"banned_phrases": ((7,), (8, 9), (5, 6)), "first_token": 11, "last_token": 12},
+    {"encoder_repetition_penalty": 1.5, "encoder_no_repeat_ngram_size": 2},
+    {"prefix_allowed_tokens_fn": tables},
+    {"allowed_outputs": ((4, 5, 6), (4, 5, 7, 8, 9), (10, 4), (11, 12, 13, 14, 15, 16))},
+]
+
+
+@pytest.mark.parametrize("given", FILTERS, ids="+".join)
+@pytest.mark.parametrize("name", ["bart", "llama"])
+def test_filters_act_at_each_position(name, given):
+    model, source = network(name), sources(7)
+    prefix = None if "prefix_allowed_tokens_fn" in given or "allowed_outputs" in given else torch.tensor(
+        [[4, 5, 6], [7, PAD, PAD], [8, 9, PAD], [10, 11, EOS], [PAD] * 3, [12, PAD, PAD], [13, 14, 15]]
+    )  # fmt: skip
+    for forced in (None, prefix):
+        expected = BeamSearch([model], options(**given))(source, prefix=forced)
+        for right in (1.0, 0.7):
+            same(scripted_search(model, options(**given), expected, right, source=source, prefix=forced), expected)
+
+
+@pytest.mark.parametrize("name", ["bart", "llama", "relative keys"])
+def test_both_drafters_change_nothing(name):
+    model, other, source = network(name), network(name, seed=4), sources(9)
+    expected = BeamSearch([model], options())(source)
+    for given, draft in (
+        ({"prompt_lookup_num_tokens": 3, "prompt_lookup_max_ngram": 2}, None),
+        ({"draft_tokens": 1}, other),
+        ({"draft_tokens": 4}, other),
+        ({"draft_tokens": 4}, model),
+    ):
+        same(BeamSearch([model], options(**given), draft=draft)(source), expected)
+
+
+@pytest.mark.parametrize("name", ["bart", "gpt2"])
+def test_a_draft_model_that_is_the_model_is_always_right(name, monkeypatch):
+    """So its cache goes back to the right place: a step for each four tokens and the one behind them."""
+    model, draft, source = network(name), network(name), sources(5)
+    expected = BeamSearch([model], options(min_len=0))(source)
+    reads, read = [], type(model).read
+    monkeypatch.setattr(type(model), "read", lambda self, *given: (reads.append(self is model), read(self, *given))[1])
+    same(BeamSearch([model], options(min_len=0, draft_tokens=4), draft=draft)(source), expected)
+    longest = max(len(hypotheses[0].tokens) for hypotheses in expected)
+    assert sum(reads) == -(-longest // 5)
+
+
+def test_what_is_made_of_outputs_stays():
+    """Ensembles, attention and coverage."""
+    models, source = [network("bart"), network("bart", seed=4)], sources(5)
+    given = {"coverage_penalty": 0.3, "attention": True, "ensemble_weights": (0.7, 0.3)}
+    expected = BeamSearch(models, options(**given))(source)
+    found = BeamSearch(models, options(**given, prompt_lookup_num_tokens=4))(source)
+    same(found, expected)
+    for [mine], [theirs] in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.attention, theirs.attention)
+
+
+def plain_lookup(source: list[int], output: list[int], count: int, longest: int) -> list[int]:
+    for size in range(min(longest, len(output)), 0, -1):
+        for text in (source, output):
+            for start in range(len(text) - size - 1, -1, -1):
+                if text[start : start + size] == output[-size:]:
+                    return text[start + size : start + size + count]
+    return []
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_prompt_lookup_is_a_plain_loop(joined):
+    chance = random.Random(2)
+    for _ in range(150):
+        source, output = (chance.choices(range(60_000, 60_004), k=chance.randint(1, 9)) for _ in range(2))
+        count, longest = chance.randint(1, 4), chance.randint(1, 3)
+        drafts = PromptLookup([source], count, longest, joined=joined)([output])
+        both = [*source, *output[1:]]
+        expected = plain_lookup(both, both, count, longest) if joined else plain_lookup(source, output, count, longest)
+        assert drafts.tokens[0, : drafts.counts[0]].tolist() == expected
+
+
+def test_drafts_are_read_where_they_pay():
+    right, wrong = speculative.DraftWidth(), speculative.DraftWidth()
+    for _ in range(20):
+        right.learn(4, 4)
+        wrong.learn(0, 4)
+        widths = right.choose([4], 1, 16.0), wrong.choose([4], 1, 16.0), wrong.choose([4, 0, 0, 0] * 4, 16, 16.0)
+    assert widths == (4, 0, 0)
+    assert max(wrong.choose([4], 1, 16.0) for _ in range(300)) > 0  # it tries again
+
+
+def test_what_cannot_be_is_refused_at_once():
+    model = network("bart")
+    lookup = options(prompt_lookup_num_tokens=3)
+    for given in ({"beam": 5}, {"sampling": True}, {"beam_patience": 2.0}, {"constraints": "ordered"}):
+        with pytest.raises(
+            ConfigError, match="--draft-tokens: needs --beam 1 without sampling and constraints, not --"
+        ):
+            options(**{"draft_tokens": 2, **given})
+    with pytest.raises(ConfigError, match="--prompt-lookup-num-tokens and --draft-tokens exclude each other"):
+        options(draft_tokens=2, prompt_lookup_num_tokens=2)
+    with pytest.raises(ConfigError, match="one vocabulary for both sides; the model's have 20 and 21"):
+        BeamSearch([network("bart", words=21)], lookup)
+    with pytest.raises(ConfigError, match="--draft-tokens 2: there is no model to draft"):
+        BeamSearch([model], options(draft_tokens=2))
+    for draft, message in ((network("gpt2"), "is a LanguageModel; expected a Network"),
+                           (network("bart", words=21), "has 21 target symbols; expected the model's 20")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"--draft-model: {message}"):
+            BeamSearch([model], options(draft_tokens=2), draft=draft)
+    recurrent = RecurrentNetwork(RecurrentConfig(source_vocabulary=WORDS, target_vocabulary=WORDS))
+    positions = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=4)
+    segments = LanguageModel(LanguageModelConfig(vocabulary=WORDS, decoder=StackConfig(**BLOCK, positions=positions)))
+    for refused in (recurrent, segments):
+        with pytest.raises(ConfigError, match="--prompt-lookup-num-tokens: needs networks that go back"):
+            BeamSearch([refused], lookup)
