@@ -410,7 +410,7 @@ def test_a_fairseq_language_model_continues_prompts_as_stock_does(tmp_path, run)
     found = list(model.stream(prompts, beam=3, nbest=3, lenpen=0.0, max_len_a=0.0, max_len_b=8, min_len=0))
     whole = [f"{prompt} {each.text}".strip() for prompt, best in zip(prompts, found, strict=True) for each in best]
     assert whole == lines[::2]
-    assert len({text.count(" ") for text in whole}) > 3  # some end before the limit
+    assert len({text.count(" ") for text in whole}) > 2  # some end before the limit
     for each, expected in zip(itertools.chain(*found), lines[1::2], strict=True):
         behind = [float(score) * math.log(2) for score in expected.split()][-len(each.token_scores) :]
         assert each.token_scores == pytest.approx(behind, abs=2e-4)

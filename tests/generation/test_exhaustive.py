@@ -168,5 +168,5 @@ def test_all_there_is_in_the_right_order(kind, given, names, with_prefix):
             assert tuple(hypotheses[0].tokens.tolist()) == best
             scored = {tuple(hypothesis.tokens.tolist()): hypothesis.score for hypothesis in hypotheses}
             assert len(scored) == len(hypotheses)
-            assert scored == pytest.approx(expected, abs=1e-5)
+            assert scored == pytest.approx(expected, rel=1e-6, abs=1e-5)
             assert list(scored.values()) == sorted(scored.values(), reverse=True)

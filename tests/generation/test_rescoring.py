@@ -8,7 +8,7 @@ import torch
 
 from fairbeam.families.hugging_face import FAMILIES
 from fairbeam.generation import BeamSearch, Constraints, GenerationOptions, Special
-from fairbeam.network import LanguageModel, build, kernels, pad_batch
+from fairbeam.network import LanguageModel, build, native, pad_batch
 
 VOCABULARY, LIMIT = 41, 8
 BART = {
@@ -72,10 +72,10 @@ def test_scores_are_those_of_one_forward_pass(shape, kind, monkeypatch):
     weights = (0.7, 0.3) if kind == "ensemble" else (1.0,)
     decoders = networks
     if kind != "as it is":
-        if kind == "compiled" and not kernels.available():
-            pytest.skip("numba is absent")
+        if kind == "compiled" and not native.available():
+            pytest.skip("fairbeam was installed without a C++ compiler")
         if kind == "not compiled":
-            monkeypatch.setattr(kernels, "available", lambda: False)
+            monkeypatch.setattr(native, "library", lambda: None)
         decoders = [made.for_inference(torch.float32) for made in networks]
     config = networks[0].config
     special = Special(config.bos, config.pad, config.eos, config.unk) if hasattr(config, "unk") else Special()

@@ -30,7 +30,8 @@ class LengthNormalization(StrEnum):
 PER_CALL = frozenset(
     {
         "attention", "allowed_outputs", "ch_wt", "constraints", "draft_tokens", "ensemble_weights", "lm_weight",
-        "lm_wt", "mbr", "min_alternative_expansion_prob", "prefix_allowed_tokens_fn", "prefix_bias_beta", "return_alternatives",
+        "lm_wt", "mbr", "min_alternative_expansion_prob", "prefix_allowed_tokens_fn", "prefix_bias_beta",
+        "return_alternatives",
     }
 )  # fmt: skip
 """Options of a call, which are no model's defaults."""
