@@ -35,6 +35,7 @@ from fairbeam.network import (
     RecurrentConfig,
     build,
     has_fast_bfloat16,
+    native,
     tune_memory,
 )
 from fairbeam.network.adaptive import AdaptiveSoftmax
@@ -76,6 +77,10 @@ class Machine:
     """Instruction sets that torch finds, of those that matter to matrix products."""
     fast_bfloat16: bool
     """Whether the CPU multiplies bfloat16 natively."""
+    compiled_loops: bool
+    """Whether fairbeam was installed with its compiled loops of decoding."""
+    compiled_integers: bool
+    """Whether they multiply integers on this CPU."""
     memory: int
     """Bytes of main memory this process may use, 0 where the system does not say."""
     tunable_allocator: bool
@@ -193,6 +198,8 @@ def machine() -> Machine:
         threads=torch.get_num_threads(),
         features=tuple(name for name in _CPU_FEATURES if _has_feature(name)),
         fast_bfloat16=has_fast_bfloat16(torch.device("cpu")),
+        compiled_loops=native.available(),
+        compiled_integers=native.multiplies_integers(),
         memory=_main_memory(),
         tunable_allocator=tune_memory(),
         gpus=tuple(_gpu(number) for number in range(torch.cuda.device_count())),

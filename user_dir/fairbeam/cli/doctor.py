@@ -96,6 +96,8 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
         "cores, torch threads": f"{machine.cores}, {machine.threads}",
         "instruction sets": ", ".join(machine.features) or "none of those that matter here",
         "fast bfloat16": _yes(machine.fast_bfloat16),
+        "compiled loops": _yes(machine.compiled_loops),
+        "of integers": _yes(machine.compiled_integers),
         "--precision auto": _dtype_name(machine.automatic_dtype()),
         "memory": _size(machine.memory) if machine.memory else "unknown",
         "allocator can be tuned": _yes(machine.tunable_allocator),

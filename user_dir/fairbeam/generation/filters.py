@@ -37,13 +37,41 @@ class Special:
         return self.pad if self.source_pad is None else self.source_pad
 
 
+@dataclass(frozen=True)
+class Closing:
+    """A filter that, at most steps, closes the same tokens to all hypotheses, and does nothing else."""
+
+    apply: Filter
+    closed: Callable[[Beams], list[int] | None]
+    """Those tokens; None at other steps."""
+
+    def __call__(self, scores: Tensor, beams: Beams) -> None:
+        self.apply(scores, beams)
+
+
+def closed_to_all(filters: Sequence[Filter], beams: Beams) -> list[int] | None:
+    """The tokens that filters close to all hypotheses, if that is all they do at this step; None otherwise."""
+    found: list[int] | None = None
+    for _, cohort in beams.cohorts():
+        closed: list[int] = []
+        for each in filters:
+            tokens = each.closed(cohort) if isinstance(each, Closing) else None
+            if tokens is None:
+                return None
+            closed += tokens
+        if found not in (None, closed):
+            return None
+        found = closed
+    return found
+
+
 def never_pad(special: Special) -> Filter:
     """Padding is not a token of any sentence."""
 
     def apply(scores: Tensor, beams: Beams) -> None:
         scores[..., special.pad] = FORBIDDEN
 
-    return apply
+    return Closing(apply, lambda beams: [special.pad])
 
 
 def penalise_unknown(special: Special, penalty: float) -> Filter:
@@ -66,7 +94,7 @@ def limit_length(special: Special) -> Filter:
         scores[full] = FORBIDDEN
         scores[full, :, special.eos] = ending
 
-    return apply
+    return Closing(apply, lambda beams: [] if beams.step < beams.shortest_limit else None)
 
 
 def forced_by_prefix(beams: Beams, special: Special) -> Tensor:
@@ -84,7 +112,12 @@ def require_length(special: Special, least: int) -> Filter:
             open_ended = beams.limits > beams.step
             scores[open_ended & ~forced_by_prefix(beams, special), :, special.eos] = FORBIDDEN
 
-    return apply
+    def closed(beams: Beams) -> list[int] | None:
+        if beams.step >= least:
+            return []
+        return [special.eos] if beams.step < beams.shortest_limit and not beams.in_prefix else None
+
+    return Closing(apply, closed)
 
 
 def require_own_length(special: Special) -> Filter:
@@ -126,7 +159,7 @@ def force_prefix(special: Special) -> Filter:
             for tensor in (scores, beams.totals, beams.tokens, beams.history):
                 tensor[ended] = tensor[ended][:, :1]
 
-    return apply
+    return Closing(apply, lambda beams: None if beams.in_prefix else [])
 
 
 def favour_prefix(special: Special, beta: float) -> Filter:

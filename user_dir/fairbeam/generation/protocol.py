@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, LanguageModel, Network, RecurrentNetwork, kernels, native
+from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, PromptState, RewindableState, Scored
 
 
@@ -106,6 +107,20 @@ class SingleModel:
         mine = temperature != 1.0 or (latest is not None and latest[1] is None)  # nobody needs the logits again
         scores = kernels.log_softmax_(few) if mine and native.serves(few) else few.log_softmax(-1)
         return scores.expand_as(logits).contiguous()
+
+    @property
+    def searches_in_one_call(self) -> bool:
+        """Whether ``best_continuations`` can be had."""
+        return isinstance(self.network, DecodingNetwork) and self.network.scores_in_one_call
+
+    def best_continuations(
+        self, state: Any, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Feed the latest tokens, (batch, beams); get totals, parents and tokens of the best continuations, each
+        (batch, count), to which the tokens ``closed`` are closed."""
+        assert isinstance(self.network, Network | LanguageModel)
+        features = self.network.features_of_step(state, tokens)
+        return self.network.best_continuations(features, totals[:, : features.size(1)], closed, count)
 
     def begin(self, source: Tensor) -> RewindableState:
         return RewindableState(self.network.prefill(source, 1))

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.beam import Beams, ended, rounded_up, survivors, with_company
-from fairbeam.generation.choosers import Chooser
+from fairbeam.generation.beam import Beams, Candidates, ended, rounded_up, survivors, with_company
+from fairbeam.generation.choosers import BestFirst, Chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
-from fairbeam.generation.filters import Special, build_filters
+from fairbeam.generation.filters import Special, build_filters, closed_to_all
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
@@ -49,6 +49,10 @@ class BeamSearch:
         self.options = options
         self.special = special or Special()
         self.filters = build_filters(options, self.special)
+        self.in_one_call = (
+            isinstance(self.model, SingleModel) and self.model.searches_in_one_call and options.temperature == 1.0
+        )
+        """Whether plain steps of beam search are made in one call of the model."""
         # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         if options.penalty_alpha and not isinstance(self.model, SingleModel):
@@ -189,15 +193,9 @@ class Running:
 
     def step(self) -> Tensor:
         """Choose one more token of every hypothesis; the rows of sentences that go on, (going,) long."""
-        model, options, eos = self.search.model, self.search.options, self.search.special.eos
+        options, eos = self.search.options, self.search.special.eos
         beams, state = self.beams, self.state
-        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
-        for rows, cohort in beams.cohorts():
-            for apply in self.search.filters:
-                apply(scores[rows], cohort)
-        candidates = self.choose(
-            scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
-        )
+        candidates = self._candidates()
         ends = ended(candidates, beams.ignored, eos)
         self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
         going = self.finished.unfinished(self.alive, beams.limits > beams.step)
@@ -210,6 +208,22 @@ class Running:
             if self.watch is not None:
                 self.watch(self.alive, beams, self.finished)
         return going
+
+    def _candidates(self) -> Candidates:
+        model, options, beams, state = self.search.model, self.search.options, self.beams, self.state
+        latest = beams.tokens[:, :, beams.step]
+        if isinstance(self.choose, BestFirst) and self.search.in_one_call:
+            closed = closed_to_all(self.search.filters, beams)
+            if closed is not None:
+                assert isinstance(model, SingleModel)
+                return Candidates(*model.best_continuations(state, latest, beams.totals, closed, 2 * options.beam))
+        scores = model.log_probabilities(state, latest, options.temperature)
+        for rows, cohort in beams.cohorts():
+            for apply in self.search.filters:
+                apply(scores[rows], cohort)
+        return self.choose(
+            scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
+        )
 
     def leave(self, going: Tensor) -> list[int]:
         """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""

@@ -1,6 +1,7 @@
 """What networks of every shape have in common: the precision they compute in, and scores that decoding can trust."""
 
 import copy
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from fairbeam.network import native
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
+from fairbeam.network.integers import highest_integer
 from fairbeam.network.linear import Linear
 from fairbeam.network.stacks import Stack
 
@@ -134,6 +136,30 @@ class DecodingNetwork(BaseNetwork):
         if self._exact_bias is not None:
             exact = exact + self._exact_bias[ids]
         return exact - logits[sentences, beams, tokens]
+
+    def best_continuations(
+        self, features: Tensor, totals: Tensor, closed: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, and the search among them, in one call, if ``scores_in_one_call``; see ``IntegerLayer``.
+
+        Args:
+            features: (batch, beams, dim) of ``features_of_step``.
+            totals: (batch, beams).
+            closed: symbols that may not follow.
+            count: continuations of each sentence.
+        """
+        assert isinstance(self.head, Linear)
+        assert self.head.integers is not None
+        assert self._exact_head is not None
+        return self.head.integers.best_continuations(features, self._exact_head, totals, closed, count)
+
+    @property
+    def scores_in_one_call(self) -> bool:
+        """Whether ``best_continuations`` can be had."""
+        head = self.head if self.has_head else None
+        if not isinstance(head, Linear) or head.integers is None or self._exact_head is None:
+            return False
+        return head.integers.whole and head.integers.most == highest_integer(head.inputs, torch.int8)
 
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""

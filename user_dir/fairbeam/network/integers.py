@@ -6,6 +6,7 @@ which as many bits are used as the sum has room for, are compiled or not at all.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -108,6 +109,32 @@ class IntegerLayer:
             ids.data_ptr(), taken.data_ptr(), len(rows), rows.size(1), beams.size(1), self.inputs,
         )  # fmt: skip
         return taken
+
+    def best_continuations(
+        self, x: Tensor, exact: Tensor, totals: Tensor, closed: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best continuations of beams, if the compiled layer scores symbols: what log-softmax, ``topk_of_sums``,
+        ``rounding`` and ``renormalised`` give together, of a few sentences at a time, whose scores stay in the cache.
+
+        Args:
+            x: (batch, beams, inputs) float32.
+            exact: (symbols, inputs) that the layer is a rounding of.
+            totals: (batch, beams) float32.
+            closed: symbols that no beam may be continued with.
+            count: how many of each sentence.
+
+        Returns:
+            Totals, parents and tokens, each (batch, count), the best first.
+        """
+        x, totals = x.contiguous(), totals.contiguous()
+        sums, parents = totals.new_empty(len(x), count), totals.new_empty(len(x), count, dtype=torch.long)
+        tokens, columns = torch.empty_like(parents), torch.tensor(closed, dtype=torch.long)
+        assert self._compiled is not None
+        native.function("best_continuations")(
+            x.data_ptr(), native.address(self._compiled), exact.data_ptr(), totals.data_ptr(), columns.data_ptr(),
+            sums.data_ptr(), parents.data_ptr(), tokens.data_ptr(), *x.shape[:2], count, len(closed),
+        )  # fmt: skip
+        return sums, parents, tokens
 
     def _by_torch(self, rows: Tensor) -> Tensor:
         scales, sums, bias = self._numbers

@@ -134,12 +134,16 @@ class LanguageModel(DecodingNetwork):
         Returns:
             Float32 logits (batch, beams, vocabulary), exact to ``compute_dtype``'s rounding.
         """
+        return self._scores(state, self.features_of_step(state, tokens))
+
+    def features_of_step(self, state: PromptState, tokens: Tensor) -> Tensor:
+        """What ``step`` scores, (batch, beams, dim), of one beam where all are one; arguments as for ``step``."""
         features = state.take_features()
         if features is None:
             numbers = state.next_numbers
             x, mask = self.embedding(tokens, numbers), state.advance()
             features = self.decoder(x, mask, state.layers, places=Places(numbers, state.numbers))
-        return self._scores(state, features)
+        return features
 
     def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
         """Scores of the next token behind each of several tokens.

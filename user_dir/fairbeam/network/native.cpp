@@ -777,10 +777,10 @@ WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const 
 // The best continuations of beams, from the features that bytes make scores of: scores, softmax, what is closed to all,
 // the highest, and what rounding took from them, for a few sentences at a time, whose scores stay in the cache.
 //   x (batch, beams, inputs); exact (outputs, inputs) that the layer was rounded from; totals (batch, beams)
-//   closed: outputs that no beam may take; sums and places (batch, count) of beams * outputs
+//   closed: outputs that no beam may take; sums, parents (beams) and chosen (outputs) (batch, count), the best first
 void fairbeam_best_continuations(const float* x, const Linear* layer, const float* exact, const float* totals,
-                                 const int64_t* closed, float* sums, int64_t* places, int64_t batch, int64_t beams,
-                                 int64_t count, int64_t closed_count) {
+                                 const int64_t* closed, float* sums, int64_t* parents, int64_t* chosen, int64_t batch,
+                                 int64_t beams, int64_t count, int64_t closed_count) {
     constexpr int64_t kCache = 640 << 10;
     const int64_t outputs = layer->outputs, inputs = layer->inputs;
     const int64_t group = std::max<int64_t>(1, kCache / static_cast<int64_t>(beams * outputs * sizeof(float)));
@@ -818,9 +818,10 @@ void fairbeam_best_continuations(const float* x, const Linear* layer, const floa
             std::stable_sort(order.begin(), order.end(),
                              [&](int64_t a, int64_t b) { return found[at + a] > found[at + b]; });
             for (int64_t i = 0; i < count; ++i) {
-                const bool there = i < wanted;
-                sums[(first + sentence) * count + i] = there ? found[at + order[i]] : -kInfinity;
-                places[(first + sentence) * count + i] = there ? where[at + order[i]] : 0;
+                const int64_t place = (first + sentence) * count + i, taken = i < wanted ? at + order[i] : 0;
+                sums[place] = i < wanted ? found[taken] : -kInfinity;
+                parents[place] = i < wanted ? owners[taken] : 0;
+                chosen[place] = i < wanted ? tokens[taken] : 0;
             }
         }
     }

@@ -32,7 +32,7 @@ _OF_INTEGERS = {
     "decoder_layers": (3, 0, 0),
     "encoder_layers": (4, 3, 0),
     "int8_rounding": (7, 4, 0),
-    "best_continuations": (7, 4, 0),
+    "best_continuations": (8, 4, 0),
 }
 
 

@@ -124,10 +124,14 @@ class Network(DecodingNetwork):
         Returns:
             Float32 logits (batch, beams, vocabulary), exact to ``compute_dtype``'s rounding.
         """
+        return self._scores(state, self.features_of_step(state, tokens))
+
+    def features_of_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
+        """What ``step`` scores, (batch, beams, dim), of one beam where all are one; arguments as for ``step``."""
         if state.steps == 0:  # all beams are one
             tokens = tokens[:, :1]
-        features = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
-        return self._scores(state, features)
+        features: Tensor = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
+        return features
 
     def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
         """Scores of the next token behind each of several tokens.
