@@ -8,7 +8,7 @@ import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.network import LanguageModel, LanguageModelConfig, Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import LanguageModel, LanguageModelConfig, Network, NetworkConfig, StackConfig, native, pad_batch
 
 PAD, EOS = 1, 2
 
@@ -46,6 +46,26 @@ def test_text_does_not_depend_on_the_batch(options):
             for row, found in zip(part, search(pad_batch([rows[i] for i in part], PAD)), strict=True):
                 assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in alone[row]]
                 assert [h.score for h in found] == pytest.approx([h.score for h in alone[row]], abs=1e-5)
+
+
+@pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+@pytest.mark.parametrize("vocabulary", [5, 300])
+def test_steps_in_one_call_are_the_same(dtype, vocabulary):
+    """With steps of either kind in one search: at the limit, below the minimum length and behind prefixes."""
+    model, rows = network(vocabulary).for_inference(dtype), sources(9, vocabulary)
+    prefix = pad_batch([[4] * (row % 3) or [PAD] for row in range(9)], PAD)
+    options = GenerationOptions(beam=4, nbest=4, min_len=2, max_len_a=0.5, max_len_b=4)
+    found = []
+    for in_one_call in (True, False):
+        search = BeamSearch([model], options)
+        assert search.in_one_call
+        search.in_one_call = in_one_call
+        for forced in (None, prefix):
+            found.append(search(pad_batch(rows, PAD), prefix=forced))
+    for together, apart in zip(found[:2], found[2:], strict=True):
+        for mine, theirs in zip(together, apart, strict=True):
+            assert [(h.tokens.tolist(), h.score) for h in mine] == [(h.tokens.tolist(), h.score) for h in theirs]
 
 
 def language_model(vocabulary: int) -> LanguageModel:
