@@ -21,9 +21,9 @@ class Finished:
 
     def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
         """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
-        rows, places = ends.nonzero(as_tuple=True)
-        if not len(rows):
+        if not bool(ends.any()):
             return
+        rows, places = ends.nonzero(as_tuple=True)
         length = beams.step + 1
         starts = [0] * len(rows) if beams.starts is None else beams.starts[rows].tolist()
         parents = candidates.parents[rows, places]
