@@ -140,7 +140,7 @@ def test_machine(monkeypatch):
     assert found.cores >= 1
     assert found.threads == torch.get_num_threads()
     floating = torch.bfloat16 if found.fast_bfloat16 else torch.float32
-    assert found.automatic_dtype() is (torch.int16 if found.compiled_integers else floating)
+    assert found.automatic_dtype() is (torch.int8 if found.compiled_integers else floating)
     if sys.platform.startswith("linux"):
         assert found.memory > 2**28
     monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so")

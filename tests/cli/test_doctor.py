@@ -66,7 +66,7 @@ def test_installation(monkeypatch):
     assert done.exit_code == 0
     assert torch.__version__.split("+")[0] in done.output
     assert re.search(r"import fairseq\W+works", done.output)
-    assert re.search(r"--precision auto\W+(float32|bfloat16|int16)", done.output)
+    assert re.search(r"--precision auto\W+(float32|bfloat16|int8)", done.output)
 
     monkeypatch.setattr(inspection, "import_error", lambda _: "ImportError: [no such] symbol")
     done = doctor()

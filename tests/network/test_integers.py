@@ -112,6 +112,6 @@ def test_integers_are_for_cpus(name):
 
 def test_without_compiled_loops(monkeypatch):
     monkeypatch.setattr(native, "multiplies_integers", lambda: False)
-    assert Precision.AUTO.resolve(torch.device("cpu")) is not torch.int16
+    assert Precision.AUTO.resolve(torch.device("cpu")) is not torch.int8
     with pytest.raises(ConfigError, match="needs a processor with AVX-512 VNNI, and fairbeam installed with a C"):
         Precision.INT16.resolve(torch.device("cpu"))

@@ -1,6 +1,7 @@
 """Text to text: a model, its tokenizers and beam search behind one call."""
 
 import dataclasses
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -184,6 +185,11 @@ class Translator:
             raise ConfigError("--lm-path: the language model's dictionary differs from the model's target dictionary")
         return network.to(self.device)
 
+    @functools.cached_property
+    def _empty_length(self) -> int:
+        """Tokens of a source that says nothing."""
+        return len(self.source.encode(""))
+
     @property
     def max_source_tokens(self) -> int:
         """Longest source that the model reads, ``</s>`` included."""
@@ -314,7 +320,7 @@ class Translator:
         self, sentence: str, target_prefix: str | None, too_long: TooLong, number: int, options: GenerationOptions
     ) -> Iterator[str]:
         row = self._fit(self.source.encode(sentence), number, too_long)
-        if not sentence.strip() or len(row) <= len(self.source.encode("")):
+        if not sentence.strip() or len(row) <= self._empty_length:
             return
         batch = self._batch([row], self._adapted(options), None if target_prefix is None else [target_prefix])
         given = ""
@@ -421,7 +427,7 @@ class Translator:
         rows = [self._fit(row, number + place, limits.too_long) for place, row in enumerate(rows)]
         lengths = np.array([len(row) for row in rows])
         blank = np.array([not sentence.strip() for sentence in sentences], dtype=bool)
-        filled = np.flatnonzero((lengths > len(self.source.encode(""))) & ~blank)
+        filled = np.flatnonzero((lengths > self._empty_length) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
         here = options.prefix_allowed_tokens_fn is not None

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairbeam.network import native
+
 
 def per_head(mask: Tensor, heads: int) -> Tensor:
     """(batch, queries, keys) written out for every head, (batch * heads, queries, keys), which all layers share."""
@@ -290,7 +292,11 @@ class DecoderState:
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return self._history[:, :1].contiguous()
-        own = (self._own_slot + self._open_block()).expand(len(self._history), -1, -1)
+        first = self._open_block()
+        if self._history.is_contiguous() and self._history.size(1) == self.beams:
+            self._history = _append_slots(self._history, first)
+            return self._history
+        own = (self._own_slot + first).expand(len(self._history), -1, -1)
         self._history = torch.cat([self._history, own], dim=2)
         return self._history
 
@@ -365,6 +371,14 @@ class DecoderState:
         self._history = torch.cat([history, joining])
         for layer, added in zip(self.layers, other.layers, strict=True):
             layer.join_columns(added, dead, latest)
+
+
+def _append_slots(history: Tensor, first: int) -> Tensor:
+    """Histories, (batch, beams, steps) int32, with one slot more: ``first`` for the first beam, and so on."""
+    batch, beams, steps = history.shape
+    out = history.new_empty(batch, beams, steps + 1)
+    native.function("append_slots")(history.data_ptr(), out.data_ptr(), batch, beams, steps, first)
+    return out
 
 
 class PromptState(DecoderState):

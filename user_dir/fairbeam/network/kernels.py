@@ -174,3 +174,19 @@ def extend_(tokens: Tensor, history: Tensor, parents: Tensor, added: Tensor, tot
         tokens.data_ptr(), history.data_ptr(), parents.data_ptr(), added.data_ptr(), totals.data_ptr(),
         batch, beams, capacity, history.size(2), filled,
     )  # fmt: skip
+
+
+def embed(tokens: Tensor, vectors: Tensor, numbers: Tensor, positions: Tensor, scale: float) -> Tensor:
+    """Token vectors times ``scale`` plus position vectors, (batch, queries, dim) float32.
+
+    Args:
+        tokens: (batch, queries) ids. numbers: (1,) or (batch, 1) rows of ``positions``.
+        vectors: (vocabulary, dim) float32; ``positions``, (numbers, dim), alike.
+    """
+    tokens, numbers = tokens.contiguous(), numbers.contiguous()
+    out = vectors.new_empty(*tokens.shape, vectors.size(1))
+    native.function("embed")(
+        tokens.data_ptr(), vectors.data_ptr(), numbers.data_ptr(), positions.data_ptr(), out.data_ptr(),
+        tokens.numel(), numbers.numel(), vectors.size(1), scale,
+    )  # fmt: skip
+    return out

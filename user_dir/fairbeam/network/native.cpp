@@ -400,6 +400,28 @@ FOR_EACH_PROCESSOR void fairbeam_topk_of_sums(const float* scores, const float* 
     }
 }
 
+// Token vectors, scaled, plus position vectors: tokens (count), of which as many in a row have the same number as there
+// are numbers fewer. No product is contracted with a sum, so that the numbers are torch's.
+__attribute__((optimize("fp-contract=off"))) void fairbeam_embed(const int64_t* tokens, const float* vectors,
+                                                                 const int64_t* numbers, const float* positions,
+                                                                 float* out, int64_t count, int64_t different,
+                                                                 int64_t width, float scale) {
+    for (int64_t i = 0; i < count; ++i, out += width) {
+        const float* vector = vectors + tokens[i] * width;
+        const float* position = positions + numbers[i / (count / different)] * width;
+        for (int64_t j = 0; j < width; ++j) out[j] = vector[j] * scale + position[j];
+    }
+}
+
+// Histories, (batch, beams, steps), with the slots of one more step behind them, of which the first beam has the first.
+void fairbeam_append_slots(const int32_t* history, int32_t* out, int64_t batch, int64_t beams, int64_t steps,
+                           int64_t first) {
+    for (int64_t row = 0; row < batch * beams; ++row, history += steps, out += steps + 1) {
+        std::copy_n(history, steps, out);
+        out[steps] = static_cast<int32_t>(first + row % beams);
+    }
+}
+
 // Which candidates end their hypotheses: totals, tokens, and ends (batch, width); places of the first beams that were
 // ignored end nothing.
 void fairbeam_ended(const float* totals, const int64_t* tokens, const uint8_t* ignored, uint8_t* ends, int64_t batch,

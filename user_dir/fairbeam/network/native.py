@@ -23,6 +23,8 @@ _SIGNATURES = {
     "renormalise": (5, 4, 0),
     "log_softmax": (1, 2, 0),
     "topk_of_sums": (4, 4, 0),
+    "embed": (5, 3, 1),
+    "append_slots": (2, 4, 0),
     "ended": (4, 4, 0),
     "survivors": (4, 3, 0),
     "extend": (5, 5, 0),

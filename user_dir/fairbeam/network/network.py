@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairbeam.network import native
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, KeyValues, Memory, RewindableState, Scored, per_head
 from fairbeam.network.config import NetworkConfig, PositionKind, StackConfig
@@ -172,6 +173,17 @@ class Network(DecodingNetwork):
             x = layer(x, mask, None, key_values, memory.mask, relation)
         return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relation)
 
+    def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
+        # The source is read once a sentence, the decoder once a token: there 16 bits cost next to nothing.
+        packed = super()._packed_in(linear, dtype)
+        exact = packed is torch.int8 and native.multiplies_integers() and linear in self._read_once()
+        return torch.int16 if exact else packed
+
+    def _read_once(self) -> set[Linear]:
+        """The layers that a sentence passes once."""
+        encoder = {module for module in self.encoder.modules() if isinstance(module, Linear)}
+        return encoder | {layer.cross_attention.key_value for layer in self._decoder_layers()}
+
     @property
     def decoder_start(self) -> int:
         """The symbol that a target begins with on the decoder's input."""
@@ -225,8 +237,8 @@ class Network(DecodingNetwork):
 
     def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
         # A sentence that is done may still be in the batch when its positions have come to an end.
-        numbers = state.positions().clamp_max(self.max_target_positions - 1)
-        return self.target_embedding(tokens, numbers + self.config.decoder.positions.offset)
+        numbers = state.positions().clamp_max(self.max_target_positions - 1) + self.config.decoder.positions.offset
+        return self.target_embedding.step(tokens, numbers)
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:

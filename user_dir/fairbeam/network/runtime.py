@@ -26,7 +26,7 @@ class Precision(StrEnum):
     INT16 = "int16"
     """Products of integers of up to 16 bits; everything between them is float32."""
     INT8 = "int8"
-    """The same of 8 bits: faster and less exact."""
+    """The same of 8 bits where a layer is run for every token; faster and less exact."""
 
     @classmethod
     def parse(cls, name: str) -> "Precision":
@@ -43,14 +43,14 @@ class Precision(StrEnum):
     def resolve(self, device: torch.device) -> torch.dtype:
         """The dtype to compute in.
 
-        ``AUTO`` is int16 where compiled loops multiply integers, else bfloat16 where ``device`` multiplies it.
+        ``AUTO`` is int8 where compiled loops multiply integers, else bfloat16 where ``device`` multiplies it.
 
         Raises:
             ConfigError: ``device`` cannot compute in it.
         """
         if self is Precision.AUTO:
             if device.type == "cpu" and native.multiplies_integers():
-                return torch.int16
+                return torch.int8
             return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
         if self in (Precision.INT8, Precision.INT16) and device.type != "cpu":
             raise ConfigError(f"--precision {self}: is for CPUs, and the device is {device}")

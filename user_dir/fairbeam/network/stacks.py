@@ -211,6 +211,15 @@ class Embedding(nn.Module):
         x = self.dropout(x)
         return x if self.projection is None else self.projection(x).float()
 
+    def step(self, tokens: Tensor, numbers: Tensor) -> Tensor:
+        """The same for one token of each beam, (batch, beams), with numbers (1,) or (batch, 1)."""
+        table = getattr(self.positions, "table", None)
+        plain = self.types is None and self.norm is None and self.projection is None and self.has_padding
+        if table is None or not plain or self.training or not native.serves(self.weight, table):
+            embedded: Tensor = self(tokens, numbers)
+            return embedded
+        return kernels.embed(tokens, self.weight, numbers, table, self.scale)
+
 
 class Transform(nn.Module):
     """A linear layer to the embeddings' width, an activation and a norm: what masked language models put between the
