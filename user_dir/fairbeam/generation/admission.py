@@ -128,7 +128,7 @@ class AdmittingBatch:
         mine = self._running
         numbers = mine.finished.join(other.finished)
         self._names.update(zip(numbers, sentences, strict=True))
-        mine.alive = torch.cat([mine.alive, other.alive.new_tensor(numbers)])
+        mine.alive, mine._everyone = torch.cat([mine.alive, other.alive.new_tensor(numbers)]), None
         assert isinstance(mine.beams, JoinedBeams)
         mine.beams.join(other.beams)
         mine.state.join(other.state)

@@ -19,10 +19,10 @@ class Finished:
         self.closed = [False] * batch
         self._free: list[int] = []
 
-    def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> None:
-        """Take the candidates that end, (batch, K) bool, as long as their sentence wants more."""
+    def collect(self, alive: Tensor, beams: Beams, candidates: Candidates, ends: Tensor, eos: int) -> bool:
+        """Take the candidates that end, (batch, K) bool, as long as their sentence wants more; whether any does."""
         if not bool(ends.any()):
-            return
+            return False
         rows, places = ends.nonzero(as_tuple=True)
         length = beams.step + 1
         starts = [0] * len(rows) if beams.starts is None else beams.starts[rows].tolist()
@@ -37,6 +37,7 @@ class Finished:
             mine = self.hypotheses[sentence]
             if not self.closed[sentence] and len(mine) < self._wanted:
                 mine.append(Hypothesis(tokens[row, start:], scores[row].item(), steps[row, start:]))
+        return True
 
     def join(self, other: "Finished") -> list[int]:
         """Take over sentences; returns their numbers here, those of sentences that were taken away first."""

@@ -190,6 +190,8 @@ class Running:
         """(batch,) long: what ``finished`` calls the sentences."""
         self.watch: Watcher | None = None
         """Is shown the beams of every step."""
+        self._everyone: Tensor | None = None
+        """All rows, where all went on at the last step."""
 
     def step(self) -> Tensor:
         """Choose one more token of every hypothesis; the rows of sentences that go on, (going,) long."""
@@ -197,8 +199,12 @@ class Running:
         beams, state = self.beams, self.state
         candidates = self._candidates()
         ends = ended(candidates, beams.ignored, eos)
-        self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
-        going = self.finished.unfinished(self.alive, beams.limits > beams.step)
+        some_ended = self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
+        if some_ended or beams.step >= beams.shortest_limit or self._everyone is None:
+            going = self.finished.unfinished(self.alive, beams.limits > beams.step)
+            self._everyone = going if len(going) == len(self.alive) else None
+        else:
+            going = self._everyone
         if len(going):
             chosen, beams.ignored = survivors(ends, beams.ignored)
             self.choose.reorder(chosen)
@@ -234,7 +240,7 @@ class Running:
         """Keep only these rows; what ``finished`` calls the others."""
         gone = torch.ones_like(self.alive, dtype=torch.bool).index_fill_(0, kept, False)
         left: list[int] = self.alive[gone].tolist()
-        self.alive = self.alive[kept]
+        self.alive, self._everyone = self.alive[kept], None
         for part in (self.beams, self.state, self.choose):
             part.select(kept)
         return left

@@ -31,6 +31,8 @@ class CompiledLayers:
         """Layers for all of which ``compilable`` holds."""
         self._structures = [_structure(layer) for layer in layers]
         self._layers = native.pointers(*map(native.address, self._structures))
+        self._places: tuple[Any, Tensor, tuple[Any, ...]] | None = None
+        """Where the memory and the caches of the latest step are, and their addresses; the next step has the same."""
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # it never changes, and holds addresses
@@ -43,11 +45,15 @@ class CompiledLayers:
         starts = [cache.reserve(beams) for cache in caches]
         _, sentences, _, capacity, _ = caches[0].storage.shape
         kept: Any = memory.layers
-        storages = native.pointers(*(cache.storage.data_ptr() for cache in caches))
-        keys = native.pointers(*(layer.keys.data_ptr() for layer in kept))
-        values = native.pointers(*(layer.values.data_ptr() for layer in kept))
+        if self._places is None or self._places[0] is not kept or self._places[1] is not caches[0].storage:
+            arrays = (
+                native.pointers(*(cache.storage.data_ptr() for cache in caches)),
+                native.pointers(*(layer.keys.data_ptr() for layer in kept)),
+                native.pointers(*(layer.values.data_ptr() for layer in kept)),
+            )
+            self._places = kept, caches[0].storage, arrays
         step = native.Step(
-            *map(native.address, (storages, keys, values)),
+            *map(native.address, self._places[2]),
             numbers.data_ptr(), slots.rows.data_ptr(), kept[0].rows.data_ptr(),
             None if memory.mask is None else memory.mask.data_ptr(),
             len(caches), batch, beams, sentences, capacity, numbers.size(2), starts[0], kept[0].keys.size(1),

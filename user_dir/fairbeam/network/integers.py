@@ -5,6 +5,7 @@ Sums are exact in 32 bits, so a row's result depends on nothing but the row, wha
 which as many bits are used as the sum has room for, are compiled or not at all.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Self
@@ -128,7 +129,7 @@ class IntegerLayer:
         """
         x, totals = x.contiguous(), totals.contiguous()
         sums, parents = totals.new_empty(len(x), count), totals.new_empty(len(x), count, dtype=torch.long)
-        tokens, columns = torch.empty_like(parents), torch.tensor(closed, dtype=torch.long)
+        tokens, columns = torch.empty_like(parents), _columns(tuple(closed))
         assert self._compiled is not None
         native.function("best_continuations")(
             x.data_ptr(), native.address(self._compiled), exact.data_ptr(), totals.data_ptr(), columns.data_ptr(),
@@ -148,6 +149,11 @@ class IntegerLayer:
         steps, middles = (high - low) / (2 * self.most), (high + low) / 2
         inverse = torch.where(steps > 0, 1 / steps, 0.0)
         return ((rows - middles) * inverse).round(), steps, middles
+
+
+@functools.lru_cache(maxsize=64)
+def _columns(numbers: tuple[int, ...]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.long)
 
 
 def _packed(integers: Tensor, dtype: torch.dtype) -> Tensor:
