@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
@@ -41,8 +43,16 @@ class Batch:
     """What ``options.prefix_allowed_tokens_fn`` is told of which sentence it is asked."""
 
 
-Arrays = tuple[np.ndarray, float, np.ndarray, np.ndarray | None]
-"""A hypothesis as it travels between processes."""
+class Packed(NamedTuple):
+    """Hypotheses of several sentences as they travel between processes, one behind the other: few and large arrays."""
+
+    counts: list[int]
+    """Of each sentence."""
+    lengths: list[int]
+    tokens: np.ndarray
+    scores: list[float]
+    positional_scores: np.ndarray
+    attention: list[np.ndarray | None] | None
 
 
 class Decoder:
@@ -75,13 +85,13 @@ class Decoder:
             usual = BeamSearch(networks, options, special, language_model, draft)
             return AlternativesSearch(usual) if options.return_alternatives else usual
 
-        def decode(batch: Batch) -> list[list[Arrays]]:
+        def decode(batch: Batch) -> Packed:
             source = torch.from_numpy(batch.source).to(device)
             prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
             found = search(batch.options)(
                 source, prefix=prefix, start=batch.start, required=batch.required, numbers=batch.numbers
             )
-            return [[_as_arrays(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+            return _packed(found)
 
         def watched(batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
             searching = search(batch.options)
@@ -94,16 +104,16 @@ class Decoder:
         """Decode a batch in this process while ``watch`` is shown the beams of every step."""
         tickets = Tickets()
 
-        def admit(job: tuple[Window, int]) -> list[tuple[int, list[Arrays]]]:
+        def admit(job: tuple[Window, int]) -> tuple[list[int], Packed]:
             window, count = job
             searching = search(window.options)
             assert isinstance(searching, BeamSearch)
             lengths = [len(source) for source in window.sources]
             scheduler = Scheduler(lengths, window.limits, lambda n: tickets.draw(window.turn, n), count)
-            found = decode_window(searching, window, scheduler, device)
-            return [(place, [_as_arrays(hypothesis) for hypothesis in hypotheses]) for place, hypotheses in found]
+            found = list(decode_window(searching, window, scheduler, device))
+            return [place for place, _ in found], _packed([hypotheses for _, hypotheses in found])
 
-        def work(job: Batch | tuple[Window, int]) -> list[list[Arrays]] | list[tuple[int, list[Arrays]]]:
+        def work(job: Batch | tuple[Window, int]) -> Packed | tuple[list[int], Packed]:
             return decode(job) if isinstance(job, Batch) else admit(job)
 
         count = workers or default_workers(device)
@@ -122,7 +132,7 @@ class Decoder:
         ``here`` decodes in this process, as functions among the options need, which do not travel.
         """
         for found in (self._here if here else self._workers).map(batches):
-            yield [[_as_hypothesis(arrays) for arrays in hypotheses] for hypotheses in found]
+            yield _unpacked(found)
 
     def admits(self, options: GenerationOptions) -> bool:
         """Whether the model lets sentences join a batch whose decoding has begun.
@@ -148,23 +158,34 @@ class Decoder:
         workers = self._here if here else self._workers
         window = replace(window, turn=self._tickets.open_turn())
         found: list[list[Hypothesis]] = [[] for _ in window.sources]
-        for part in workers.map([(window, workers.count)] * workers.count):
-            for place, hypotheses in part:
-                found[place] = [_as_hypothesis(arrays) for arrays in hypotheses]
+        for places, packed in workers.map([(window, workers.count)] * workers.count):
+            for place, hypotheses in zip(places, _unpacked(packed), strict=True):
+                found[place] = hypotheses
         return found
 
 
-def _as_arrays(hypothesis: Hypothesis) -> Arrays:
-    attention = None if hypothesis.attention is None else hypothesis.attention.numpy(force=True)
-    tokens, scores = hypothesis.tokens.numpy(force=True), hypothesis.positional_scores.numpy(force=True)
-    return tokens, hypothesis.score, scores, attention
-
-
-def _as_hypothesis(arrays: Arrays) -> Hypothesis:
-    tokens, score, positional_scores, attention = arrays
-    return Hypothesis(
-        torch.from_numpy(tokens),
-        score,
-        torch.from_numpy(positional_scores),
-        None if attention is None else torch.from_numpy(attention),
+def _packed(found: Sequence[Sequence[Hypothesis]]) -> Packed:
+    every = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+    attention = [None if one.attention is None else one.attention.numpy(force=True) for one in every]
+    return Packed(
+        [len(hypotheses) for hypotheses in found],
+        [len(one.tokens) for one in every],
+        _together([one.tokens for one in every]),
+        [one.score for one in every],
+        _together([one.positional_scores for one in every]),
+        attention if any(one is not None for one in attention) else None,
     )
+
+
+def _together(parts: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat(list(parts)).numpy(force=True) if parts else np.empty(0)
+
+
+def _unpacked(packed: Packed) -> list[list[Hypothesis]]:
+    tokens, scores = (
+        torch.from_numpy(part).split(packed.lengths) for part in (packed.tokens, packed.positional_scores)
+    )
+    attention = packed.attention or [None] * len(packed.lengths)
+    weights = [None if one is None else torch.from_numpy(one) for one in attention]
+    every = iter(map(Hypothesis, tokens, packed.scores, scores, weights))
+    return [list(islice(every, count)) for count in packed.counts]
