@@ -120,7 +120,7 @@ def peers(folder: Path, model: Model, batch_size: int, beam: int, lines: int | N
 
     contenders = [
         engine("fairbeam", f"fairbeam.load, {precision}", "--checkpoint", model.checkpoint, "--precision", precision)
-        for precision in ("float32", "auto", "int8")
+        for precision in ("float32", "auto", "int16")
     ]
     if find_spec("transformers"):
         contenders.append(engine("hugging-face", "Hugging Face, float32", "--checkpoint", model.checkpoint))

@@ -1,8 +1,8 @@
 """One engine decodes the bench's sentences and says how long it took: ours, Hugging Face's ``generate``, CTranslate2.
 
 ``bench.py`` runs it, a process a measurement, as it runs ``fairseq-generate``. Reading and loading are not timed, nor
-are the first 160 sentences, which come again. Sentences are sorted by length, and the texts of all engines are scored alike. Ours is timed
-from text to text, the others from subwords to subwords.
+are the first 160 sentences, which come again. Sentences are sorted by length, and the texts of all engines are scored
+alike. Ours is timed from text to text, the others from subwords to subwords.
 """
 
 import argparse
