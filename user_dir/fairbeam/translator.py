@@ -430,6 +430,9 @@ class Translator:
         filled = np.flatnonzero((lengths > self._empty_length) & ~blank)
         batch_limits = BatchLimits(max_tokens=limits.max_tokens, max_sentences=limits.batch_size)
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
+        if (workers := self._decoder.workers) > 1 and len(batches) > workers:
+            # No worker has long to wait for another at the end.
+            batches[-workers:] = [part for batch in batches[-workers:] for part in np.array_split(batch, 2) if len(part)]
         here = options.prefix_allowed_tokens_fn is not None
 
         def batch_of(chosen: np.ndarray) -> Batch:
@@ -437,6 +440,7 @@ class Translator:
                 self._batch([rows[row] for row in chosen], options, _of(chosen, asked.prefixes)),
                 required=_of(chosen, asked.required),
                 numbers=[number - 1 + int(row) for row in chosen] if here else None,
+                best=None if options.mbr or options.ch_wt or options.lm_wt else options.nbest,
             )
 
         decoded: Iterable[list[list[Hypothesis]]]

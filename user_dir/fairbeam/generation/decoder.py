@@ -41,6 +41,8 @@ class Batch:
     """For each sentence the phrases its outputs must hold; needs ``options.constraints``."""
     numbers: Sequence[int] | None = None
     """What ``options.prefix_allowed_tokens_fn`` is told of which sentence it is asked."""
+    best: int | None = None
+    """How many hypotheses of each sentence are wanted; all that finished if None."""
 
 
 class Packed(NamedTuple):
@@ -91,7 +93,7 @@ class Decoder:
             found = search(batch.options)(
                 source, prefix=prefix, start=batch.start, required=batch.required, numbers=batch.numbers
             )
-            return _packed(found)
+            return _packed([hypotheses[: batch.best] for hypotheses in found])
 
         def watched(batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
             searching = search(batch.options)
