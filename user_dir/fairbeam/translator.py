@@ -125,7 +125,8 @@ class Translator:
 
         Args:
             models: at least one.
-            precision: ``auto`` (bfloat16 where the hardware is fast at it), ``float32``, ``bfloat16`` or ``int8``.
+            precision: ``auto`` (integers or bfloat16 where the hardware is fast at them), ``float32``,
+                ``bfloat16``, ``int16`` or ``int8``.
             device: as torch names it: ``cpu``, ``cuda``, ``cuda:1``.
             workers: decoding processes; by default one for each core.
             fusion_model: a language model with the same target dictionary, which counts in the search with
@@ -432,7 +433,8 @@ class Translator:
         batches = sorted_batches(filled, lengths, batch_limits)[::-1]  # the longest first: stragglers end early
         if (workers := self._decoder.workers) > 1 and len(batches) > workers:
             # No worker has long to wait for another at the end.
-            batches[-workers:] = [part for batch in batches[-workers:] for part in np.array_split(batch, 2) if len(part)]
+            last = [part for batch in batches[-workers:] for part in np.array_split(batch, 2)]
+            batches[-workers:] = [part for part in last if len(part)]
         here = options.prefix_allowed_tokens_fn is not None
 
         def batch_of(chosen: np.ndarray) -> Batch:

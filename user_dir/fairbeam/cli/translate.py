@@ -222,7 +222,7 @@ def command(
         bool, typer.Option("--continuous/--no-continuous", help="Sentences join a batch as others leave it.")
     ] = False,
     buffer_size: Annotated[int, typer.Option(help="Lines read ahead and sorted; a terminal gets one.")] = 2048,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, int16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     workers: Annotated[
         int | None, typer.Option(help="Decoding processes. [default: cores]", show_default=False)
