@@ -63,30 +63,6 @@ def attend_to_source(query: Tensor, memory: Projected, mask: Tensor | None, *, h
     return context
 
 
-def attend_to_all(projected: Tensor, mask: Tensor | None, *, heads: int, scale: float) -> Tensor:
-    """Attention of sequences to themselves.
-
-    Args:
-        projected: (batch, length, 3 * heads * head_dim) float32: queries, keys and values.
-        mask: added to the scores, (batch * heads, 1, length).
-        scale: multiplies them.
-
-    Returns:
-        (batch, length, heads * head_dim) float32.
-    """
-    batch, length, width = projected.shape
-    model = width // 3
-    context = projected.new_empty(batch, length, model)
-    rows, start = torch.arange(batch), projected.data_ptr()
-    keys, values = (start + part * model * projected.element_size() for part in (1, 2))
-    native.function("attend")(
-        start, keys, values, None if mask is None else mask.data_ptr(), rows.data_ptr(), context.data_ptr(),
-        batch, length, heads, model // heads, length,
-        width, length * width, model // heads, width, heads * length, scale,
-    )  # fmt: skip
-    return context
-
-
 def add_norm(x: Tensor, block: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
     """Layer normalisation of ``x + block``; both float32 (..., dim)."""
     out = torch.empty_like(x)
