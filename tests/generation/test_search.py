@@ -1,6 +1,7 @@
 """Beam search and the batch it stands in, ensembles, and options that cannot be."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ import torch
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.network import LanguageModel, LanguageModelConfig, Network, NetworkConfig, StackConfig, native, pad_batch
+from fairbeam.network.config import NormPlacement
 
 PAD, EOS = 1, 2
 
 
-def network(vocabulary: int, seed: int = 0) -> Network:
+def network(vocabulary: int, seed: int = 0, **kind: Any) -> Network:
     """Random weights, sharpened so that hypotheses differ clearly."""
     torch.manual_seed(seed)
-    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
+    stack = StackConfig(**{"layers": 2, "dim": 32, "heads": 4, "ffn_dim": 64, **kind})
     made = Network(
         NetworkConfig(source_vocabulary=vocabulary, target_vocabulary=vocabulary, encoder=stack, decoder=stack)
     ).eval()
@@ -50,22 +52,41 @@ def test_text_does_not_depend_on_the_batch(options):
 
 @pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-@pytest.mark.parametrize("vocabulary", [5, 300])
-def test_steps_in_one_call_are_the_same(dtype, vocabulary):
-    """With steps of either kind in one search: at the limit, below the minimum length and behind prefixes."""
-    model, rows = network(vocabulary).for_inference(dtype), sources(9, vocabulary)
+@pytest.mark.parametrize(
+    ("vocabulary", "kind"),
+    [
+        (5, {"heads": 2}),
+        (300, {"heads": 2, "norm_placement": NormPlacement.PRE, "final_norm": True, "scale_embedding": False}),
+    ],
+)
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("least", [2, 45])
+def test_steps_in_one_call_are_the_same(dtype, vocabulary, kind, beam, least, monkeypatch):
+    """With steps of either kind in one search: at the limit, below the minimum length and behind prefixes. The longer
+    outputs need more room than caches begin with, and heads are wide enough for layers in one call."""
+    model, rows = network(vocabulary, **kind).for_inference(dtype), sources(9, vocabulary)
     prefix = pad_batch([[4] * (row % 3) or [PAD] for row in range(9)], PAD)
-    options = GenerationOptions(beam=4, nbest=4, min_len=2, max_len_a=0.5, max_len_b=4)
-    found = []
-    for in_one_call in (True, False):
+    options = GenerationOptions(beam=beam, nbest=beam, min_len=least, max_len_a=0.5, max_len_b=least + 2)
+    calls, ahead = [], type(model).search
+
+    def counted(*args):
+        found = ahead(*args)
+        calls.append(found[0])
+        return found
+
+    def searched(*, in_one_call):
         search = BeamSearch([model], options)
         assert search.in_one_call
         search.in_one_call = in_one_call
-        for forced in (None, prefix):
-            found.append(search(pad_batch(rows, PAD), prefix=forced))
-    for together, apart in zip(found[:2], found[2:], strict=True):
-        for mine, theirs in zip(together, apart, strict=True):
-            assert [(h.tokens.tolist(), h.score) for h in mine] == [(h.tokens.tolist(), h.score) for h in theirs]
+        found = [search(pad_batch(rows, PAD), prefix=forced) for forced in (None, prefix)]
+        return [[[(h.tokens.tolist(), h.score) for h in mine] for mine in batch] for batch in found]
+
+    apart = searched(in_one_call=False)
+    monkeypatch.setattr(type(model), "search", lambda *args: None)
+    assert searched(in_one_call=True) == apart
+    monkeypatch.setattr(type(model), "search", counted)
+    assert searched(in_one_call=True) == apart
+    assert max(calls) > 1  # several steps in a call
 
 
 def language_model(vocabulary: int) -> LanguageModel:

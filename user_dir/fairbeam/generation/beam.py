@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.network import kernels, native
+from fairbeam.network.compiled import Hypotheses
 
 _BLOCK = 64
 _BATCH_BITS = 3
@@ -92,6 +93,15 @@ class Beams:
         self.history[:, :, self.step] = totals
         self.totals = totals
         self.step = filled
+
+    def hypotheses(self) -> Hypotheses:
+        """What a search in one call reads and changes, for as many steps as ``went_ahead`` is told of."""
+        self.totals, self.ignored = self.totals.contiguous(), self.ignored.contiguous()
+        return Hypotheses(self.tokens, self.totals, self.history, self.ignored, self.step + 1)
+
+    def went_ahead(self, steps: int) -> None:
+        """Hypotheses were extended so many times."""
+        self.step += steps
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences."""

@@ -4,8 +4,10 @@ Setting a log probability to -inf removes the token without renormalising the ot
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,32 +39,38 @@ class Special:
         return self.pad if self.source_pad is None else self.source_pad
 
 
+class Closed(NamedTuple):
+    """Tokens that may not follow any hypothesis."""
+
+    tokens: list[int]
+    steps: int = sys.maxsize
+    """For how many steps that holds."""
+
+
 @dataclass(frozen=True)
 class Closing:
     """A filter that, at most steps, closes the same tokens to all hypotheses, and does nothing else."""
 
     apply: Filter
-    closed: Callable[[Beams], list[int] | None]
+    closed: Callable[[Beams], Closed | None]
     """Those tokens; None at other steps."""
 
     def __call__(self, scores: Tensor, beams: Beams) -> None:
         self.apply(scores, beams)
 
 
-def closed_to_all(filters: Sequence[Filter], beams: Beams) -> list[int] | None:
+def closed_to_all(filters: Sequence[Filter], beams: Beams) -> Closed | None:
     """The tokens that filters close to all hypotheses, if that is all they do at this step; None otherwise."""
-    found: list[int] | None = None
+    tokens: list[list[int]] = []
+    steps = sys.maxsize
     for _, cohort in beams.cohorts():
-        closed: list[int] = []
-        for each in filters:
-            tokens = each.closed(cohort) if isinstance(each, Closing) else None
-            if tokens is None:
-                return None
-            closed += tokens
-        if found not in (None, closed):
+        each = [one.closed(cohort) if isinstance(one, Closing) else None for one in filters]
+        found = [closed for closed in each if closed is not None]
+        if len(found) < len(each):
             return None
-        found = closed
-    return found
+        tokens.append([token for closed in found for token in closed.tokens])
+        steps = min([steps, *(closed.steps for closed in found)])
+    return Closed(tokens[0], steps) if all(one == tokens[0] for one in tokens) else None
 
 
 def never_pad(special: Special) -> Filter:
@@ -71,7 +79,7 @@ def never_pad(special: Special) -> Filter:
     def apply(scores: Tensor, beams: Beams) -> None:
         scores[..., special.pad] = FORBIDDEN
 
-    return Closing(apply, lambda beams: [special.pad])
+    return Closing(apply, lambda beams: Closed([special.pad]))
 
 
 def penalise_unknown(special: Special, penalty: float) -> Filter:
@@ -94,7 +102,10 @@ def limit_length(special: Special) -> Filter:
         scores[full] = FORBIDDEN
         scores[full, :, special.eos] = ending
 
-    return Closing(apply, lambda beams: [] if beams.step < beams.shortest_limit else None)
+    def closed(beams: Beams) -> Closed | None:
+        return Closed([], beams.shortest_limit - beams.step) if beams.step < beams.shortest_limit else None
+
+    return Closing(apply, closed)
 
 
 def forced_by_prefix(beams: Beams, special: Special) -> Tensor:
@@ -112,10 +123,11 @@ def require_length(special: Special, least: int) -> Filter:
             open_ended = beams.limits > beams.step
             scores[open_ended & ~forced_by_prefix(beams, special), :, special.eos] = FORBIDDEN
 
-    def closed(beams: Beams) -> list[int] | None:
+    def closed(beams: Beams) -> Closed | None:
         if beams.step >= least:
-            return []
-        return [special.eos] if beams.step < beams.shortest_limit and not beams.in_prefix else None
+            return Closed([])
+        steps = min(least, beams.shortest_limit) - beams.step
+        return Closed([special.eos], steps) if steps > 0 and not beams.in_prefix else None
 
     return Closing(apply, closed)
 
@@ -159,7 +171,7 @@ def force_prefix(special: Special) -> Filter:
             for tensor in (scores, beams.totals, beams.tokens, beams.history):
                 tensor[ended] = tensor[ended][:, :1]
 
-    return Closing(apply, lambda beams: None if beams.in_prefix else [])
+    return Closing(apply, lambda beams: None if beams.in_prefix else Closed([]))
 
 
 def favour_prefix(special: Special, beta: float) -> Filter:

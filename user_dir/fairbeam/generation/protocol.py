@@ -11,6 +11,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, LanguageModel, Network, RecurrentNetwork, kernels, native
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, PromptState, RewindableState, Scored
+from fairbeam.network.compiled import Hypotheses
 
 
 class State(Protocol):
@@ -121,6 +122,13 @@ class SingleModel:
         assert isinstance(self.network, Network | LanguageModel)
         features = self.network.features_of_step(state, tokens)
         return self.network.best_continuations(features, totals[:, : features.size(1)], closed, count)
+
+    def search(
+        self, state: Any, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
+        """Several steps of beam search in one call, as of ``Network``; None where the network cannot."""
+        network = self.network
+        return network.search(state, hypotheses, closed, eos, most) if isinstance(network, Network) else None
 
     def begin(self, source: Tensor) -> RewindableState:
         return RewindableState(self.network.prefill(source, 1))

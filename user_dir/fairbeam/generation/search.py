@@ -12,7 +12,7 @@ from fairbeam.generation.beam import Beams, Candidates, ended, rounded_up, survi
 from fairbeam.generation.choosers import BestFirst, Chooser
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.contrastive import contrastive_search
-from fairbeam.generation.filters import Special, build_filters, closed_to_all
+from fairbeam.generation.filters import Closed, Special, build_filters, closed_to_all
 from fairbeam.generation.finished import Finished
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
@@ -21,7 +21,7 @@ from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.speculative import Speculation
 from fairbeam.generation.strategies import build_chooser
 from fairbeam.generation.streaming import Watcher
-from fairbeam.network import Generator, LanguageModel
+from fairbeam.network import Generator, LanguageModel, native
 
 
 class BeamSearch:
@@ -111,7 +111,9 @@ class BeamSearch:
         beams = self.begin_beams(source, prefix, start, numbers)
         state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
         choose = build_chooser(self.options, source, self.special, required)
-        return Running(self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted))
+        return Running(
+            self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted), joins=joins
+        )
 
     def ranked(
         self, found: Sequence[Sequence[Hypothesis]], source: Tensor, start: int | None = None
@@ -184,12 +186,23 @@ class BeamSearch:
 class Running:
     """A batch while it is decoded: hypotheses, what the model and the chooser remember, and what has ended."""
 
-    def __init__(self, search: BeamSearch, beams: Beams, state: State, choose: Chooser, finished: Finished) -> None:
+    def __init__(
+        self,
+        search: BeamSearch,
+        beams: Beams,
+        state: State,
+        choose: Chooser,
+        finished: Finished,
+        *,
+        joins: bool = False,
+    ) -> None:
         self.search, self.beams, self.state, self.choose, self.finished = search, beams, state, choose, finished
         self.alive = torch.arange(len(beams.limits), device=beams.limits.device)
         """(batch,) long: what ``finished`` calls the sentences."""
         self.watch: Watcher | None = None
         """Is shown the beams of every step."""
+        self.joins = joins
+        """Whether sentences join, so that steps are made one by one."""
         self._everyone: Tensor | None = None
         """All rows, where all went on at the last step."""
 
@@ -221,8 +234,7 @@ class Running:
         if isinstance(self.choose, BestFirst) and self.search.in_one_call:
             closed = closed_to_all(self.search.filters, beams)
             if closed is not None:
-                assert isinstance(model, SingleModel)
-                return Candidates(*model.best_continuations(state, latest, beams.totals, closed, 2 * options.beam))
+                return self._in_one_call(closed)
         scores = model.log_probabilities(state, latest, options.temperature)
         for rows, cohort in beams.cohorts():
             for apply in self.search.filters:
@@ -230,6 +242,20 @@ class Running:
         return self.choose(
             scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
         )
+
+    def _in_one_call(self, closed: Closed) -> Candidates:
+        """Candidates of this step, or, until some end, of the first step after it at which one does."""
+        model, beams, beam = self.search.model, self.beams, self.search.options.beam
+        assert isinstance(model, SingleModel)
+        if not self.joins and native.reads(beams.tokens, beams.history):
+            most = 1 if self.watch is not None else closed.steps
+            found = model.search(self.state, beams.hypotheses(), closed.tokens, self.search.special.eos, most)
+            if found is not None:
+                steps, candidates = found
+                beams.went_ahead(steps - 1)
+                return Candidates(*candidates)
+        latest = beams.tokens[:, :, beams.step]
+        return Candidates(*model.best_continuations(self.state, latest, beams.totals, closed.tokens, 2 * beam))
 
     def leave(self, going: Tensor) -> list[int]:
         """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""

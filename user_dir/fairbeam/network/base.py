@@ -13,6 +13,7 @@ from fairbeam.network import native
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
+from fairbeam.network.compiled import Scorer
 from fairbeam.network.integers import highest_integer
 from fairbeam.network.linear import Linear
 from fairbeam.network.stacks import Stack
@@ -78,6 +79,8 @@ class DecodingNetwork(BaseNetwork):
     """(columns,) the symbols that the output projection scores, if not all in their order."""
     _tied: bool = False
     """Whether the output projection of a network for inference is an embedding."""
+    _scorer: Scorer | None = None
+    """What surrounds the layers, where a whole step runs in one call."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         network = super().for_inference(dtype)
@@ -109,7 +112,7 @@ class DecodingNetwork(BaseNetwork):
         """This network with another output projection, whose columns are ``symbols``, (n,) ids; all else is shared."""
         other = copy.copy(self)
         other._modules = {**self._modules, "head": head}
-        other._columns = symbols
+        other._columns, other._scorer = symbols, None
         return other
 
     def rounding(self, state: DecoderState, beams: Tensor, tokens: Tensor) -> Tensor | None:

@@ -316,6 +316,42 @@ class DecoderState:
         """The first slot of the latest step."""
         return 1 + self._block * self.beams if self._block >= 0 else 0
 
+    def open_ahead(self, most: int) -> tuple[int, Tensor]:
+        """Make room for steps that are made in one call; histories are told as ``Slots``, and no sentence has joined.
+
+        Returns:
+            How many of ``most`` steps there is room for, one at least, and room for the histories of all beams behind
+            them, flat, which begins with those before them.
+        """
+        for layer in self.layers:
+            layer.reserve(self.beams)
+        steps = min(most, (self.layers[0].storage.size(3) - 1) // self.beams + 1 - self.steps)
+        rows = len(self._history) * self.beams
+        histories = self._history.new_empty(rows * (self.steps + steps))
+        histories[: self._history.numel()] = self._history.flatten()
+        return steps, histories
+
+    def close_ahead(self, steps: int, histories: Tensor) -> None:
+        """``steps`` were made, behind which are ``histories``, as ``advance`` leaves them."""
+        self.steps += steps
+        batch = len(self._history)
+        self._history = histories[: batch * self.beams * self.steps].view(batch, self.beams, self.steps)
+        self._filled = list(range(1, self.steps))
+        self._block = self.steps - 2
+        for layer in self.layers:
+            layer.length = self._latest_slot + self.beams
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """Whether ``open_ahead`` can be asked."""
+        return self._rows is not None and self._starts is None
+
+    @property
+    def rows(self) -> Tensor:
+        """(batch,) long: where in the caches each sentence is, if histories are told as ``Slots``."""
+        assert self._rows is not None
+        return self._rows
+
     def reorder(self, parents: Tensor) -> None:
         """Let beam ``b`` of each sentence continue beam ``parents[sentence, b]``; (batch, beams) long."""
         index = parents.unsqueeze(2).expand(-1, -1, self._history.size(2))

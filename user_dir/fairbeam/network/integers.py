@@ -129,7 +129,7 @@ class IntegerLayer:
         """
         x, totals = x.contiguous(), totals.contiguous()
         sums, parents = totals.new_empty(len(x), count), totals.new_empty(len(x), count, dtype=torch.long)
-        tokens, columns = torch.empty_like(parents), _columns(tuple(closed))
+        tokens, columns = torch.empty_like(parents), symbols(tuple(closed))
         assert self._compiled is not None
         native.function("best_continuations")(
             x.data_ptr(), native.address(self._compiled), exact.data_ptr(), totals.data_ptr(), columns.data_ptr(),
@@ -152,7 +152,8 @@ class IntegerLayer:
 
 
 @functools.lru_cache(maxsize=64)
-def _columns(numbers: tuple[int, ...]) -> Tensor:
+def symbols(numbers: tuple[int, ...]) -> Tensor:
+    """Numbers of symbols as a tensor, which must not be changed."""
     return torch.tensor(numbers, dtype=torch.long)
 
 

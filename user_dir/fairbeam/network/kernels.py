@@ -63,11 +63,12 @@ def attend_to_source(query: Tensor, memory: Projected, mask: Tensor | None, *, h
     return context
 
 
-def add_norm(x: Tensor, block: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
-    """Layer normalisation of ``x + block``; both float32 (..., dim)."""
+def add_norm(x: Tensor, block: Tensor | None, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Layer normalisation of ``x + block``, or of ``x``; both float32 (..., dim)."""
     out = torch.empty_like(x)
     native.function("add_norm")(
-        x.data_ptr(), block.data_ptr(), gain.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
+        x.data_ptr(), None if block is None else block.data_ptr(),
+        gain.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
         x.numel() // x.size(-1), x.size(-1), epsilon,
     )  # fmt: skip
     return out

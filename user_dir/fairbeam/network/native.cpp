@@ -849,6 +849,80 @@ void fairbeam_best_continuations(const float* x, const Linear* layer, const floa
     }
 }
 
+// A search that goes on by itself until something is to be looked at: the hypotheses it continues, and what scores them.
+struct Search {
+    const float *vectors, *positions, *exact;  // of symbols and of places; what the head was rounded from
+    const Norm* final_norm;                    // or null
+    const Linear* head;
+    int64_t* tokens;  // (batch, beams, room), of which filled are there
+    float *totals, *history;  // (batch, beams) and (batch, beams, room - 1), of which one fewer is
+    uint8_t* ignored;         // see fairbeam_survivors
+    int32_t* slots;           // (batch, beams, steps), with room for as many steps more as may be made
+    const int64_t* closed;
+    float* sums;               // candidates of the last step, (batch, 2 beams)
+    int64_t *parents, *chosen;
+    int64_t room, filled, closed_count, eos, most, position, last_position;
+    float scale;
+};
+
+// Steps of beam search, until one of a sentence's first candidates ends or most are made; how many were made. The last
+// one's candidates are left to who called; before it, hypotheses are continued with the best that do not end.
+//   step: of its beams all are one at the first of all steps; its slots and start are not read
+int64_t fairbeam_search(const Layer* const* layers, const Step* begun, const Search* search) {
+    Step step = *begun;
+    const int64_t batch = step.batch, beams = step.beams, width = 2 * beams, model = layers[0]->qkv->inputs;
+    const int64_t room = search->room;
+    std::vector<int32_t> slots(search->slots, search->slots + batch * beams * step.steps), longer;
+    std::vector<float> x(batch * beams * model), before(batch * beams), totals(batch * beams);
+    std::vector<int64_t> latest(batch * beams), picked(batch * beams), parents(batch * beams), added(batch * beams);
+    std::vector<uint8_t> ends(batch * width), empty(batch * beams);
+    for (int64_t made = 0, filled = search->filled;; ++filled) {
+        const int64_t number = begun->steps + made, few = number ? beams : 1;
+        for (int64_t row = 0; row < batch * few; ++row) {
+            latest[row] = search->tokens[row * (beams / few) * room + filled - 1];
+            before[row] = search->totals[row * (beams / few)];
+        }
+        const int64_t position = std::min(search->position + made, search->last_position);
+        fairbeam_embed(latest.data(), search->vectors, &position, search->positions, x.data(), batch * few, 1, model,
+                       search->scale);
+        step.start = number ? 1 + (number - 1) * beams : 0;
+        step.steps = number + 1;
+        step.beams = few;
+        longer.resize(batch * few * step.steps);
+        fairbeam_append_slots(slots.data(), longer.data(), batch, few, number, step.start);
+        step.slots = longer.data();
+        fairbeam_decoder_layers(x.data(), layers, &step);
+        if (const Norm* norm = search->final_norm) {
+            fairbeam_add_norm(x.data(), nullptr, norm->gain, norm->bias, x.data(), batch * few, model, norm->epsilon);
+        }
+        fairbeam_best_continuations(x.data(), search->head, search->exact, before.data(), search->closed, search->sums,
+                                    search->parents, search->chosen, batch, few, width, search->closed_count);
+        fairbeam_ended(search->sums, search->chosen, search->ignored, ends.data(), batch, beams, width, search->eos);
+        bool stops = ++made == search->most;
+        for (int64_t row = 0; row < batch; ++row) {
+            for (int64_t i = 0; i < beams; ++i) stops |= ends[row * width + i] != 0;
+        }
+        if (few < beams) longer.assign(batch * beams, 0);  // all beams hold slot 0
+        if (stops) {
+            std::copy(longer.begin(), longer.end(), search->slots);
+            return made;
+        }
+        fairbeam_survivors(ends.data(), search->ignored, picked.data(), empty.data(), batch, beams, width);
+        std::copy(empty.begin(), empty.end(), search->ignored);
+        slots.resize(longer.size());
+        for (int64_t row = 0; row < batch * beams; ++row) {
+            const int64_t first = row / beams * beams, candidate = row / beams * width + picked[row];
+            parents[row] = search->parents[candidate];
+            added[row] = search->chosen[candidate];
+            totals[row] = search->sums[candidate];
+            std::copy_n(&longer[(first + parents[row]) * step.steps], step.steps, &slots[row * step.steps]);
+        }
+        fairbeam_extend(search->tokens, search->history, parents.data(), added.data(), totals.data(), batch, beams, room,
+                        room - 1, filled);
+        std::copy(totals.begin(), totals.end(), search->totals);
+    }
+}
+
 #else
 
 int fairbeam_has_vnni() { return 0; }

@@ -9,6 +9,7 @@ import logging
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,10 @@ _OF_INTEGERS = {
     "encoder_layers": (4, 3, 0),
     "int8_rounding": (7, 4, 0),
     "best_continuations": (8, 4, 0),
+    "search": (3, 0, 0),
 }
+_COUNTING = {"search"}
+"""Those that return a whole number."""
 
 
 @functools.cache
@@ -53,7 +57,7 @@ def library() -> ctypes.CDLL | None:
     for name, (tensors, counts, numbers) in (_SIGNATURES | _OF_INTEGERS).items():
         if function := getattr(loaded, f"fairbeam_{name}", None):
             function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * counts + [ctypes.c_float] * numbers
-            function.restype = None
+            function.restype = ctypes.c_int64 if name in _COUNTING else None
     return loaded
 
 
@@ -100,6 +104,19 @@ class Step(ctypes.Structure):
     ]
 
 
+class Search(ctypes.Structure):
+    """Hypotheses that are continued, and what scores them."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("vectors", "positions", "exact", "final_norm", "head")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "totals", "history", "ignored", "slots", "closed")),
+        *((name, ctypes.c_void_p) for name in ("sums", "parents", "chosen")),
+        *((name, ctypes.c_int64) for name in ("room", "filled", "closed_count", "eos", "most")),
+        *((name, ctypes.c_int64) for name in ("position", "last_position")),
+        ("scale", ctypes.c_float),
+    ]
+
+
 def pointers(*places: int) -> ctypes.Array[ctypes.c_void_p]:
     """Addresses as an array."""
     return (ctypes.c_void_p * len(places))(*places)
@@ -113,11 +130,11 @@ def multiplies_integers() -> bool:
 
 
 @functools.cache
-def function(name: str) -> Callable[..., None]:
+def function(name: str) -> Callable[..., Any]:
     """One of the loops; tensors are passed to it by ``data_ptr``."""
     loaded = library()
     assert loaded is not None
-    found: Callable[..., None] = getattr(loaded, f"fairbeam_{name}")
+    found: Callable[..., Any] = getattr(loaded, f"fairbeam_{name}")
     return found
 
 

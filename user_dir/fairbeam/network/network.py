@@ -1,5 +1,8 @@
 """The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
 
+from collections.abc import Sequence
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,11 +10,12 @@ from torch import Tensor, nn
 from fairbeam.network import native
 from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, KeyValues, Memory, RewindableState, Scored, per_head
+from fairbeam.network.compiled import Hypotheses, Scorer, readable
 from fairbeam.network.config import NetworkConfig, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import Places, number_positions
-from fairbeam.network.stacks import Embedding, Layer, Stack
+from fairbeam.network.stacks import Embedding, Layer, LayerNorm, Stack
 
 
 class Network(DecodingNetwork):
@@ -81,9 +85,7 @@ class Network(DecodingNetwork):
         states = self.encoder(x, per_head(closed, self.config.encoder.kept_heads))
         return states, per_head(closed, self.config.decoder.heads)
 
-    def remember(
-        self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False, by_row: bool = False
-    ) -> Memory:
+    def remember(self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False, by_row: bool = False) -> Memory:
         """Project encoder states to every decoder layer's cross-attention keys and values.
 
         Args:
@@ -133,6 +135,15 @@ class Network(DecodingNetwork):
             tokens = tokens[:, :1]
         features: Tensor = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return features
+
+    def search(
+        self, state: DecoderState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
+        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be."""
+        layers, scorer = self.decoder.compiled, self._scorer
+        if layers is None or scorer is None or not state.may_go_ahead or not readable(state.memory):
+            return None
+        return layers.search(state, scorer, hypotheses, closed, eos, most)
 
     def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
         """Scores of the next token behind each of several tokens.
@@ -217,6 +228,18 @@ class Network(DecodingNetwork):
     def _attends_by_number(self) -> bool:
         stack = self.config.decoder
         return self.compiled and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
+
+    def for_inference(self, dtype: torch.dtype) -> Self:
+        network = super().for_inference(dtype)
+        embedding, norm, exact = network.target_embedding, network.decoder.final_norm, network._exact_head
+        served = embedding.plain_table is not None and native.reads(embedding.weight, embedding.plain_table)
+        if served and network.scores_in_one_call and isinstance(norm, LayerNorm | None):
+            assert exact is not None
+            assert network.head.integers is not None
+            offset = self.config.decoder.positions.offset
+            last = self.max_target_positions - 1
+            network._scorer = Scorer(embedding, norm, network.head.integers, exact, offset, last)
+        return network
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight

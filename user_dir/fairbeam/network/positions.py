@@ -57,6 +57,11 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.weight, std=dim**-0.5)
         nn.init.zeros_(self.weight[config.offset - 1 : config.offset])
 
+    @property
+    def table(self) -> Tensor:
+        """(positions, dim)."""
+        return self.weight
+
     def forward(self, numbers: Tensor) -> Tensor:
         return F.embedding(numbers, self.weight)
 

@@ -211,11 +211,17 @@ class Embedding(nn.Module):
         x = self.dropout(x)
         return x if self.projection is None else self.projection(x).float()
 
+    @property
+    def plain_table(self) -> Tensor | None:
+        """(numbers, dim) position vectors, where what is embedded is a token's vector times ``scale`` plus one of them,
+        and nothing else."""
+        plain = self.types is None and self.norm is None and self.projection is None and self.has_padding
+        return getattr(self.positions, "table", None) if plain else None
+
     def step(self, tokens: Tensor, numbers: Tensor) -> Tensor:
         """The same for one token of each beam, (batch, beams), with numbers (1,) or (batch, 1)."""
-        table = getattr(self.positions, "table", None)
-        plain = self.types is None and self.norm is None and self.projection is None and self.has_padding
-        if table is None or not plain or self.training or not native.serves(self.weight, table):
+        table = self.plain_table
+        if table is None or self.training or not native.serves(self.weight, table):
             embedded: Tensor = self(tokens, numbers)
             return embedded
         return kernels.embed(tokens, self.weight, numbers, table, self.scale)
@@ -302,9 +308,16 @@ class Stack(nn.Module):
             x = self._compiled.encode(x, mask)
         else:
             x = self._layer_by_layer(x, mask, caches, memory, relation)
-        x = self.dropout(x if self.final_norm is None else self.final_norm(x))
+        x = self.dropout(x if self.final_norm is None else self._normalised(x))
         x = x if self.scale is None else x * self.scale
         return x if self.transform is None else self.transform(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        norm: Any = self.final_norm
+        if self._compiled is None or not isinstance(norm, LayerNorm) or not native.serves(x):
+            normalised: Tensor = norm(x)
+            return normalised
+        return kernels.add_norm(x, None, norm.weight, norm.bias, norm.epsilon)
 
     def compile_(self) -> None:
         """Run all layers in one call from now on, where that can be; they are packed for inference."""
@@ -312,9 +325,10 @@ class Stack(nn.Module):
         self._compiled = CompiledLayers(layers) if all(map(compilable, layers)) else None
 
     @property
-    def compiled(self) -> bool:
-        """Whether all layers run in one call."""
-        return self._compiled is not None
+    def compiled(self) -> CompiledLayers | None:
+        """All layers as they run in one call, with nothing but a norm behind them; None where they do not."""
+        plain = self.scale is None and self.transform is None and isinstance(self.final_norm, LayerNorm | None)
+        return self._compiled if plain else None
 
     def _layer_by_layer(
         self,
