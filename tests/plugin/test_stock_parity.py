@@ -31,8 +31,10 @@ from fairbeam.data.grammar import split_corpus
 from fairbeam.data.shortlist import SHORTLIST
 from fairbeam.errors import ConfigError
 from fairbeam.families.fairseq import task_symbols
+from fairbeam.generation import Decoder
 from fairbeam.text import Dictionary
 from fairbeam.translator import ModelFiles, read_model
+from fairbeam_plugin.generator import FairbeamGenerator
 from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
 
 spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
@@ -463,6 +465,28 @@ def test_ensemble_of_two(real_model, tmp_path):
 def test_batches_of_any_size_give_the_same_text(real_model, size):
     usual = fairseq_generate(real_model, "fairbeam_translation")
     assert_same(fairseq_generate(real_model, "fairbeam_translation", "--batch-size", size), usual, SENTENCES)
+
+
+def test_batches_that_are_begun_with_before_are_the_same(own_model, monkeypatch, caplog):
+    """But for the first, which says what comes with the others; prefixes are longer than some targets."""
+    extra = ("--batch-size", 7, "--prefix-size", 4, "--nbest", 2)
+    begun, generate_ = [], FairbeamGenerator.generate
+
+    def counted(self, models, sample, *args, **options):
+        begun.append(id(sample["net_input"]["src_tokens"]) in self._begun)
+        return generate_(self, models, sample, *args, **options)
+
+    monkeypatch.setattr(FairbeamGenerator, "generate", counted)
+    monkeypatch.setattr(Decoder, "workers", 2)
+    with caplog.at_level("INFO"):
+        ahead = fairseq_generate(own_model, "fairbeam_translation", *extra)
+    assert begun == [False, *[True] * (len(begun) - 1)]
+    assert len(begun) > 4
+    assert f"{len(ahead)} sentences read, decoded and printed in" in caplog.text
+    monkeypatch.setattr(FairbeamGenerator, "ahead", 0)
+    begun.clear()
+    assert_same(ahead, fairseq_generate(own_model, "fairbeam_translation", *extra), len(ahead))
+    assert not any(begun)
 
 
 def test_a_shortlist_changes_next_to_nothing(run, real_model, real_data, tmp_path):

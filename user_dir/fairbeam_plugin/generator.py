@@ -172,6 +172,33 @@ class Link(NamedTuple):
         return self.source
 
 
+class Asked(NamedTuple):
+    """What beside the sentences is given to ``FairbeamGenerator.generate``."""
+
+    prefix_tokens: Optional[Tensor] = None
+    constraints: Union[Tensor, List[Required], None] = None
+    bos_token: Optional[int] = None
+
+    def same(self, other: "Asked") -> bool:
+        """Whether the same is asked."""
+        return all(
+            torch.equal(mine, theirs)
+            if isinstance(mine, Tensor) and isinstance(theirs, Tensor)
+            else type(mine) is type(theirs) and mine == theirs
+            for mine, theirs in zip(self, other, strict=True)
+        )
+
+
+class Begun(NamedTuple):
+    """A batch that workers decode."""
+
+    source: Tensor
+    """Is kept, so that no other tensor gets its identity."""
+    asked: Asked
+    parts: List[Tuple[slice, Callable[[], List[List[Hypothesis]]]]]
+    """Sentences, and what waits for their hypotheses."""
+
+
 class FairbeamGenerator:
     """Decodes fairseq's batches with the engine's beam search."""
 
@@ -228,6 +255,8 @@ class FairbeamGenerator:
             check_drafting(networks, options, special, ahead, one_vocabulary=one_vocabulary)
         self.alignment = alignment
         self.text = text
+        self._begun: Dict[int, Begun] = {}
+        """By the identity of their source tensors, in the order of their beginning."""
         self.decoder = Decoder(
             networks, device, special, shortlist=shortlist, language_model=language_model, draft=ahead
         )
@@ -244,6 +273,47 @@ class FairbeamGenerator:
 
         ``constraints`` are fairseq's packed tensor, or ours, which may have alternatives.
         """
+        asked = Asked(prefix_tokens, constraints, bos_token)
+        begun = self._begun.pop(id(sample["net_input"]["src_tokens"]), None)
+        source = sample["net_input"]["src_tokens"].numpy(force=True)
+        results: List[List[Hypothesis]] = [[] for _ in range(len(source))]
+        if begun is not None and begun.asked.same(asked):
+            for part, wait in begun.parts:
+                results[part] = wait()
+        else:
+            # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
+            parts, batches = zip(*self._parts(sample, asked, self.decoder.workers), strict=True)
+            here = self.options.prefix_allowed_tokens_fn is not None
+            for part, found in zip(parts, self.decoder.decode(batches, here=here), strict=True):
+                results[part] = found
+        results = [self._ranked(hypotheses) for hypotheses in results]
+        if self.options.ch_wt or self.options.lm_wt:
+            results = self._reranked(results, torch.from_numpy(source))
+        scores = iter(torch.tensor([one.score for hypotheses in results for one in hypotheses]).unbind())
+        rows = zip(source, results, strict=True)
+        return [[self._as_fairseq(hypothesis, next(scores), row) for hypothesis in mine] for row, mine in rows]
+
+    @property
+    def ahead(self) -> int:
+        """How many batches it pays to ``begin`` before the first of them is asked for; none where nothing works on
+        them meanwhile."""
+        waits = self.decoder.workers == 1 or self.options.prefix_allowed_tokens_fn is not None
+        return 0 if waits else 2 * self.decoder.workers
+
+    def begin(self, sample: Dict[str, Any], asked: Asked, *, apart: bool) -> None:
+        """Begin with a batch that will be given to ``generate``, which waits for it if it is asked the same.
+
+        ``apart`` lets all workers share it.
+        """
+        source = sample["net_input"]["src_tokens"]
+        parts = self._parts(sample, asked, self.decoder.workers if apart else 1)
+        while len(self._begun) > self.ahead:  # nobody asked for it
+            del self._begun[next(iter(self._begun))]
+        self._begun[id(source)] = Begun(source, asked, [(part, self.decoder.begin(batch)) for part, batch in parts])
+
+    def _parts(self, sample: Dict[str, Any], asked: Asked, workers: int) -> List[Tuple[slice, Batch]]:
+        """A batch in as many parts as there are workers, if it has so many sentences."""
+        prefix_tokens, constraints, bos_token = asked
         here = self.options.prefix_allowed_tokens_fn is not None
         numbers = sample["id"].tolist() if here and "id" in sample else None
         required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
@@ -253,28 +323,21 @@ class FairbeamGenerator:
             )
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = self._prefix(len(source), None if prefix_tokens is None else prefix_tokens.numpy(force=True))
-        start = self._start if bos_token is None else bos_token
-        # Every worker gets long and short sentences alike; one thread decodes a few sentences faster than two do.
-        count = min(self.decoder.workers, max(1, len(source) // 2))
-        parts = [slice(part, None, count) for part in range(count)]
-        batches = [
-            Batch(
-                source[part],
-                self.options,
-                prefix=None if prefix is None else prefix[part],
-                start=start,
-                required=None if required is None else required[part],
-                numbers=None if numbers is None else numbers[part],
+        count = min(workers, max(1, len(source) // 2))
+        return [
+            (
+                part,
+                Batch(
+                    source[part],
+                    self.options,
+                    prefix=None if prefix is None else prefix[part],
+                    start=self._start if bos_token is None else bos_token,
+                    required=None if required is None else required[part],
+                    numbers=None if numbers is None else numbers[part],
+                ),
             )
-            for part in parts
+            for part in (slice(first, None, count) for first in range(count))
         ]
-        results: List[List[Hypothesis]] = [[] for _ in range(len(source))]
-        for part, found in zip(parts, self.decoder.decode(batches, here=here), strict=True):
-            results[part] = [self._ranked(hypotheses) for hypotheses in found]
-        if self.options.ch_wt or self.options.lm_wt:
-            results = self._reranked(results, torch.from_numpy(source))
-        rows = zip(source, results, strict=True)
-        return [[self._as_fairseq(hypothesis, row) for hypothesis in mine] for row, mine in rows]
 
     def _prefix(self, sentences: int, given: Optional[np.ndarray]) -> Optional[np.ndarray]:
         if given is not None or self._first is None:
@@ -302,11 +365,11 @@ class FairbeamGenerator:
         ]
         return [best_first(mine) for mine in scored]
 
-    def _as_fairseq(self, hypothesis: Hypothesis, source: Any) -> Dict[str, Any]:
+    def _as_fairseq(self, hypothesis: Hypothesis, score: Tensor, source: Any) -> Dict[str, Any]:
         attention = torch.empty(0) if hypothesis.attention is None else hypothesis.attention
         return {
             "tokens": hypothesis.tokens,
-            "score": torch.tensor(hypothesis.score),
+            "score": score,
             "attention": attention.mT if attention.dim() == 2 else attention,
             "alignment": self._aligned(attention, torch.from_numpy(source)) if len(attention) else torch.empty(0),
             "positional_scores": hypothesis.positional_scores,

@@ -1,6 +1,6 @@
 """Batches in, hypotheses out, on all cores."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -135,6 +135,11 @@ class Decoder:
         """
         for found in (self._here if here else self._workers).map(batches):
             yield _unpacked(found)
+
+    def begin(self, batch: Batch) -> Callable[[], list[list[Hypothesis]]]:
+        """Begin with a batch; what is returned waits for what ``decode`` would give."""
+        wait = self._workers.begin(batch)
+        return lambda: _unpacked(wait())
 
     def admits(self, options: GenerationOptions) -> bool:
         """Whether the model lets sentences join a batch whose decoding has begun.

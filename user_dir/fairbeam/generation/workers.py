@@ -96,6 +96,12 @@ class Workers(Generic[Job, Result]):
             for future in pending:
                 future.cancel()
 
+    def begin(self, job: Job) -> Callable[[], Result]:
+        """Begin with a job; what is returned waits for its result. One worker alone does it when it is asked."""
+        if self.count == 1:
+            return lambda: self._function(job)
+        return self._submit(iter([job]), 1)[0].result
+
     def _submit(self, jobs: Iterator[Job], most: int) -> list[Future[Result]]:
         if self._pool is None:
             context = multiprocessing.get_context("fork")

@@ -44,6 +44,7 @@ from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
 from fairbeam.translator import ModelFiles, generator, read_model, special_ids
 from fairbeam_plugin.generator import (
+    Asked,
     FairbeamGenerator,
     generation_options,
     language_model_of,
@@ -52,6 +53,7 @@ from fairbeam_plugin.generator import (
 from fairbeam_plugin.generator import special_ids as special_of
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary, BundlePairDataset, TargetLines
+from fairbeam_plugin.tasks.read_ahead import ReadAheadIterator
 from fairbeam_plugin.tasks.search_options import SearchOptions
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
 
@@ -185,6 +187,8 @@ class FairbeamTranslationTask(TranslationTask):
         self._references: Dict[str, Optional[List[Tuple[str, ...]]]] = {}
         self._required: Dict[str, Optional[List[Required]]] = {}
         self._validation_generator: Optional[Any] = None
+        self._decoded: Optional[ReadAheadIterator] = None
+        """The batches that may be decoded at present."""
         self._symbols = (
             task_symbols({"_name": "translation_from_pretrained_bart", "langs": cfg.langs}) if cfg.langs else ()
         )
@@ -380,7 +384,8 @@ class FairbeamTranslationTask(TranslationTask):
             logger.info(f"epoch {epoch}: {len(batches)} batches, {100 * share:.2f} % of positions are padding")
             return batches
 
-        return iterators.EpochBatchIterator(
+        kind = iterators.EpochBatchIterator if training else ReadAheadIterator
+        made = kind(
             dataset=dataset,
             collate_fn=Collater(dataset, self._references.get(split), self._required.get(split)),
             batch_sampler=batches_of_epoch,
@@ -396,6 +401,8 @@ class FairbeamTranslationTask(TranslationTask):
             grouped_shuffling=grouped_shuffling,
             reuse_dataloader=not resampled,
         )
+        self._decoded = None if training else made
+        return made
 
     def filter_indices_by_size(
         self,
@@ -582,6 +589,9 @@ class FairbeamTranslationTask(TranslationTask):
     ) -> Any:
         """Decode a batch and keep the best texts for the score."""
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        reading = None if self._decoded is None else self._decoded.latest
+        if reading is not None and isinstance(generator, FairbeamGenerator):
+            reading.follow(generator, sample, Asked(prefix_tokens, constraints))
         for references, found in zip(sample.get("references") or [], hypotheses, strict=False):
             self.transcript.add(references, self._text(found[0]["tokens"]))
         return hypotheses
