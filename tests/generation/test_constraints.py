@@ -156,10 +156,13 @@ def phrases_of(reference: str, draw: random.Random) -> list[str]:
 
 
 @pytest.mark.parametrize("order", ["unordered", "ordered"])
-@pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.slow)])
-def test_phrases_of_real_references_are_said(real_models, real_data, count, order, record_property):
+@pytest.mark.parametrize(
+    ("count", "precision"),
+    [(20, "float32"), *(pytest.param(500, precision, marks=pytest.mark.slow) for precision in ("float32", "auto"))],
+)
+def test_phrases_of_real_references_are_said(real_models, real_data, count, precision, order, record_property):
     """All of them; the translations come nearer to the references, in less than three times the time."""
-    model = fairbeam.load(real_models / "multi30k-en-de" / "checkpoint.pt", precision="float32", workers=1)
+    model = fairbeam.load(real_models / "multi30k-en-de" / "checkpoint.pt", precision=precision, workers=1)
     source, reference = (read_lines(real_data / "multi30k" / f"test.{side}")[:count] for side in ("en", "de"))
     draw = random.Random(1)
     required = [phrases_of(line, draw) for line in reference]

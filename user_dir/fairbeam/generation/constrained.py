@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairbeam.generation.beam import Beams, Candidates, Correction
+from fairbeam.generation.beam import Beams, Candidates, Correction, topk_of_sums
 from fairbeam.generation.choosers import BestFirst
-from fairbeam.generation.constraints import Progress, Required, build_automaton, take_turns
+from fairbeam.generation.constraints import Progress, Required, Steps, build_automaton, take_turns
 from fairbeam.generation.filters import FORBIDDEN
 from fairbeam.generation.options import Constraints
 
@@ -24,6 +24,7 @@ class Constrained:
         """``required``: for each sentence of the batch, possibly nothing."""
         self.eos = eos
         self._automata = [build_automaton(groups, order) for groups in required]
+        self._steps = [Steps(automaton) for automaton in self._automata]
         self._states = [[automaton.start] * beam for automaton in self._automata]
         self._proposed: list[list[Progress]] = []
         """The states of the latest candidates."""
@@ -57,12 +58,15 @@ class Constrained:
 
     def _share(self, sentence: int, candidates: list[list[Any]], width: int) -> list[tuple[float, int, int, Progress]]:
         """The candidates of a sentence, each once, by turns of the banks: total, parent, token and state."""
-        automaton, states = self._automata[sentence], self._states[sentence]
-        unique = {(parent, token): total for total, parent, token in zip(*candidates, strict=True)}
-        reached = [automaton.advance(states[parent], token) for parent, token in unique]
-        banks = [automaton.bank(state) for state in reached]
-        scores, places = list(unique.values()), list(unique)
-        row = [(scores[i], *places[i], reached[i]) for i in take_turns(banks, scores)[:width]]
+        steps, states = self._steps[sentence], self._states[sentence]
+        of_beams: list[dict[int, float]] = [{} for _ in states]
+        for total, parent, token in zip(*candidates, strict=True):
+            of_beams[parent][token] = total
+        places = [(parent, token) for parent, tokens in enumerate(of_beams) for token in tokens]
+        scores = [total for tokens in of_beams for total in tokens.values()]
+        reached = [step for state, tokens in zip(states, of_beams, strict=True) for step in steps.behind(state, tokens)]
+        turns = take_turns([bank for _, bank in reached], scores)
+        row = [(scores[i], *places[i], reached[i][0]) for i in turns[:width]]
         return row + [(FORBIDDEN, 0, 0, states[0])] * (width - len(row))
 
     def _forbid_early_ends(self, scores: Tensor, beams: Beams) -> None:
@@ -93,19 +97,22 @@ class Constrained:
         """Keep these sentences' states."""
         kept = sentences.tolist()
         self._automata = [self._automata[sentence] for sentence in kept]
+        self._steps = [self._steps[sentence] for sentence in kept]
         self._states = [self._states[sentence] for sentence in kept]
         self._served = [self._served[sentence] for sentence in kept]
 
     def join(self, other: "Constrained") -> None:
         """Append those sentences' states."""
         self._automata += other._automata
+        self._steps += other._steps
         self._states += other._states
         self._served += other._served
 
 
 def _best_of_each(log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
     """The best continuation of every beam, (batch, K)."""
-    scores, tokens = log_probabilities.max(2)
+    rows = log_probabilities.flatten(0, 1).unsqueeze(1)
+    scores, tokens = (part.view_as(beams.totals) for part in topk_of_sums(rows, rows.new_zeros(len(rows), 1), 1))
     parents = torch.arange(tokens.size(1), device=tokens.device).expand_as(tokens)
     if beams.step == 0:  # all beams are the first
         scores, tokens, parents = scores[:, :1], tokens[:, :1], parents[:, :1]

@@ -5,7 +5,9 @@ of required tokens that a hypothesis holds is its *bank* (Post and Vilar, 2018, 
 et al., 2019, section 3.2).
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from typing import NamedTuple, Protocol
 
 from fairbeam.generation.options import Constraints
@@ -165,15 +167,37 @@ def build_automaton(required: Required, order: Constraints) -> Automaton:
     return Ordered(required) if order is Constraints.ORDERED else Unordered(required)
 
 
+class Steps:
+    """An automaton's steps, each computed once: hypotheses are in the same states over and over."""
+
+    def __init__(self, automaton: Automaton) -> None:
+        self._automaton = automaton
+        self._known: dict[Progress, dict[int | None, tuple[Progress, int]]] = {}
+        """By states and the tokens behind them; None for all that no phrase wants next, which lead to one state."""
+
+    def behind(self, state: Progress, tokens: Iterable[int]) -> list[tuple[Progress, int]]:
+        """The state after each of the tokens, with its bank."""
+        known = self._known.get(state)
+        if known is None:
+            known = self._known[state] = self._steps(state)
+        other = known[None]
+        return [known.get(token, other) for token in tokens]
+
+    def _steps(self, state: Progress) -> dict[int | None, tuple[Progress, int]]:
+        steps: dict[int | None, tuple[Progress, int]] = {}
+        for token in (None, *self._automaton.next_tokens(state)):
+            reached = self._automaton.advance(state, -1 if token is None else token)
+            steps[token] = reached, self._automaton.bank(reached)
+        return steps
+
+
 def take_turns(banks: Sequence[int], scores: Sequence[float]) -> list[int]:
     """The order in which candidates share a beam: the best of each bank, the fullest bank first, then the second of
     each, and so on (Post and Vilar, 2018, section 3.2). Impossible ones, scored -inf, come last.
     """
-    order = sorted(range(len(banks)), key=lambda place: (-banks[place], -scores[place]))
-    taken: dict[int, int] = {}
-    turns = []
-    for place in order:
-        rank = taken.get(banks[place], 0)
-        taken[banks[place]] = rank + 1
-        turns.append((scores[place] == float("-inf"), rank, -banks[place], place))
-    return [place for *_, place in sorted(turns)]
+    queues: dict[int, list[int]] = {bank: [] for bank in sorted(set(banks), reverse=True)}
+    impossible: list[int] = []
+    for place in sorted(range(len(scores)), key=scores.__getitem__, reverse=True):
+        (queues[banks[place]] if scores[place] > -math.inf else impossible).append(place)
+    turns = chain.from_iterable(zip_longest(*queues.values()))
+    return [place for place in turns if place is not None] + impossible
