@@ -17,6 +17,7 @@ from fairbeam.data.grammar import corpus
 from fairbeam.errors import ConfigError, FairbeamError
 from fairbeam.families import hugging_face
 from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.loading import special_ids
 from fairbeam.network import (
     AdaptiveConfig,
     EncoderConfig,
@@ -33,7 +34,7 @@ from fairbeam.network import (
     pad_batch,
 )
 from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
-from fairbeam.translator import Translator, special_ids
+from fairbeam.translator import Translator
 
 transformers = pytest.importorskip("transformers")
 spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).with_name("hub_folders.py"))

@@ -18,9 +18,9 @@ from fairbeam.data.shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.fairseq import completed, page_of, task_symbols
 from fairbeam.families.fairseq_transformer import config_from_options, options_from_config, save_weights
+from fairbeam.loading import ModelFiles, read_model
 from fairbeam.network import Network
 from fairbeam.text import Dictionary
-from fairbeam.translator import ModelFiles, read_model
 
 
 def beside(name: str):

@@ -13,6 +13,7 @@ from fairbeam.bundle import Bundle
 from fairbeam.conversion import Form, Place, compare_decoded, convert, place
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.loading import ModelFiles, read_model, special_ids
 from fairbeam.network import (
     Activation,
     Network,
@@ -25,7 +26,7 @@ from fairbeam.network import (
 )
 from fairbeam.text import Dictionary, Tokenizer
 from fairbeam.text.subwords import Whitespace
-from fairbeam.translator import ModelFiles, Translator, read_model, special_ids
+from fairbeam.translator import Translator
 
 spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).with_name("hub_folders.py"))
 hub_folders = importlib.util.module_from_spec(spec)

@@ -15,7 +15,8 @@ from fairbeam import bundle, origin, pretrained
 from fairbeam.data.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.generation import GenerationOptions
-from fairbeam.translator import ModelFiles, Translator, read_model
+from fairbeam.loading import ModelFiles, read_model
+from fairbeam.translator import Translator
 
 transformers = pytest.importorskip("transformers")
 spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).with_name("hub_folders.py"))

@@ -159,8 +159,9 @@ def decode(
 
     ``shortlist``: measure ours with a vocabulary shortlist against ours without, instead of against others.
     """
-    command = ("python", Path(__file__).with_name("generate.py"), prepare(folder, lines), *USER_DIR, "-s", "en", "-t", "de", "--path",
-               MODEL / "checkpoint.pt", "--beam", beam, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
+    command = ("python", Path(__file__).with_name("generate.py"), prepare(folder, lines), *USER_DIR,
+               "-s", "en", "-t", "de", "--path", MODEL / "checkpoint.pt",
+               "--beam", beam, "--batch-size", batch_size, "--no-progress-bar")  # fmt: skip
     ours = (*command, "--task", "fairbeam_translation")
     contenders = [
         Contender("stock fairseq, float32", (*command, "--task", "translation")),

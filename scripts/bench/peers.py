@@ -95,7 +95,8 @@ def ctranslate2(args: argparse.Namespace) -> Translate:
 def fairbeam(args: argparse.Namespace) -> Callable[[Sequence[str]], list[str]]:
     """``fairbeam.load``, which makes subwords, batches and workers itself."""
     import fairbeam as library
-    from fairbeam.translator import DecodingLimits, ModelFiles
+    from fairbeam.loading import ModelFiles
+    from fairbeam.translator import DecodingLimits
 
     translator = library.load(
         args.checkpoint, precision=args.precision, files=ModelFiles(source_lang="en", target_lang="de")

@@ -10,9 +10,9 @@ from fairbeam import bundle, checkpoint
 from fairbeam.cli.export import command
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families.fairseq_transformer import config_from_options, save_weights
+from fairbeam.loading import ModelFiles
 from fairbeam.network import Network
 from fairbeam.text import Dictionary
-from fairbeam.translator import ModelFiles
 
 SENTENCES = ["w1 w2 w3", "", "w9 w8"]
 

@@ -12,9 +12,10 @@ from fairbeam import bundle, checkpoint
 from fairbeam.bundle import Bundle
 from fairbeam.composition import SequenceOptions, compose, sequence_to_sequence
 from fairbeam.errors import ConfigError
+from fairbeam.loading import read_model
 from fairbeam.network import RecurrentConfig, RecurrentNetwork
 from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
-from fairbeam.translator import load, read_model
+from fairbeam.translator import load
 from fairbeam_plugin.models.from_bundle import FairbeamBundleModel
 from fairbeam_plugin.tasks.bundle_data import TargetLines
 

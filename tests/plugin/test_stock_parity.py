@@ -32,8 +32,8 @@ from fairbeam.data.shortlist import SHORTLIST
 from fairbeam.errors import ConfigError
 from fairbeam.families.fairseq import task_symbols
 from fairbeam.generation import Decoder
+from fairbeam.loading import ModelFiles, read_model
 from fairbeam.text import Dictionary
-from fairbeam.translator import ModelFiles, read_model
 from fairbeam_plugin.generator import FairbeamGenerator
 from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
 

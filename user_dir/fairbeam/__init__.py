@@ -6,7 +6,8 @@ __version__ = "0.1.0"
 __all__ = ["ModelFiles", "Translator", "load"]
 
 if TYPE_CHECKING:
-    from fairbeam.translator import ModelFiles, Translator, load
+    from fairbeam.loading import ModelFiles
+    from fairbeam.translator import Translator, load
 
 
 def __getattr__(name: str) -> Any:

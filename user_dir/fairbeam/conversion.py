@@ -24,6 +24,7 @@ from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families import fairseq, fairseq_transformer, hugging_face
 from fairbeam.families.fairseq import Page
 from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.loading import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
 from fairbeam.network import (
     AnyConfig,
     AnyNetwork,
@@ -37,7 +38,6 @@ from fairbeam.network import (
 )
 from fairbeam.origin import Origin
 from fairbeam.text import Dictionary, TextSide, Tokenizer
-from fairbeam.translator import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
 
 _SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
 _TOLERANCE = 1e-4

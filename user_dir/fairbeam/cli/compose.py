@@ -14,7 +14,7 @@ from fairbeam.composition import (
     sequence_to_sequence,
 )
 from fairbeam.errors import ConfigError
-from fairbeam.translator import read_model
+from fairbeam.loading import read_model
 
 
 def command(

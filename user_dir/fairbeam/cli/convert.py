@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fairbeam.conversion import Parity, convert, pairs
-from fairbeam.translator import ModelFiles
+from fairbeam.loading import ModelFiles
 
 _OUTPUTS = {True: "agrees", False: "DIFFERS", None: "none: the model writes no text"}
 

@@ -15,8 +15,8 @@ from fairbeam.bundle import Bundle
 from fairbeam.data import databin
 from fairbeam.errors import FairbeamError
 from fairbeam.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
+from fairbeam.loading import ModelFiles, read_model
 from fairbeam.network import EncoderDecoder, EncoderNetwork
-from fairbeam.translator import ModelFiles, read_model
 
 _PIPE_WIDTH = 120
 _DTYPES = (torch.float32, torch.bfloat16)

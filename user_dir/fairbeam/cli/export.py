@@ -8,8 +8,9 @@ import typer
 
 from fairbeam import bundle
 from fairbeam.files import read_parallel
+from fairbeam.loading import ModelFiles, read_model
 from fairbeam.scoring import bleu, chrf
-from fairbeam.translator import ModelFiles, Translator, read_model
+from fairbeam.translator import Translator
 
 
 def command(

@@ -8,9 +8,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
 
 from fairbeam.errors import ConfigError
+from fairbeam.loading import generator
 from fairbeam.network import Generator, RecurrentNetwork, build
 from fairbeam.network.tuning import ATTENTION, TuningOptions, add_low_rank_, freeze_, learning_rates
-from fairbeam.translator import generator
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel, dtype_of
 
 

@@ -8,9 +8,9 @@ import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 
 from fairbeam.bundle import Bundle
+from fairbeam.loading import special_ids
 from fairbeam.network import pad_batch
 from fairbeam.text import Marks, TextSide, Tokenizer
-from fairbeam.translator import special_ids
 
 
 class BundleDictionary(Dictionary):

@@ -37,12 +37,12 @@ from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
 from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.generation.speculative import DRAFT_TOKENS
+from fairbeam.loading import ModelFiles, generator, read_model, special_ids
 from fairbeam.network import Generator, Precision
 from fairbeam.rescoring import Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
-from fairbeam.translator import ModelFiles, generator, read_model, special_ids
 from fairbeam_plugin.generator import (
     Asked,
     FairbeamGenerator,
@@ -68,7 +68,7 @@ class FairbeamTranslationConfig(SearchOptions, TranslationConfig):
 
     precision: ChoiceEnum([str(name) for name in Precision]) = field(  # type: ignore[valid-type]
         default="float32",
-        metadata={"help": "precision to decode in; auto takes bfloat16 where the hardware is fast at it"},
+        metadata={"help": "precision to decode in; auto takes integers or bfloat16 where the hardware is fast at them"},
     )
     left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
     bundle: Optional[str] = field(
