@@ -14,7 +14,7 @@ from fairbeam import bundle
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits
 from fairbeam.errors import ConfigError
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Window
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Models, Window
 from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.workers import Tickets
 from fairbeam.network import Network, NetworkConfig, PositionConfig, PositionKind, StackConfig, pad_batch
@@ -91,7 +91,7 @@ SEARCHES = [
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return Decoder([network().for_inference(torch.float32)], CPU, workers=1)
+    return Decoder(Models([network().for_inference(torch.float32)]), CPU, workers=1)
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=lambda options: ",".join(options) or "beam")
@@ -129,7 +129,7 @@ def test_every_kind_of_position_and_attention(kind, compiled):
     networks = [network(positions, seed).for_inference(torch.float32) for seed in (0, 1)]
     for one in networks:
         one.compiled = one.compiled and compiled
-    decoder = Decoder(networks, CPU, workers=1)
+    decoder = Decoder(Models(networks), CPU, workers=1)
     asked = GenerationOptions(max_len_b=100)  # positions come to an end before
     if kind is PositionKind.ROTARY:
         with pytest.raises(ConfigError, match="--continuous"):
@@ -164,7 +164,7 @@ def test_the_scheduler_fills_by_tokens_and_sentences_with_the_longest_first():
 
 def test_several_workers_share_a_window_and_each_sentence_is_decoded_once():
     rows, asked = sources(50), GenerationOptions(max_len_b=20)
-    shared = Decoder([network().for_inference(torch.float32)], CPU, workers=2)
+    shared = Decoder(Models([network().for_inference(torch.float32)]), CPU, workers=2)
     expected = batch_at_a_time(shared, rows, asked)
     window = Window(rows, asked, BatchLimits(max_sentences=8))
     for _ in range(2):

@@ -8,7 +8,7 @@ import torch
 
 from fairbeam.data.shortlist import Shortlist
 from fairbeam.errors import ConfigError
-from fairbeam.generation import Batch, BeamSearch, Constraints, Decoder, GenerationOptions, Special
+from fairbeam.generation import Batch, BeamSearch, Constraints, Decoder, GenerationOptions, Models, Special
 from fairbeam.generation.options import DRAFTING, LengthNormalization
 from fairbeam.generation.shortlist import EXCLUDED, PHRASES, TOKENS, ShortlistSearch
 from fairbeam.network import (
@@ -258,7 +258,7 @@ def test_what_is_required_is_in_the_text_and_in_no_other():
 
 def test_the_decoder_searches_as_the_options_of_a_batch_say():
     model, shortlist = network().for_inference(torch.float32), lists(8)
-    decoder = Decoder([model], torch.device("cpu"), workers=1, shortlist=shortlist)
+    decoder = Decoder(Models([model], shortlist=shortlist), torch.device("cpu"), workers=1)
     source, options = pad_batch(sources(), PAD), GenerationOptions(max_len_b=12)
     narrow, whole = ShortlistSearch([model], options, Special(), shortlist), BeamSearch([model], options)
     for use, search in ((True, narrow), (False, whole)):

@@ -16,7 +16,7 @@ import torch
 from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Required, Window
+from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Models, Required, Window
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.generation.beam import Beams
 from fairbeam.generation.finished import Finished
@@ -136,17 +136,9 @@ class Translator:
             raise ConfigError(
                 "the model has no tokenizer, so it takes ids alone; add the tokenizer's files to its folder"
             )
-        for other in models[1:]:
-            if _vocabularies(other) != _vocabularies(first):
-                raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
-        if draft is not None and _vocabularies(draft) != _vocabularies(first):
-            raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
+        _check_dictionaries(models, draft)
         self._start, self._first = first.beginning()
-        try:
-            self.device = torch.device(device)
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        self.device = _device(device)
         dtype = Precision.parse(precision).resolve(self.device)
         self.networks: list[Generator] = [network.to(self.device).for_inference(dtype) for network in networks]
         self.source, self.target = first.source, first.target
@@ -159,10 +151,8 @@ class Translator:
             language_model=None if lm_model is None else Rescorer(lm_model, self.device, "--lm-model"),
         )
         self._draft = None if draft is None else generator(draft).to(self.device).for_inference(dtype)
-        self._decoder = Decoder(
-            self.networks, self.device, self.special, workers=workers, shortlist=self._shortlist,
-            language_model=self._fusion, draft=self._draft,
-        )  # fmt: skip
+        searched = Models(self.networks, self.special, self._shortlist, self._fusion, self._draft)
+        self._decoder = Decoder(searched, self.device, workers)
 
     def _fused(self, language_model: Bundle, model: Bundle) -> LanguageModel:
         """The language model of shallow fusion, on the device, once it is one that knows the model's target symbols."""
@@ -593,6 +583,23 @@ def _no_translation(number: int) -> CheckpointError:
     )
 
 
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _check_dictionaries(models: Sequence[Bundle], draft: Bundle | None) -> None:
+    expected = _vocabularies(models[0])
+    if any(_vocabularies(other) != expected for other in models[1:]):
+        raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
+    if draft is not None and _vocabularies(draft) != expected:
+        raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
+
+
 def _vocabularies(model: Bundle) -> list[list[str]]:
     return [_symbols(side) for side in (model.source, model.target) if side is not None]
 
@@ -619,8 +626,8 @@ def load(
     Args:
         models: bundles, folders as Hugging Face's ``transformers`` writes them, or fairseq checkpoints (``.pt``) of a
             ``transformer``, ``bart``, ``lstm``, ``transformer_lm`` or ``fairbeam_transformer``.
-        precision: ``auto`` (integers or bfloat16 where the hardware is fast at them), ``float32``, ``bfloat16``, ``int16``
-            or ``int8``.
+        precision: ``auto`` (integers or bfloat16 where the hardware is fast at them), ``float32``, ``bfloat16``,
+            ``int16`` or ``int8``.
         device: as torch names it. workers: decoding processes, by default one for each core.
         files: a checkpoint's dictionaries and languages, where it needs help to find them.
         lm_path: a language model with the target dictionary, for ``lm_weight``.

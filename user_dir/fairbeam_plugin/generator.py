@@ -19,7 +19,7 @@ from fairbeam.errors import ConfigError, InputError
 from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_lstm, fairseq_transformer
 from fairbeam.families.fairseq import Page
 from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Required, Special
+from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Models, Required, Special
 from fairbeam.generation.alignment import hard_alignment
 from fairbeam.generation.options import parse_weights
 from fairbeam.generation.protocol import check_fusion
@@ -257,9 +257,7 @@ class FairbeamGenerator:
         self.text = text
         self._begun: Dict[int, Begun] = {}
         """By the identity of their source tensors, in the order of their beginning."""
-        self.decoder = Decoder(
-            networks, device, special, shortlist=shortlist, language_model=language_model, draft=ahead
-        )
+        self.decoder = Decoder(Models(networks, special, shortlist, language_model, ahead), device)
 
     def generate(
         self,

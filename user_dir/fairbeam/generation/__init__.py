@@ -2,7 +2,7 @@
 
 from fairbeam.generation.admission import Window
 from fairbeam.generation.constraints import Required
-from fairbeam.generation.decoder import Batch, Decoder
+from fairbeam.generation.decoder import Batch, Decoder, Models
 from fairbeam.generation.filters import Special
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import Constraints, GenerationOptions, LengthNormalization
@@ -16,6 +16,7 @@ __all__ = [
     "GenerationOptions",
     "Hypothesis",
     "LengthNormalization",
+    "Models",
     "Required",
     "Special",
     "Window",

@@ -57,71 +57,81 @@ class Packed(NamedTuple):
     attention: list[np.ndarray | None] | None
 
 
+AnySearch = BeamSearch | ShortlistSearch | AlternativesSearch
+
+
+@dataclass(frozen=True)
+class Models:
+    """Networks made by ``for_inference``, and what searches with them need beside them."""
+
+    networks: Sequence[Generator]
+    """Several are an ensemble."""
+    special: Special | None = None
+    shortlist: Shortlist | None = None
+    """For searches whose options ask for one."""
+    language_model: LanguageModel | None = None
+    """For searches with ``lm_weight``; made as the networks are."""
+    draft: Generator | None = None
+    """A network that writes ahead, for searches whose options ask for it."""
+
+    def search(self, options: GenerationOptions) -> AnySearch:
+        """The search that the options ask for."""
+        if options.shortlist:
+            return ShortlistSearch(self.networks, options, self.special or Special(), self.shortlist)
+        usual = BeamSearch(self.networks, options, self.special, self.language_model, self.draft)
+        return AlternativesSearch(usual) if options.return_alternatives else usual
+
+
+class Searches:
+    """Decodes what workers are given, in the process it is called in; few searches are made anew."""
+
+    def __init__(self, models: Models, device: torch.device, tickets: Tickets) -> None:
+        """``models`` are on ``device``. ``tickets`` say whose turn the sentences of windows are."""
+        self.find = lru_cache(maxsize=8)(models.search)
+        self._device, self._tickets = device, tickets
+
+    def __call__(self, job: Batch | tuple[Window, int]) -> Packed | tuple[list[int], Packed]:
+        """Decode a batch, or, beside other workers, as many of a window's sentences as come."""
+        return self._batch(job) if isinstance(job, Batch) else self._window(*job)
+
+    def watched(self, batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
+        """Decode a batch while ``watch`` is shown the beams of every step."""
+        searching = self.find(batch.options)
+        assert isinstance(searching, BeamSearch)
+        source, prefix = self._here(batch.source), self._here(batch.prefix)
+        assert source is not None
+        return searching(source, prefix=prefix, start=batch.start, watch=watch)
+
+    def _batch(self, batch: Batch) -> Packed:
+        source, prefix = self._here(batch.source), self._here(batch.prefix)
+        assert source is not None
+        found = self.find(batch.options)(
+            source, prefix=prefix, start=batch.start, required=batch.required, numbers=batch.numbers
+        )
+        return _packed([hypotheses[: batch.best] for hypotheses in found])
+
+    def _window(self, window: Window, workers: int) -> tuple[list[int], Packed]:
+        searching = self.find(window.options)
+        assert isinstance(searching, BeamSearch)
+        lengths = [len(source) for source in window.sources]
+        scheduler = Scheduler(lengths, window.limits, lambda n: self._tickets.draw(window.turn, n), workers)
+        found = list(decode_window(searching, window, scheduler, self._device))
+        return [place for place, _ in found], _packed([hypotheses for _, hypotheses in found])
+
+    def _here(self, ids: np.ndarray | None) -> Tensor | None:
+        return None if ids is None else torch.from_numpy(ids).to(self._device)
+
+
 class Decoder:
     """Beam search with networks that are done changing."""
 
-    def __init__(
-        self,
-        networks: Sequence[Generator],
-        device: torch.device,
-        special: Special | None = None,
-        workers: int | None = None,
-        shortlist: Shortlist | None = None,
-        language_model: LanguageModel | None = None,
-        draft: Generator | None = None,
-    ) -> None:
-        """Several networks are an ensemble.
-
-        Args:
-            networks: made by ``for_inference``, on ``device``.
-            workers: decoding processes; by default one for each core, and one in all on an accelerator.
-            shortlist: for searches whose options ask for one.
-            language_model: for searches with ``lm_weight``; made as the networks are.
-            draft: a network that writes ahead, for searches whose options ask for it.
-        """
-
-        @lru_cache(maxsize=8)
-        def search(options: GenerationOptions) -> BeamSearch | ShortlistSearch | AlternativesSearch:
-            if options.shortlist:
-                return ShortlistSearch(networks, options, special or Special(), shortlist)
-            usual = BeamSearch(networks, options, special, language_model, draft)
-            return AlternativesSearch(usual) if options.return_alternatives else usual
-
-        def decode(batch: Batch) -> Packed:
-            source = torch.from_numpy(batch.source).to(device)
-            prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
-            found = search(batch.options)(
-                source, prefix=prefix, start=batch.start, required=batch.required, numbers=batch.numbers
-            )
-            return _packed([hypotheses[: batch.best] for hypotheses in found])
-
-        def watched(batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
-            searching = search(batch.options)
-            assert isinstance(searching, BeamSearch)
-            source = torch.from_numpy(batch.source).to(device)
-            prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(device)
-            return searching(source, prefix=prefix, start=batch.start, watch=watch)
-
-        self.watched = watched
-        """Decode a batch in this process while ``watch`` is shown the beams of every step."""
-        tickets = Tickets()
-
-        def admit(job: tuple[Window, int]) -> tuple[list[int], Packed]:
-            window, count = job
-            searching = search(window.options)
-            assert isinstance(searching, BeamSearch)
-            lengths = [len(source) for source in window.sources]
-            scheduler = Scheduler(lengths, window.limits, lambda n: tickets.draw(window.turn, n), count)
-            found = list(decode_window(searching, window, scheduler, device))
-            return [place for place, _ in found], _packed([hypotheses for _, hypotheses in found])
-
-        def work(job: Batch | tuple[Window, int]) -> Packed | tuple[list[int], Packed]:
-            return decode(job) if isinstance(job, Batch) else admit(job)
-
-        count = workers or default_workers(device)
-        self._search, self._tickets = search, tickets
-        self._workers: Workers[Any, Any] = Workers(work, count)
-        self._here: Workers[Any, Any] = Workers(work, 1)
+    def __init__(self, models: Models, device: torch.device, workers: int | None = None) -> None:
+        """``workers`` are decoding processes; by default one for each core, and one in all on an accelerator."""
+        self._tickets = Tickets()
+        self._searches = Searches(models, device, self._tickets)
+        self.watched = self._searches.watched
+        self._workers: Workers[Any, Any] = Workers(self._searches, workers or default_workers(device))
+        self._here: Workers[Any, Any] = Workers(self._searches, 1)
 
     @property
     def workers(self) -> int:
@@ -148,7 +158,7 @@ class Decoder:
             ConfigError: the options do not.
         """
         check_admission(options)
-        searching = self._search(options)
+        searching = self._searches.find(options)
         return isinstance(searching, BeamSearch) and searching.model.admits
 
     def decode_window(self, window: Window, *, here: bool = False) -> list[list[Hypothesis]]:
