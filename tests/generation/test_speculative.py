@@ -23,6 +23,7 @@ from fairbeam.network import (
     RecurrentConfig,
     RecurrentNetwork,
     StackConfig,
+    native,
     pad_batch,
 )
 
@@ -40,19 +41,20 @@ STACKS = {
 }
 
 
-def network(name: str, seed: int = 3, words: int = WORDS, **config):
+def network(name: str, seed: int = 3, words: int = WORDS, dtype: torch.dtype = torch.float32, heads: int = 4, **config):
     """Random weights, sharpened so that the best token is clear."""
     both, kind, values = STACKS[name]
     torch.manual_seed(seed)
-    stack = StackConfig(**BLOCK, **values, positions=PositionConfig(kind=kind, max_positions=40))
+    block = BLOCK | {"heads": heads}
+    stack = StackConfig(**block, **values, positions=PositionConfig(kind=kind, max_positions=40))
     if both:
-        encoder = StackConfig(**BLOCK)
+        encoder = StackConfig(**block)
         made = Network(NetworkConfig(source_vocabulary=WORDS, target_vocabulary=words, encoder=encoder, decoder=stack))
     else:
         made = LanguageModel(LanguageModelConfig(vocabulary=words, decoder=stack, pad=PAD, **config))
     with torch.no_grad():
         made.head.weight *= 3
-    return made.eval().for_inference(torch.float32)
+    return made.eval().for_inference(dtype)
 
 
 def sources(count: int, seed: int = 5) -> torch.Tensor:
@@ -108,6 +110,18 @@ def scripted_search(model, chosen: GenerationOptions, expected, right: float, **
 @pytest.mark.parametrize("name", STACKS)
 def test_the_output_is_that_of_beam_1(name, right):
     model = network(name)
+    for size in (1, 9):
+        source = sources(size, seed=size)
+        expected = BeamSearch([model], options())(source)
+        same(scripted_search(model, options(), expected, right, source=source), expected)
+
+
+@pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
+@pytest.mark.parametrize("right", [1.0, 0.6, 0.0])
+def test_several_tokens_in_one_call_of_the_layers(right):
+    """Heads are wide enough for the compiled loops."""
+    model = network("marian", dtype=torch.int8, heads=2)
+    assert model.decoder.compiled
     for size in (1, 9):
         source = sources(size, seed=size)
         expected = BeamSearch([model], options())(source)

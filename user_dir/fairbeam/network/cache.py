@@ -224,9 +224,11 @@ class Slots(NamedTuple):
     """Each beam's history as the slots that hold it."""
 
     numbers: Tensor
-    """(batch, beams or 1, steps) int32, the latest last; -1, before all others, where a sentence has fewer steps."""
+    """(batch, beams or 1, steps) int32, the latest last; below 0, before all others, where there are fewer steps."""
     rows: Tensor
     """(batch,) long: where in the caches each sentence is."""
+    starts: Tensor | None = None
+    """(batch,) long: the first slot of each sentence's latest tokens; the cache's next ones if None."""
 
 
 class DecoderState:
@@ -475,11 +477,6 @@ class PlacedKeyValues(KeyValues):
         filled.storage[:, :, :, filled.length :] = 0.0  # a closed column has a weight of 0, and 0 * nan is nan
         return cls(filled.storage, filled.length)
 
-    def reserve(self, slots: int) -> int:
-        """The column of the next keys and values, for who fills it; rows that have the same are all that is asked."""
-        assert self.first is not None
-        return self.first
-
     def place(self, columns: Tensor, first: int | None, length: int) -> None:
         """Say where the next keys and values go, and how many columns are looked at."""
         self.columns, self.first, self.length = columns, first, length
@@ -549,11 +546,13 @@ class RewindableState(DecoderState):
         for layer in self.layers:
             layer.place(columns, alike, highest + 1)  # type: ignore[attr-defined]
         behind = torch.arange(highest + 1 - prompt, device=columns.device)
+        if by_number and not prompt:
+            seen = behind + (columns - highest).unsqueeze(2)
+            starts = columns[:, 0].contiguous()
+            slots = Slots(seen.int(), torch.arange(len(columns), device=columns.device), starts)
+            return slots, columns.clamp_max(highest_number), behind
         if alike is not None and not prompt:
             queries, keys = columns[0].clamp_max(highest_number), behind.clamp_max(highest_number)
-            if by_number and len(queries) == 1:
-                numbers = behind.int().expand(len(columns), 1, -1).contiguous()
-                return Slots(numbers, torch.arange(len(columns), device=columns.device)), queries, keys
             return (None if len(queries) == 1 else self._ahead(columns[0], behind)), queries, keys
         mask = self._ahead(columns, prompt + behind)
         if prompt:

@@ -89,9 +89,10 @@ class CompiledLayers:
         """The latest tokens of all beams, (batch, beams, dim) float32 to the same; ``caches`` grow."""
         out = x.clone(memory_format=torch.contiguous_format)
         numbers = slots.numbers.contiguous()
-        starts = [cache.reserve(x.size(1)) for cache in caches]
+        starts = [0 if slots.starts is not None else cache.reserve(x.size(1)) for cache in caches]
         step = self._step(caches, slots.rows, memory, x.size(1))
         step.slots, step.steps, step.start = numbers.data_ptr(), numbers.size(2), starts[0]
+        step.starts = None if slots.starts is None else slots.starts.data_ptr()
         native.function("decoder_layers")(out.data_ptr(), native.address(self._layers), native.address(step))
         return out
 
@@ -144,7 +145,7 @@ class CompiledLayers:
             )
             self._places = kept, caches[0].storage, arrays
         return native.Step(
-            *map(native.address, self._places[2]), None, rows.data_ptr(), kept[0].rows.data_ptr(),
+            *map(native.address, self._places[2]), None, rows.data_ptr(), kept[0].rows.data_ptr(), None,
             None if memory.mask is None else memory.mask.data_ptr(),
             len(caches), len(rows), beams, sentences, capacity, 0, 0, kept[0].keys.size(1),
         )  # fmt: skip

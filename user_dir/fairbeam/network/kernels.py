@@ -28,11 +28,12 @@ def attend_to_slots(projected: Tensor, cache: KeyValues, slots: Slots, *, heads:
     projected = projected.float().contiguous()
     numbers = slots.numbers.contiguous()
     batch, beams, width = projected.shape
-    start = cache.reserve(beams)
+    start = 0 if slots.starts is not None else cache.reserve(beams)
     context = projected.new_empty(batch, beams, width // 3)
     _, sentences, _, capacity, head_dim = cache.storage.shape
     native.function("attend_to_slots")(
-        projected.data_ptr(), cache.storage.data_ptr(), numbers.data_ptr(), slots.rows.data_ptr(), context.data_ptr(),
+        projected.data_ptr(), cache.storage.data_ptr(), numbers.data_ptr(), slots.rows.data_ptr(),
+        None if slots.starts is None else slots.starts.data_ptr(), context.data_ptr(),
         batch, beams, heads, head_dim, sentences, capacity, numbers.size(2), start, scale,
     )  # fmt: skip
     return context
@@ -157,7 +158,7 @@ def embed(tokens: Tensor, vectors: Tensor, numbers: Tensor, positions: Tensor, s
     """Token vectors times ``scale`` plus position vectors, (batch, queries, dim) float32.
 
     Args:
-        tokens: (batch, queries) ids. numbers: (1,) or (batch, 1) rows of ``positions``.
+        tokens: (batch, queries) ids. numbers: (1,), (batch, 1) or (batch, queries) rows of ``positions``.
         vectors: (vocabulary, dim) float32; ``positions``, (numbers, dim), alike.
     """
     tokens, numbers = tokens.contiguous(), numbers.contiguous()

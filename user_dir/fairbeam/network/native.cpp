@@ -255,26 +255,29 @@ extern "C" {
 // Attention of one step's beams, each over the slots of its own history; the latest keys and values are stored first.
 //   projected (batch, beams, 3, heads, width); context (batch, beams, heads, width)
 //   storage (2, sentences, heads, capacity, width); rows (batch): which sentence of the storage each is
-//   slots (batch, beams, steps): -1 before the history of a sentence that joined later begins
+//   slots (batch, beams, steps): below 0 before a history that is shorter than others begins
+//   starts (batch): where each sentence's latest go, or null where it is start for all
 FOR_EACH_PROCESSOR void fairbeam_attend_to_slots(const float* projected, float* storage, const int32_t* slots,
-                                                 const int64_t* rows, float* context, int64_t batch, int64_t beams,
-                                                 int64_t heads, int64_t width, int64_t sentences, int64_t capacity,
-                                                 int64_t steps, int64_t start, float scale) {
+                                                 const int64_t* rows, const int64_t* starts, float* context,
+                                                 int64_t batch, int64_t beams, int64_t heads, int64_t width,
+                                                 int64_t sentences, int64_t capacity, int64_t steps, int64_t start,
+                                                 float scale) {
     std::vector<float> weights(steps + kLanes);
     const int64_t model = heads * width;
     for (int64_t sentence = 0; sentence < batch; ++sentence) {
+        const int64_t first = starts ? starts[sentence] : start;
         for (int64_t head = 0; head < heads; ++head) {
             float* keys = storage + (rows[sentence] * heads + head) * capacity * width;
             float* values = keys + sentences * heads * capacity * width;
             for (int64_t beam = 0; beam < beams; ++beam) {
                 const float* latest = projected + (sentence * beams + beam) * 3 * model + head * width;
-                std::memcpy(keys + (start + beam) * width, latest + model, width * sizeof(float));
-                std::memcpy(values + (start + beam) * width, latest + 2 * model, width * sizeof(float));
+                std::memcpy(keys + (first + beam) * width, latest + model, width * sizeof(float));
+                std::memcpy(values + (first + beam) * width, latest + 2 * model, width * sizeof(float));
             }
             for (int64_t beam = 0; beam < beams; ++beam) {
                 const int64_t row = sentence * beams + beam;
                 const int32_t* own = slots + row * steps;
-                int64_t before = 0;  // who came later has no history at the first steps
+                int64_t before = 0;
                 while (own[before] < 0) ++before;
                 own += before;
                 attend(projected + row * 3 * model + head * width, keys, values, nullptr,
@@ -653,7 +656,7 @@ struct Step {
     float* const* storages;
     const float *const *keys, *const *values;
     const int32_t* slots;
-    const int64_t *rows, *source_rows;
+    const int64_t *rows, *source_rows, *starts;
     const float* mask;
     int64_t layers, batch, beams, sentences, capacity, steps, start, length;
 };
@@ -722,9 +725,9 @@ void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* s
         float *projected = buffers.projected.data(), *context = buffers.context.data(), *block = buffers.block.data();
         const float* seen = enter(layer, layer.self_norm, x, rows, model, buffers.seen.data());
         fairbeam_integer_product(seen, projected, layer.qkv, rows);
-        fairbeam_attend_to_slots(projected, step->storages[number], step->slots, step->rows, context, step->batch,
-                                 step->beams, layer.heads, layer.width, step->sentences, step->capacity, step->steps,
-                                 step->start, layer.self_scale);
+        fairbeam_attend_to_slots(projected, step->storages[number], step->slots, step->rows, step->starts, context,
+                                 step->batch, step->beams, layer.heads, layer.width, step->sentences, step->capacity,
+                                 step->steps, step->start, layer.self_scale);
         fairbeam_integer_product(context, block, layer.output, rows);
         leave(layer, layer.self_norm, x, block, x, rows, model);
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Of each function: how many tensors, whole numbers and fractions it takes, in this order.
 _SIGNATURES = {
-    "attend_to_slots": (5, 8, 1),
+    "attend_to_slots": (6, 8, 1),
     "attend": (6, 10, 1),
     "add_norm": (5, 2, 1),
     "renormalise": (5, 4, 0),
@@ -96,7 +96,8 @@ class Step(ctypes.Structure):
     """What the layers of a decoding step read and add to."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("storages", "keys", "values", "slots", "rows", "source_rows", "mask")),
+        *((name, ctypes.c_void_p) for name in ("storages", "keys", "values", "slots")),
+        *((name, ctypes.c_void_p) for name in ("rows", "source_rows", "starts", "mask")),
         *(
             (name, ctypes.c_int64)
             for name in ("layers", "batch", "beams", "sentences", "capacity", "steps", "start", "length")

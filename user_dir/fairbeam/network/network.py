@@ -161,7 +161,8 @@ class Network(DecodingNetwork):
         numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
         last = self.max_target_positions - 1
         mask, queries, keys = state.place(numbers, last, by_number=self._attends_by_number)
-        x = self.target_embedding(tokens, queries + self.config.decoder.positions.offset)
+        places = (queries + self.config.decoder.positions.offset).expand(tokens.shape)
+        x = self.target_embedding.step(tokens, places)
         features = self.decoder(x, mask, state.layers, state.memory, Places(queries, keys))
         return self._scores(state, features[scored].unsqueeze(1))[:, 0]
 

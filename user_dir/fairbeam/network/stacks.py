@@ -219,7 +219,7 @@ class Embedding(nn.Module):
         return getattr(self.positions, "table", None) if plain else None
 
     def step(self, tokens: Tensor, numbers: Tensor) -> Tensor:
-        """The same for one token of each beam, (batch, beams), with numbers (1,) or (batch, 1)."""
+        """The same in decoding, with numbers (1,), (batch, 1) or (batch, queries)."""
         table = self.plain_table
         if table is None or self.training or not native.serves(self.weight, table):
             embedded: Tensor = self(tokens, numbers)
