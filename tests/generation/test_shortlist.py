@@ -19,8 +19,10 @@ from fairbeam.network import (
     RecurrentConfig,
     RecurrentNetwork,
     StackConfig,
+    native,
     pad_batch,
 )
+from fairbeam.network.heads import NarrowedHead
 from fairbeam.network.narrowed import rest_moments
 from fairbeam.scoring.minimum_bayes_risk import Utility
 
@@ -37,10 +39,10 @@ VARIANTS = [
 ]
 
 
-def network(*, bias: bool = False, tied: bool = False, seed: int = 0) -> Network:
+def network(*, bias: bool = False, tied: bool = False, seed: int = 0, heads: int = 4) -> Network:
     """Random weights, sharpened so that hypotheses differ clearly."""
     torch.manual_seed(seed)
-    stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
+    stack = StackConfig(layers=2, dim=32, heads=heads, ffn_dim=64)
     made = Network(
         NetworkConfig(source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY, encoder=stack, decoder=stack,
                       output_bias=bias, tie_output=tied)
@@ -158,6 +160,29 @@ def test_within_random_lists_it_is_the_search_that_forbids_all_else(shape, optio
     for row, hypotheses, forced in zip(sources(), found, prefix, strict=True):
         allowed = {EOS, 0, 3, *np.flatnonzero(shortlist.members(np.array([row]))[0]), *forced.tolist()}
         assert all(set(h.tokens.tolist()) <= allowed for h in hypotheses)
+
+
+@pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
+@pytest.mark.parametrize("shape", [{"bias": True}, {"tied": True, "heads": 2}, {"bias": True, "heads": 2}])
+@pytest.mark.parametrize("options", [{}, {"beam": 1}, {"beam": 3, "nbest": 3, "min_len": 9, "lenpen": 0.5}])
+def test_steps_in_one_call_are_the_same(shape, options, monkeypatch):
+    """Heads wide enough for the compiled loops make several of them at a time."""
+    model, shortlist, calls = network(**shape).for_inference(torch.int8), lists(8), []
+    options, source = GenerationOptions(max_len_b=12, **options), pad_batch(sources(), PAD)
+
+    def found(forced):
+        return ShortlistSearch([model], options, Special(), shortlist)(source, prefix=forced)
+
+    best, ahead = Network.best_continuations, Network.search
+    monkeypatch.setattr(Network, "best_continuations", lambda *given: (calls.append(1), best(*given))[1])
+    monkeypatch.setattr(Network, "search", lambda *given: (done := ahead(*given), done and calls.append(done[0]))[0])
+    together = [found(None), found(prefixes(6))]
+    assert (max(calls) > 1) == ("heads" in shape)
+    monkeypatch.setattr(NarrowedHead, "whole", False)
+    calls.clear()
+    for mine, theirs in zip(together, [found(None), found(prefixes(6))], strict=True):
+        assert_same(mine, theirs)
+    assert not calls
 
 
 @pytest.mark.parametrize("options", [{}, {"sampling": True, "beam": 3}, {"repetition_penalty": 1.3, "lenpen": 0.6}])

@@ -39,6 +39,7 @@ from fairbeam.network import (
     tune_memory,
 )
 from fairbeam.network.adaptive import AdaptiveSoftmax
+from fairbeam.network.linear import Linear
 from fairbeam.network.losses import LossSums, label_smoothed_cross_entropy
 from fairbeam.network.recurrent import RecurrentState
 
@@ -314,6 +315,7 @@ def saved_for_backward(network: Generator, sentences: int, length: int) -> int:
 def _loss(network: Generator, features: Tensor, target: Tensor) -> Tensor | LossSums:
     if isinstance(network.head, AdaptiveSoftmax):
         return network.head.negative_log_likelihood(features, target)
+    assert isinstance(network.head, Linear)
     weight, pad = network.head.weight, network.config.pad
     return label_smoothed_cross_entropy(features, weight, target, smoothing=0.1, pad=pad, dtype=network.compute_dtype)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import Generator, LanguageModel, Network, RecurrentNetwork, kernels, native
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import DecoderState, PromptState, RewindableState, Scored
 from fairbeam.network.compiled import Hypotheses
 
@@ -112,23 +111,22 @@ class SingleModel:
     @property
     def searches_in_one_call(self) -> bool:
         """Whether ``best_continuations`` can be had."""
-        return isinstance(self.network, DecodingNetwork) and self.network.scores_in_one_call
+        return bool(getattr(self.network, "scores_in_one_call", False))
 
     def best_continuations(
         self, state: Any, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Feed the latest tokens, (batch, beams); get totals, parents and tokens of the best continuations, each
         (batch, count), to which the tokens ``closed`` are closed."""
-        assert isinstance(self.network, Network | LanguageModel)
-        features = self.network.features_of_step(state, tokens)
-        return self.network.best_continuations(features, totals[:, : features.size(1)], closed, count)
+        assert not isinstance(self.network, RecurrentNetwork)
+        return self.network.best_continuations(state, tokens, totals, closed, count)
 
     def search(
         self, state: Any, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
         """Several steps of beam search in one call, as of ``Network``; None where the network cannot."""
-        network = self.network
-        return network.search(state, hypotheses, closed, eos, most) if isinstance(network, Network) else None
+        search = getattr(self.network, "search", None)
+        return None if search is None else search(state, hypotheses, closed, eos, most)
 
     def begin(self, source: Tensor) -> RewindableState:
         return RewindableState(self.network.prefill(source, 1))

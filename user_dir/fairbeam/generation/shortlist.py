@@ -24,6 +24,7 @@ from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import State
 from fairbeam.generation.search import BeamSearch
 from fairbeam.network import Generator
+from fairbeam.network.compiled import Hypotheses
 from fairbeam.network.linear import Linear
 from fairbeam.network.narrowed import narrowed, rest_moments
 
@@ -215,3 +216,17 @@ class _Narrow:
     def rounding(self, state: _NarrowState, beams: Tensor, tokens: Tensor) -> Tensor | None:
         found: Tensor | None = self._network.rounding(state.whole, beams, tokens)
         return found
+
+    def best_continuations(
+        self, state: _NarrowState, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = self._network.best_continuations(
+            state.whole, self._columns.symbols[tokens], totals, closed, count, state.closed
+        )
+        return found
+
+    def search(
+        self, state: _NarrowState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
+        search = getattr(self._network, "search", None)
+        return None if search is None else search(state.whole, hypotheses, closed, eos, most, state.closed)

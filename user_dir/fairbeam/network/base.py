@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
 from fairbeam.network.compiled import Scorer
+from fairbeam.network.heads import NarrowedHead
 from fairbeam.network.integers import highest_integer
 from fairbeam.network.linear import Linear
 from fairbeam.network.stacks import Stack
@@ -69,7 +70,7 @@ class BaseNetwork(nn.Module):
 class DecodingNetwork(BaseNetwork):
     """A network that predicts the next token."""
 
-    head: Linear | AdaptiveSoftmax
+    head: Linear | AdaptiveSoftmax | NarrowedHead
     has_head: bool = True
     rewinds: bool = False
     """Whether ``read`` takes several tokens of a sentence at a time, and goes back behind tokens it has read."""
@@ -141,28 +142,54 @@ class DecodingNetwork(BaseNetwork):
         return exact - logits[sentences, beams, tokens]
 
     def best_continuations(
-        self, features: Tensor, totals: Tensor, closed: Sequence[int], count: int
+        self,
+        state: DecoderState,
+        tokens: Tensor,
+        totals: Tensor,
+        closed: Sequence[int],
+        count: int,
+        added: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, and the search among them, in one call, if ``scores_in_one_call``; see ``IntegerLayer``.
+        """A step, the scores of what may follow, and the search among them, if ``scores_in_one_call``.
 
         Args:
-            features: (batch, beams, dim) of ``features_of_step``.
+            state, tokens: as for ``step``.
             totals: (batch, beams).
-            closed: symbols that may not follow.
+            closed: columns of scores that may not follow.
             count: continuations of each sentence.
+            added: (batch, 1, columns) to scores of a part of all symbols.
+
+        Returns:
+            Totals, parents and tokens of the best continuations, each (batch, count).
         """
-        assert isinstance(self.head, Linear)
-        assert self.head.integers is not None
+        assert self._output.integers is not None
         assert self._exact_head is not None
-        return self.head.integers.best_continuations(features, self._exact_head, totals, closed, count)
+        features = self.features_of_step(state, tokens)
+        return self._output.integers.best_continuations(
+            features, self._exact_head, totals[:, : features.size(1)], closed, count, self._narrowed(added)
+        )
+
+    def features_of_step(self, state: Any, tokens: Tensor) -> Tensor:
+        """What a step's scores are made of, (batch, beams, dim), of one beam where all are one."""
+        raise NotImplementedError
+
+    def _narrowed(self, added: Tensor | None) -> native.Narrowed | None:
+        """What compiled loops must know of scores of a part of all symbols."""
+        if added is None:
+            return None
+        assert isinstance(self.head, NarrowedHead)
+        assert self._columns is not None
+        return self.head.compiled(self._columns, added)
 
     @property
     def scores_in_one_call(self) -> bool:
         """Whether ``best_continuations`` can be had."""
-        head = self.head if self.has_head else None
-        if not isinstance(head, Linear) or head.integers is None or self._exact_head is None:
+        if not self.has_head or not isinstance(self.head, Linear | NarrowedHead) or self._exact_head is None:
             return False
-        return head.integers.whole and head.integers.most == highest_integer(head.inputs, torch.int8)
+        if isinstance(self.head, NarrowedHead) and not self.head.whole:
+            return False
+        head = self._output.integers
+        return head is not None and head.whole and head.most == highest_integer(head.inputs, torch.int8)
 
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""
@@ -174,7 +201,7 @@ class DecodingNetwork(BaseNetwork):
     @property
     def _output(self) -> Linear:
         """The layer that scores symbols."""
-        layer = getattr(self.head, "few", self.head)
+        layer = self.head.few if isinstance(self.head, NarrowedHead) else self.head
         assert isinstance(layer, Linear)
         return layer
 

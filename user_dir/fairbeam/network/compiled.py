@@ -97,7 +97,14 @@ class CompiledLayers:
         return out
 
     def search(
-        self, state: DecoderState, scorer: Scorer, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+        self,
+        state: DecoderState,
+        scorer: Scorer,
+        hypotheses: Hypotheses,
+        closed: Sequence[int],
+        eos: int,
+        most: int,
+        narrowed: native.Narrowed | None = None,
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
         """Steps of beam search until one of a sentence's first candidates ends.
 
@@ -108,6 +115,7 @@ class CompiledLayers:
             closed: symbols that may not follow.
             eos: the symbol that ends.
             most: steps at most.
+            narrowed: says which symbols tokens and scores are, where they are columns.
 
         Returns:
             How many steps were made, and totals, parents and tokens of the last one's candidates, each
@@ -121,7 +129,7 @@ class CompiledLayers:
         parents, tokens = (hypotheses.tokens.new_empty(batch, 2 * beams) for _ in range(2))
         columns = symbols(tuple(closed))
         search = native.Search(
-            *scorer.addresses,
+            *scorer.addresses, None if narrowed is None else native.address(narrowed),
             *(tensor.data_ptr() for tensor in hypotheses[:-1]), histories.data_ptr(), columns.data_ptr(),
             sums.data_ptr(), parents.data_ptr(), tokens.data_ptr(),
             room, hypotheses.filled, len(closed), eos, most,

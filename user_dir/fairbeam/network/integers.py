@@ -5,6 +5,7 @@ Sums are exact in 32 bits, so a row's result depends on nothing but the row, wha
 which as many bits are used as the sum has room for, are compiled or not at all.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Sequence
@@ -50,16 +51,34 @@ class IntegerLayer:
         numbers = (scales, scales * integers.sum(1), weight.new_zeros(self.outputs) if bias is None else bias.detach())
         self._numbers: tuple[Tensor, ...]
         self._compiled: native.Linear | None = None
+        self._apart: Tensor | None = None
+        """The values once more, each output's together, once ``of_outputs`` was asked."""
         if not native.multiplies_integers():
             assert dtype is torch.int8
             self._values, self._numbers = integers.to(torch.int8).T.contiguous(), numbers
             return
+        self._code = _COMPILED[activation] if self.activates else 0
         missing = -self.outputs % _PANEL
-        self._values = _packed(F.pad(integers, (0, 0, 0, missing)), dtype)
-        self._numbers = tuple(F.pad(each, (0, missing)).contiguous() for each in numbers)
+        self._lay_out(
+            _rows(F.pad(integers, (0, 0, 0, missing)), dtype), tuple(F.pad(each, (0, missing)) for each in numbers)
+        )
+
+    def _lay_out(self, rows: Tensor, numbers: tuple[Tensor, ...]) -> None:
+        """Take (outputs, groups, of a group) integers and each output's numbers, of whole panels."""
+        self._values = rows.unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
+        self._numbers = tuple(each.contiguous() for each in numbers)
         pointers = [tensor.data_ptr() for tensor in (self._values, *self._numbers)]
-        code = _COMPILED[activation] if self.activates else 0
-        self._compiled = native.Linear(*pointers, self.inputs, self.outputs, self.most, code)
+        self._compiled = native.Linear(*pointers, self.inputs, self.outputs, self.most, self._code)
+
+    def of_outputs(self, numbers: Tensor) -> Self:
+        """The layer whose outputs are some of this one's, by their numbers, in whole panels of 64; compiled alone."""
+        assert len(numbers) % _PANEL == 0
+        if self._apart is None:
+            self._apart = self._values.transpose(1, 2).flatten(0, 1)
+        other = copy.copy(self)
+        other.outputs, other._apart = len(numbers), None
+        other._lay_out(self._apart[numbers], tuple(each[numbers] for each in self._numbers))
+        return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # it never changes, and holds addresses
@@ -112,7 +131,13 @@ class IntegerLayer:
         return taken
 
     def best_continuations(
-        self, x: Tensor, exact: Tensor, totals: Tensor, closed: Sequence[int], count: int
+        self,
+        x: Tensor,
+        exact: Tensor,
+        totals: Tensor,
+        closed: Sequence[int],
+        count: int,
+        narrowed: native.Narrowed | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best continuations of beams, if the compiled layer scores symbols: what log-softmax, ``topk_of_sums``,
         ``rounding`` and ``renormalised`` give together, of a few sentences at a time, whose scores stay in the cache.
@@ -123,6 +148,7 @@ class IntegerLayer:
             totals: (batch, beams) float32.
             closed: symbols that no beam may be continued with.
             count: how many of each sentence.
+            narrowed: says which symbols the columns are, if they are not all in their order.
 
         Returns:
             Totals, parents and tokens, each (batch, count), the best first.
@@ -133,6 +159,7 @@ class IntegerLayer:
         assert self._compiled is not None
         native.function("best_continuations")(
             x.data_ptr(), native.address(self._compiled), exact.data_ptr(), totals.data_ptr(), columns.data_ptr(),
+            None if narrowed is None else native.address(narrowed),
             sums.data_ptr(), parents.data_ptr(), tokens.data_ptr(), *x.shape[:2], count, len(closed),
         )  # fmt: skip
         return sums, parents, tokens
@@ -157,10 +184,8 @@ def symbols(numbers: tuple[int, ...]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.long)
 
 
-def _packed(integers: Tensor, dtype: torch.dtype) -> Tensor:
-    """(outputs, inputs) as (panels, groups, 64 outputs, 4 bytes); bytes are 128 more than the integers."""
+def _rows(integers: Tensor, dtype: torch.dtype) -> Tensor:
+    """(outputs, inputs) as (outputs, groups, 4 bytes); bytes are 128 more than the integers."""
     group = 4 if dtype is torch.int8 else 2
-    missing = -integers.size(1) % group
-    panels = F.pad(integers, (0, missing)).view(-1, _PANEL, (integers.size(1) + missing) // group, group)
-    panels = panels.transpose(1, 2)
-    return (panels + 128).to(torch.uint8).contiguous() if dtype is torch.int8 else panels.to(dtype).contiguous()
+    rows = F.pad(integers, (0, -integers.size(1) % group)).unflatten(1, (-1, group))
+    return (rows + 128).to(torch.uint8) if dtype is torch.int8 else rows.to(dtype)

@@ -143,6 +143,21 @@ class Linear(nn.Module):
             other.pack_(other.compute_dtype)
         return other
 
+    @torch.no_grad()
+    def of_outputs(self, numbers: Tensor, weight: Tensor, bias: Tensor | None) -> Self:
+        """A layer like this one for inference alone, whose outputs are some of this one's, by their numbers; a multiple
+        of 64.
+
+        ``weight`` and ``bias`` are those of all outputs, as exact as they are kept.
+        """
+        if self.integers is None or not self.integers.whole:
+            return self.with_weight(weight[numbers], None if bias is None else bias[numbers])
+        other = copy.copy(self)
+        other._parameters, other._modules = {}, {}
+        other.bias = None if bias is None else nn.Parameter(bias[numbers], requires_grad=False)
+        other.outputs, other.integers = len(numbers), self.integers.of_outputs(numbers)
+        return other
+
     def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
         """What 8-bit integers took from a few outputs, as ``IntegerLayer.rounding`` says."""
         assert self.integers is not None

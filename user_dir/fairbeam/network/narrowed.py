@@ -9,32 +9,16 @@ average.
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairbeam.network.base import DecodingNetwork
+from fairbeam.network.heads import NarrowedHead
 from fairbeam.network.linear import Linear
 
 _ROWS = 1 << 14
 """Weights that moments are taken of, at most."""
 
 AnyDecoding = TypeVar("AnyDecoding", bound=DecodingNetwork)
-
-
-class NarrowedHead(nn.Module):
-    """Scores of a few symbols; the last column is the estimate."""
-
-    def __init__(self, few: Linear, moments: Linear, temperature: float) -> None:
-        """The last column of ``few`` is overwritten; ``moments`` as ``rest_moments`` makes them."""
-        super().__init__()
-        self.few, self.moments, self.temperature = few, moments, temperature
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (..., dim) to float32 logits (..., columns)."""
-        logits: Tensor = self.few(features).float()
-        moments: Tensor = self.moments(features)
-        # Logits are divided by the temperature later, this one like the others.
-        logits[..., -1] = moments[..., 0] + moments[..., 1:].square().sum(-1) / (2 * self.temperature)
-        return logits
 
 
 def rest_moments(network: DecodingNetwork, rest: Tensor) -> Linear:
@@ -45,7 +29,8 @@ def rest_moments(network: DecodingNetwork, rest: Tensor) -> Linear:
         rest: (n,) ids; if there are none, of all symbols.
 
     Returns:
-        A float32 layer: the mean of the logits, then numbers whose squares add up to their variance.
+        A layer in float32, or in 16 bits where the head is compiled in integers: the mean of the logits, then numbers
+        whose squares add up to their variance.
 
     Raises:
         ConfigError: the network has no plain output projection.
@@ -62,8 +47,10 @@ def rest_moments(network: DecodingNetwork, rest: Tensor) -> Linear:
     root = torch.linalg.qr((rows - mean) / max(1, len(rows) - 1) ** 0.5, mode="r").R
     moments = torch.cat([mean, root])
     width = weight.size(1)
+    integers = network.head.integers
+    dtype = torch.float32 if integers is None or not integers.whole else torch.int16
     return network.head.with_weight(
-        moments[:, :width].contiguous(), None if bias is None else moments[:, width].contiguous(), torch.float32
+        moments[:, :width].contiguous(), None if bias is None else moments[:, width].contiguous(), dtype
     )
 
 
@@ -78,5 +65,5 @@ def narrowed(network: AnyDecoding, symbols: Tensor, moments: Linear, temperature
     """
     weight, bias = network.output_projection()
     assert isinstance(network.head, Linear)
-    few = network.head.with_weight(weight[symbols], None if bias is None else bias[symbols])
+    few = network.head.of_outputs(symbols, weight, bias)
     return network.with_head(NarrowedHead(few, moments, temperature), symbols)

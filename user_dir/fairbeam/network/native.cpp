@@ -799,13 +799,38 @@ WITH_VNNI void fairbeam_int8_rounding(const float* x, const float* exact, const 
     }
 }
 
+// Columns of scores that are a part of all symbols.
+struct Narrowed {
+    const int64_t* symbols;  // of each column; the last one stands for all that have none
+    const float* added;      // (batch, columns), to their scores
+    const Linear* moments;   // of the scores of symbols without a column: their mean, and what squared makes the variance
+};
+
+// Scores of all columns of some sentences, the last of which is what symbols without one would add to the softmax.
+static void narrow(const float* features, float* logits, const Narrowed& narrowed, int64_t first, int64_t batch,
+                   int64_t beams, int64_t columns) {
+    static thread_local std::vector<float> moments;
+    const int64_t rows = batch * beams, width = narrowed.moments->outputs;
+    moments.resize(std::max<size_t>(moments.size(), rows * width));
+    fairbeam_integer_product(features, moments.data(), narrowed.moments, rows);
+    for (int64_t row = 0; row < rows; ++row) {
+        const float *own = &moments[row * width], *added = narrowed.added + (first + row / beams) * columns;
+        float* scores = logits + row * columns;
+        double variance = 0;
+        for (int64_t i = 1; i < width; ++i) variance += own[i] * own[i];
+        scores[columns - 1] = own[0] + 0.5f * static_cast<float>(variance);
+        for (int64_t i = 0; i < columns; ++i) scores[i] += added[i];
+    }
+}
+
 // The best continuations of beams, from the features that bytes make scores of: scores, softmax, what is closed to all,
 // the highest, and what rounding took from them, for a few sentences at a time, whose scores stay in the cache.
+//   narrowed: null where each symbol has its column
 //   x (batch, beams, inputs); exact (outputs, inputs) that the layer was rounded from; totals (batch, beams)
 //   closed: outputs that no beam may take; sums, parents (beams) and chosen (outputs) (batch, count), the best first
 void fairbeam_best_continuations(const float* x, const Linear* layer, const float* exact, const float* totals,
-                                 const int64_t* closed, float* sums, int64_t* parents, int64_t* chosen, int64_t batch,
-                                 int64_t beams, int64_t count, int64_t closed_count) {
+                                 const int64_t* closed, const Narrowed* narrowed, float* sums, int64_t* parents,
+                                 int64_t* chosen, int64_t batch, int64_t beams, int64_t count, int64_t closed_count) {
     constexpr int64_t kCache = 640 << 10;
     const int64_t outputs = layer->outputs, inputs = layer->inputs;
     const int64_t group = std::max<int64_t>(1, kCache / static_cast<int64_t>(beams * outputs * sizeof(float)));
@@ -814,11 +839,13 @@ void fairbeam_best_continuations(const float* x, const Linear* layer, const floa
     logits.resize(std::max<size_t>(logits.size(), group * beams * outputs));
     std::vector<float> shifts(group * beams), found(group * wanted), known(wanted), changes(group * wanted), added(wanted);
     std::vector<int64_t> where(group * wanted), owners(group * wanted), tokens(group * wanted), order(wanted);
+    std::vector<int64_t> symbols(group * wanted);
     std::vector<double> scratch;
     for (int64_t first = 0; first < batch; first += group) {
         const int64_t some = std::min(group, batch - first), rows = some * beams;
         const float* features = x + first * beams * inputs;
         fairbeam_integer_product(features, logits.data(), layer, rows);
+        if (narrowed) narrow(features, logits.data(), *narrowed, first, some, beams, outputs);
         fairbeam_log_sums(logits.data(), shifts.data(), rows, outputs);
         for (int64_t row = 0; row < rows; ++row) {
             for (int64_t i = 0; i < closed_count; ++i) logits[row * outputs + closed[i]] = -kInfinity;
@@ -828,8 +855,9 @@ void fairbeam_best_continuations(const float* x, const Linear* layer, const floa
         for (int64_t i = 0; i < some * wanted; ++i) {
             owners[i] = where[i] / outputs;
             tokens[i] = where[i] % outputs;
+            symbols[i] = narrowed ? narrowed->symbols[tokens[i]] : tokens[i];
         }
-        fairbeam_int8_rounding(features, exact, layer->scales, owners.data(), tokens.data(), tokens.data(),
+        fairbeam_int8_rounding(features, exact, layer->scales, owners.data(), tokens.data(), symbols.data(),
                                changes.data(), some, beams, wanted, inputs);
         for (int64_t sentence = 0; sentence < some; ++sentence) {
             const int64_t at = sentence * wanted;
@@ -857,6 +885,7 @@ struct Search {
     const float *vectors, *positions, *exact;  // of symbols and of places; what the head was rounded from
     const Norm* final_norm;                    // or null
     const Linear* head;
+    const Narrowed* narrowed;  // or null; tokens are columns then
     int64_t* tokens;  // (batch, beams, room), of which filled are there
     float *totals, *history;  // (batch, beams) and (batch, beams, room - 1), of which one fewer is
     uint8_t* ignored;         // see fairbeam_survivors
@@ -882,7 +911,8 @@ int64_t fairbeam_search(const Layer* const* layers, const Step* begun, const Sea
     for (int64_t made = 0, filled = search->filled;; ++filled) {
         const int64_t number = begun->steps + made, few = number ? beams : 1;
         for (int64_t row = 0; row < batch * few; ++row) {
-            latest[row] = search->tokens[row * (beams / few) * room + filled - 1];
+            const int64_t token = search->tokens[row * (beams / few) * room + filled - 1];
+            latest[row] = search->narrowed ? search->narrowed->symbols[token] : token;
             before[row] = search->totals[row * (beams / few)];
         }
         const int64_t position = std::min(search->position + made, search->last_position);
@@ -898,8 +928,9 @@ int64_t fairbeam_search(const Layer* const* layers, const Step* begun, const Sea
         if (const Norm* norm = search->final_norm) {
             fairbeam_add_norm(x.data(), nullptr, norm->gain, norm->bias, x.data(), batch * few, model, norm->epsilon);
         }
-        fairbeam_best_continuations(x.data(), search->head, search->exact, before.data(), search->closed, search->sums,
-                                    search->parents, search->chosen, batch, few, width, search->closed_count);
+        fairbeam_best_continuations(x.data(), search->head, search->exact, before.data(), search->closed,
+                                    search->narrowed, search->sums, search->parents, search->chosen, batch, few, width,
+                                    search->closed_count);
         fairbeam_ended(search->sums, search->chosen, search->ignored, ends.data(), batch, beams, width, search->eos);
         bool stops = ++made == search->most;
         for (int64_t row = 0; row < batch; ++row) {

@@ -35,7 +35,7 @@ _OF_INTEGERS = {
     "decoder_layers": (3, 0, 0),
     "encoder_layers": (4, 3, 0),
     "int8_rounding": (7, 4, 0),
-    "best_continuations": (8, 4, 0),
+    "best_continuations": (9, 4, 0),
     "search": (3, 0, 0),
 }
 _COUNTING = {"search"}
@@ -105,11 +105,17 @@ class Step(ctypes.Structure):
     ]
 
 
+class Narrowed(ctypes.Structure):
+    """Columns of scores that are a part of all symbols."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("symbols", "added", "moments")]
+
+
 class Search(ctypes.Structure):
     """Hypotheses that are continued, and what scores them."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("vectors", "positions", "exact", "final_norm", "head")),
+        *((name, ctypes.c_void_p) for name in ("vectors", "positions", "exact", "final_norm", "head", "narrowed")),
         *((name, ctypes.c_void_p) for name in ("tokens", "totals", "history", "ignored", "slots", "closed")),
         *((name, ctypes.c_void_p) for name in ("sums", "parents", "chosen")),
         *((name, ctypes.c_int64) for name in ("room", "filled", "closed_count", "eos", "most")),

@@ -137,13 +137,22 @@ class Network(DecodingNetwork):
         return features
 
     def search(
-        self, state: DecoderState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+        self,
+        state: DecoderState,
+        hypotheses: Hypotheses,
+        closed: Sequence[int],
+        eos: int,
+        most: int,
+        added: Tensor | None = None,
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be."""
+        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be.
+
+        ``added`` as for ``best_continuations``; tokens are columns then.
+        """
         layers, scorer = self.decoder.compiled, self._scorer
         if layers is None or scorer is None or not state.may_go_ahead or not readable(state.memory):
             return None
-        return layers.search(state, scorer, hypotheses, closed, eos, most)
+        return layers.search(state, scorer, hypotheses, closed, eos, most, self._narrowed(added))
 
     def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
         """Scores of the next token behind each of several tokens.
@@ -232,15 +241,25 @@ class Network(DecodingNetwork):
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         network = super().for_inference(dtype)
-        embedding, norm, exact = network.target_embedding, network.decoder.final_norm, network._exact_head
-        served = embedding.plain_table is not None and native.reads(embedding.weight, embedding.plain_table)
-        if served and network.scores_in_one_call and isinstance(norm, LayerNorm | None):
-            assert exact is not None
-            assert network.head.integers is not None
-            offset = self.config.decoder.positions.offset
-            last = self.max_target_positions - 1
-            network._scorer = Scorer(embedding, norm, network.head.integers, exact, offset, last)
+        network._scorer = network._build_scorer()
         return network
+
+    def with_head(self, head: nn.Module, symbols: Tensor) -> Self:
+        network = super().with_head(head, symbols)
+        network._scorer = network._build_scorer()
+        return network
+
+    def _build_scorer(self) -> Scorer | None:
+        """What surrounds the layers where a whole step can be made in one call."""
+        embedding, norm, exact = self.target_embedding, self.decoder.final_norm, self._exact_head
+        if embedding.plain_table is None or not native.reads(embedding.weight, embedding.plain_table):
+            return None
+        if not self.scores_in_one_call or not isinstance(norm, LayerNorm | None):
+            return None
+        assert exact is not None
+        assert self._output.integers is not None
+        offset = self.config.decoder.positions.offset
+        return Scorer(embedding, norm, self._output.integers, exact, offset, self.max_target_positions - 1)
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight
