@@ -88,6 +88,7 @@ class Scripted:
 def every_draft_is_read(monkeypatch):
     """As if a step cost the same whatever is read."""
     monkeypatch.setattr(speculative, "_STEP_COST", 1e9)
+    monkeypatch.setattr(speculative, "_WORTH_DRAFTING", 0)
 
 
 def same(found, expected):
@@ -126,6 +127,23 @@ def test_several_tokens_in_one_call_of_the_layers(right):
         source = sources(size, seed=size)
         expected = BeamSearch([model], options())(source)
         same(scripted_search(model, options(), expected, right, source=source), expected)
+
+
+@pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
+def test_small_models_write_sooner_than_drafts_are_read(monkeypatch):
+    monkeypatch.setattr(speculative, "_WORTH_DRAFTING", 16 << 20)
+    source = sources(9)
+    for dtype, drafts in ((torch.int8, False), (torch.float32, True)):
+        model = network("marian", dtype=dtype, heads=2)
+        expected = BeamSearch([model], options())(source)
+        search = BeamSearch([model], options(prompt_lookup_num_tokens=3))
+        asked = []
+        drafter = search._speculation.drafter
+        search._speculation.drafter = lambda *given, made=drafter, asked=asked: (asked.append(1), made(*given))[1]
+        same(search(source), expected)
+        assert bool(asked) == drafts
+    # two layers of two attentions, of which keys and values of the source are met once, and two products of 32 by 64
+    assert model.weights_of_step == 2 * (6 * 32 * 32 + 2 * 32 * 64) + 32 * WORDS
 
 
 def tables(number, tokens):

@@ -139,7 +139,7 @@ class BeamSearch:
             assert isinstance(self.model, SingleModel)
             beams = self.begin_beams(source, prefix, start, numbers)
             return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        if self._speculation is not None:
+        if self._speculation is not None and self._speculation.pays:
             beams = self.begin_beams(source, prefix, start, numbers)
             return self._speculation(source, beams, self.default_start() if start is None else start)
         required = required if required is not None and any(required) else None

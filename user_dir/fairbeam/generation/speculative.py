@@ -20,13 +20,15 @@ from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.protocol import Verifier
 from fairbeam.generation.ranking import length_penalty
-from fairbeam.network import Generator, LanguageModel
+from fairbeam.network import Generator, LanguageModel, Network
 
 DRAFT_TOKENS = 4
 """Tokens that a draft model writes ahead where nobody says how many."""
 _STEADY = -1
 _STEP_COST, _STEP_COST_OF_ACCELERATORS = 16, 256
 """What a step takes, however few its tokens, in tokens: docs/performance.md."""
+_WORTH_DRAFTING = 16 << 20
+"""Weights of a step from which on drafts pay beside steps that are made many in a call: docs/performance.md."""
 _PRIOR, _PRIOR_RIGHT, _KEPT = 1.0, 0.7, 0.98
 """Drafted tokens taken for seen, the share of them that is right, and how much a step leaves of what was seen."""
 
@@ -183,6 +185,11 @@ class Speculation:
         self.model, self.filters, self.eos = model, FiltersAt(options, special), special.eos
         self.temperature, self.penalty = options.temperature, length_penalty(options)
         self.width = DraftWidth()
+        alone = networks[0] if len(networks) == 1 else None
+        self.pays = not (
+            isinstance(alone, Network) and alone.searches_ahead and alone.weights_of_step < _WORTH_DRAFTING
+        )
+        """Whether this is sooner done than the same without drafts."""
 
     @torch.no_grad()
     def __call__(self, source: Tensor, beams: Beams, start: int) -> list[list[Hypothesis]]:

@@ -154,6 +154,17 @@ class Network(DecodingNetwork):
             return None
         return layers.search(state, scorer, hypotheses, closed, eos, most, self._narrowed(added))
 
+    @property
+    def searches_ahead(self) -> bool:
+        """Whether ``search`` can be had, of a batch that no sentence joins."""
+        return self.decoder.compiled is not None and self._scorer is not None
+
+    @property
+    def weights_of_step(self) -> int:
+        """How many weights every token meets in decoding."""
+        met = {module for module in self.decoder.modules() if isinstance(module, Linear)} - self._read_once()
+        return sum(linear.inputs * linear.outputs for linear in {*met, self._output})
+
     def read(self, state: RewindableState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
         """Scores of the next token behind each of several tokens.
 
