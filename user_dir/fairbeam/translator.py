@@ -163,6 +163,11 @@ class Translator:
         return network.to(self.device)
 
     @functools.cached_property
+    def _has_one_vocabulary(self) -> bool:
+        """Whether ids of sources mean what ids of targets do."""
+        return self.source is self.target or _symbols(self.source) == _symbols(self.target)
+
+    @functools.cached_property
     def _empty_length(self) -> int:
         """Tokens of a source that says nothing."""
         return len(self.source.encode(""))
@@ -330,8 +335,9 @@ class Translator:
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
         if replaced.speculates:
-            alike = self.source is self.target or _symbols(self.source) == _symbols(self.target)
-            check_drafting(self.networks, replaced, self.special, self._draft, one_vocabulary=alike)
+            check_drafting(
+                self.networks, replaced, self.special, self._draft, one_vocabulary=self._has_one_vocabulary
+            )
         if replaced.lm_weight and self._fusion is None:
             raise ConfigError(f"--lm-weight {replaced.lm_weight}: there is no language model; --lm-path names one")
         if replaced.prefix_bias_beta and not has_prefix:
