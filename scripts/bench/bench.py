@@ -189,8 +189,12 @@ def decode(
 
 
 def base(folder: Path, checkpoint: Path, rounds: int) -> None:
-    """The peers and ours on a model of another size, and Tatoeba's test set."""
-    contenders = peers(folder, Model(checkpoint, DATA.parent / "tatoeba"), 64, 5, None)
+    """CTranslate2 and ours on a model of another size, and Tatoeba's test set."""
+    contenders = [
+        contender
+        for contender in peers(folder, Model(checkpoint, DATA.parent / "tatoeba"), 64, 5, None)
+        if "hugging-face" not in contender.command  # it is given networks whose norms are behind the blocks alone
+    ]
     outputs: list[str] = []
 
     def measure(output: str) -> float:
@@ -251,7 +255,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=200, help="training updates in a round")
     parser.add_argument("--float32", action="store_true", help="train in our float32 too")
-    parser.add_argument("--base", type=Path, help="another stock checkpoint, en-de, to measure on Tatoeba, too")
+    parser.add_argument("--base", type=Path, help="another checkpoint, en-de, to measure on Tatoeba, too")
     parser.add_argument("--single-sentences", type=int, default=200, help="sentences decoded one at a time")
     args = parser.parse_args()
     if not (DATA.is_dir() and MODEL.is_dir()):
