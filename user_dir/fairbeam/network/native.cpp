@@ -491,6 +491,7 @@ namespace {
 constexpr int64_t kPanel = 64;  // outputs whose weights lie side by side
 constexpr int kTile = 6;        // rows whose sums are held in registers: 6 x 4 of 32
 constexpr int64_t kBlock = 48;  // rows made whole numbers at a time
+constexpr int64_t kTogether = 192;  // rows that pass all layers before others do, so that they stay in the cache
 
 struct Row {
     float scale, middle;  // an input is about scale * integer + middle
@@ -715,8 +716,8 @@ void feed_forward(const Layer& layer, float* stream, int64_t rows, int64_t model
 
 extern "C" {
 
-// One decoding step through all layers: x (batch, beams, model), in place.
-void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* step) {
+// A decoding step of some sentences through all layers.
+static void decoder_layers(float* x, const Layer* const* layers, const Step* step) {
     const int64_t rows = step->batch * step->beams;
     for (int64_t number = 0; number < step->layers; ++number) {
         const Layer& layer = *layers[number];
@@ -744,9 +745,22 @@ void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* s
     }
 }
 
-// Whole sequences through all layers of an encoder: x (batch, length, model), in place; mask (batch, heads, length) or
-// null; numbers 0 to batch.
-void fairbeam_encoder_layers(float* x, const Layer* const* layers, const float* mask, const int64_t* numbers,
+// One decoding step through all layers: x (batch, beams, model), in place.
+void fairbeam_decoder_layers(float* x, const Layer* const* layers, const Step* step) {
+    const int64_t group = std::max<int64_t>(1, kTogether / step->beams);
+    for (int64_t first = 0; first < step->batch; first += group) {
+        Step part = *step;
+        part.batch = std::min(group, step->batch - first);
+        part.slots += first * step->beams * step->steps;
+        part.rows += first;
+        part.source_rows += first;
+        if (part.starts) part.starts += first;
+        decoder_layers(x + first * step->beams * layers[0]->qkv->inputs, layers, &part);
+    }
+}
+
+// Some sequences through all layers of an encoder.
+static void encoder_layers(float* x, const Layer* const* layers, const float* mask, const int64_t* numbers,
                              int64_t count, int64_t batch, int64_t length) {
     const int64_t rows = batch * length;
     for (int64_t number = 0; number < count; ++number) {
@@ -762,6 +776,18 @@ void fairbeam_encoder_layers(float* x, const Layer* const* layers, const float* 
         fairbeam_integer_product(context, block, layer.output, rows);
         leave(layer, layer.self_norm, x, block, x, rows, model);
         feed_forward(layer, x, rows, model, buffers);
+    }
+}
+
+// Whole sequences through all layers of an encoder: x (batch, length, model), in place; mask (batch, heads, length) or
+// null; numbers 0 to batch.
+void fairbeam_encoder_layers(float* x, const Layer* const* layers, const float* mask, const int64_t* numbers,
+                             int64_t count, int64_t batch, int64_t length) {
+    const int64_t group = std::max<int64_t>(1, kTogether / length);
+    for (int64_t first = 0; first < batch; first += group) {
+        encoder_layers(x + first * length * layers[0]->qkv->inputs, layers,
+                       mask ? mask + first * layers[0]->heads * length : nullptr, numbers, count,
+                       std::min(group, batch - first), length);
     }
 }
 
