@@ -96,6 +96,7 @@ class Beams:
 
     def hypotheses(self) -> Hypotheses:
         """What a search in one call reads and changes, for as many steps as ``went_ahead`` is told of."""
+        assert self.tokens.size(2) == self.history.size(2) + 1
         self.totals, self.ignored = self.totals.contiguous(), self.ignored.contiguous()
         return Hypotheses(self.tokens, self.totals, self.history, self.ignored, self.step + 1)
 
