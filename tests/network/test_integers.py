@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairbeam.errors import ConfigError
@@ -34,6 +34,7 @@ def layer(weight: np.ndarray, bias: np.ndarray, kind: str, activation: Activatio
 
 @settings(deadline=None, max_examples=60)
 @given(rows=ROWS, inputs=PLACES, outputs=PLACES, seed=st.integers(0, 99), kind=KINDS)
+@example(rows=8, inputs=69, outputs=1, seed=28, kind="compiled int8")
 def test_products_are_those_of_integers(rows, inputs, outputs, seed, kind):
     random = np.random.default_rng(seed)
     x, weight = (random.normal(size=shape).astype(np.float32) for shape in ((rows, inputs), (outputs, inputs)))
@@ -43,10 +44,11 @@ def test_products_are_those_of_integers(rows, inputs, outputs, seed, kind):
     found = made(torch.from_numpy(x))
     scales = np.abs(weight).max(1, keepdims=True) / made.most
     expected = as_integers(x.astype(np.float64), made.most) @ (np.rint(weight / scales) * scales).T + bias
-    # A number may lie halfway between two integers: one step of one of them, then.
+    # A number may lie halfway between two integers: its row is off by one step of one of them, then.
     steps = ((x.max(1) - x.min(1)) / made.most)[:, None] * np.abs(weight).max(1)
-    assert np.all(np.abs(found.numpy() - expected) <= 1e-4 + 1.01 * steps)
-    assert np.mean(np.abs(found.numpy() - expected)) < 1e-4
+    away = np.abs(found.numpy() - expected)
+    assert np.all(away <= 1e-4 + 1.01 * steps)
+    assert np.count_nonzero((away > 1e-4).any(1)) <= 1 + rows // 20
     assert torch.equal(found, torch.cat([made(row) for row in torch.from_numpy(x).split(1)]))  # whatever else is there
 
 
