@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 class ReadAhead(CountingIterator):
     """Batches in their order. Once a search was given one of them, it is taken to be given the others, too."""
 
-    def __init__(self, batches: CountingIterator) -> None:
+    def __init__(self, batches: CountingIterator, *, reports: bool = False) -> None:
+        """``reports``: log how long all took."""
+        self._reports = reports
         self._generator: Optional[FairbeamGenerator] = None
         self._asked = Asked()
         self._latest: Dict[str, Any] = {}
@@ -33,7 +35,7 @@ class ReadAhead(CountingIterator):
             return super().__next__()
         except StopIteration:
             seconds = time.perf_counter() - self._started
-            if self._generator is not None:
+            if self._reports and self._generator is not None:
                 rate = f"{self._sentences / seconds:.1f} sentences/s"
                 logger.info(f"{self._sentences:,} sentences read, decoded and printed in {seconds:.1f} s ({rate})")
             raise
@@ -73,7 +75,9 @@ class ReadAheadIterator(EpochBatchIterator):
 
     latest: Optional[ReadAhead] = None
     """The epoch that was begun last."""
+    reports: bool = False
+    """Whether epochs log how long all took."""
 
     def next_epoch_itr(self, *args: Any, **options: Any) -> ReadAhead:
-        self.latest = ReadAhead(super().next_epoch_itr(*args, **options))
+        self.latest = ReadAhead(super().next_epoch_itr(*args, **options), reports=self.reports)
         return self.latest

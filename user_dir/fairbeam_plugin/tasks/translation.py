@@ -401,7 +401,9 @@ class FairbeamTranslationTask(TranslationTask):
             grouped_shuffling=grouped_shuffling,
             reuse_dataloader=not resampled,
         )
-        self._decoded = None if training else made
+        if isinstance(made, ReadAheadIterator):
+            made.reports = split is not None  # fairseq-interactive has many, a line or a few of its input each
+        self._decoded = made if isinstance(made, ReadAheadIterator) else None
         return made
 
     def filter_indices_by_size(
