@@ -98,13 +98,11 @@ class Searches:
         """Decode a batch while ``watch`` is shown the beams of every step."""
         searching = self.find(batch.options)
         assert isinstance(searching, BeamSearch)
-        source, prefix = self._here(batch.source), self._here(batch.prefix)
-        assert source is not None
+        source, prefix = self._ids(batch)
         return searching(source, prefix=prefix, start=batch.start, watch=watch)
 
     def _batch(self, batch: Batch) -> Packed:
-        source, prefix = self._here(batch.source), self._here(batch.prefix)
-        assert source is not None
+        source, prefix = self._ids(batch)
         found = self.find(batch.options)(
             source, prefix=prefix, start=batch.start, required=batch.required, numbers=batch.numbers
         )
@@ -118,8 +116,10 @@ class Searches:
         found = list(decode_window(searching, window, scheduler, self._device))
         return [place for place, _ in found], _packed([hypotheses for _, hypotheses in found])
 
-    def _here(self, ids: np.ndarray | None) -> Tensor | None:
-        return None if ids is None else torch.from_numpy(ids).to(self._device)
+    def _ids(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The sources and the prefixes, on the device."""
+        prefix = None if batch.prefix is None else torch.from_numpy(batch.prefix).to(self._device)
+        return torch.from_numpy(batch.source).to(self._device), prefix
 
 
 class Decoder:
@@ -130,6 +130,7 @@ class Decoder:
         self._tickets = Tickets()
         self._searches = Searches(models, device, self._tickets)
         self.watched = self._searches.watched
+        """Decode a batch in this process while ``watch`` is shown the beams of every step."""
         self._workers: Workers[Any, Any] = Workers(self._searches, workers or default_workers(device))
         self._here: Workers[Any, Any] = Workers(self._searches, 1)
 

@@ -118,15 +118,13 @@ class SingleModel:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Feed the latest tokens, (batch, beams); get totals, parents and tokens of the best continuations, each
         (batch, count), to which the tokens ``closed`` are closed."""
-        assert not isinstance(self.network, RecurrentNetwork)
         return self.network.best_continuations(state, tokens, totals, closed, count)
 
     def search(
         self, state: Any, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
         """Several steps of beam search in one call, as of ``Network``; None where the network cannot."""
-        search = getattr(self.network, "search", None)
-        return None if search is None else search(state, hypotheses, closed, eos, most)
+        return self.network.search(state, hypotheses, closed, eos, most)
 
     def begin(self, source: Tensor) -> RewindableState:
         return RewindableState(self.network.prefill(source, 1))

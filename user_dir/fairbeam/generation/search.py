@@ -230,12 +230,11 @@ class Running:
 
     def _candidates(self) -> Candidates:
         model, options, beams, state = self.search.model, self.search.options, self.beams, self.state
-        latest = beams.tokens[:, :, beams.step]
         if isinstance(self.choose, BestFirst) and self.search.in_one_call:
             closed = closed_to_all(self.search.filters, beams)
             if closed is not None:
                 return self._in_one_call(closed)
-        scores = model.log_probabilities(state, latest, options.temperature)
+        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
         for rows, cohort in beams.cohorts():
             for apply in self.search.filters:
                 apply(scores[rows], cohort)

@@ -228,5 +228,7 @@ class _Narrow:
     def search(
         self, state: _NarrowState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        search = getattr(self._network, "search", None)
-        return None if search is None else search(state.whole, hypotheses, closed, eos, most, state.closed)
+        found: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = self._network.search(
+            state.whole, hypotheses, closed, eos, most, state.closed
+        )
+        return found

@@ -13,7 +13,7 @@ from fairbeam.network import native
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
-from fairbeam.network.compiled import Scorer
+from fairbeam.network.compiled import Hypotheses, Scorer
 from fairbeam.network.heads import NarrowedHead
 from fairbeam.network.integers import highest_integer
 from fairbeam.network.linear import Linear
@@ -168,6 +168,21 @@ class DecodingNetwork(BaseNetwork):
         return self._output.integers.best_continuations(
             features, self._exact_head, totals[:, : features.size(1)], closed, count, self._narrowed(added)
         )
+
+    def search(
+        self,
+        state: Any,
+        hypotheses: Hypotheses,
+        closed: Sequence[int],
+        eos: int,
+        most: int,
+        added: Tensor | None = None,
+    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
+        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be.
+
+        ``added`` as for ``best_continuations``; tokens are columns then.
+        """
+        return None
 
     def features_of_step(self, state: Any, tokens: Tensor) -> Tensor:
         """What a step's scores are made of, (batch, beams, dim), of one beam where all are one."""

@@ -153,7 +153,7 @@ class Linear(nn.Module):
         if self.integers is None or not self.integers.whole:
             return self.with_weight(weight[numbers], None if bias is None else bias[numbers])
         other = copy.copy(self)
-        other._parameters, other._modules = {}, {}
+        other._parameters = {**self._parameters}  # the weight is empty
         other.bias = None if bias is None else nn.Parameter(bias[numbers], requires_grad=False)
         other.outputs, other.integers = len(numbers), self.integers.of_outputs(numbers)
         return other

@@ -145,10 +145,6 @@ class Network(DecodingNetwork):
         most: int,
         added: Tensor | None = None,
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be.
-
-        ``added`` as for ``best_continuations``; tokens are columns then.
-        """
         layers, scorer = self.decoder.compiled, self._scorer
         if layers is None or scorer is None or not state.may_go_ahead or not readable(state.memory):
             return None
