@@ -14,7 +14,7 @@ install: $(INSTALLED)
 # torch first: fairseq-fixed has a source distribution only, which builds against the torch that is there.
 # --no-deps: its torchaudio cannot be imported beside a CPU build of torch and takes transformers down with it;
 # the extra fairseq-needs lists what it does import.
-$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt user_dir/fairbeam/network/native.cpp
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt user_dir/fairbeam/network/inference/csrc/native.cpp
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch setuptools wheel Cython numpy
 	$(PIP) install -q --no-build-isolation --no-deps $(FAIRSEQ_PIP_FLAGS) fairseq-fixed==0.12.3.1

@@ -1,7 +1,6 @@
 """Text to text: order, batching, ensembles, limits, and the real model."""
 
 import dataclasses
-import importlib.util
 import itertools
 import logging
 import math
@@ -9,22 +8,19 @@ import random
 from pathlib import Path
 
 import pytest
+import stock_models
 import torch
 
 import fairbeam
-from fairbeam import bundle
-from fairbeam.bundle import Bundle
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.files import read_lines
+from fairbeam.formats import bundle
+from fairbeam.formats.bundle import Bundle
 from fairbeam.generation import GenerationOptions
-from fairbeam.network import Network, NetworkConfig, PositionConfig, RecurrentConfig, RecurrentNetwork, StackConfig
+from fairbeam.network import LSTM, EncoderDecoder, EncoderDecoderConfig, LSTMConfig, PositionConfig, StackConfig
 from fairbeam.scoring import bleu
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, TooLong, Translator
-
-spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).with_name("stock_models.py"))
-stock_models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stock_models)
 
 WORDS = 24
 LONGEST = 12
@@ -37,7 +33,9 @@ def tiny_bundle(seed: int = 0, words: int = WORDS) -> Bundle:
     torch.manual_seed(seed)
     stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64, positions=PositionConfig(max_positions=LONGEST))
     size = len(dictionary)
-    network = Network(NetworkConfig(source_vocabulary=size, target_vocabulary=size, encoder=stack, decoder=stack))
+    network = EncoderDecoder(
+        EncoderDecoderConfig(source_vocabulary=size, target_vocabulary=size, encoder=stack, decoder=stack)
+    )
     with torch.no_grad():
         network.head.weight *= 4
     sides = (Tokenizer(language=side, subwords=Whitespace(), dictionary=dictionary) for side in "ab")
@@ -323,8 +321,8 @@ def test_load_takes_bundles_and_refuses_what_is_none(tmp_path, tiny):
     folder = bundle.save(tmp_path / "model", tiny_bundle())
     loaded = fairbeam.load(folder, folder, precision="float32", workers=1)
     assert loaded.translate(SENTENCES) == tiny.translate(SENTENCES)
-    config = RecurrentConfig(source_vocabulary=WORDS + 4, target_vocabulary=WORDS + 4, layers=2)
-    recurrent = dataclasses.replace(tiny_bundle(), network=RecurrentNetwork(config).eval())
+    config = LSTMConfig(source_vocabulary=WORDS + 4, target_vocabulary=WORDS + 4, layers=2)
+    recurrent = dataclasses.replace(tiny_bundle(), network=LSTM(config).eval())
     loaded = fairbeam.load(bundle.save(tmp_path / "recurrent", recurrent), precision="float32", workers=1)
     found = loaded.translate(SENTENCES, max_len_b=8)
     assert found == Translator([recurrent], precision="float32", workers=1).translate(SENTENCES, max_len_b=8)

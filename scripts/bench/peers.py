@@ -25,7 +25,7 @@ def hugging_face(args: argparse.Namespace) -> Translate:
     """The checkpoint, a post-norm Transformer with shared embeddings, as Hugging Face's class of that network."""
     from transformers import MarianConfig, MarianMTModel
 
-    from fairbeam import checkpoint as checkpoints
+    from fairbeam.formats import fairseq_checkpoint as checkpoints
     from fairbeam.network.positions import sinusoids
     from fairbeam.text import Dictionary
 
@@ -95,7 +95,7 @@ def ctranslate2(args: argparse.Namespace) -> Translate:
 def fairbeam(args: argparse.Namespace) -> Callable[[Sequence[str]], list[str]]:
     """``fairbeam.load``, which makes subwords, batches and workers itself."""
     import fairbeam as library
-    from fairbeam.loading import ModelFiles
+    from fairbeam.formats.fairseq import ModelFiles
     from fairbeam.translator import DecodingLimits
 
     translator = library.load(

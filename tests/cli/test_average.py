@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fairbeam import checkpoint
 from fairbeam.cli.average import Series, command, last_checkpoints
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.formats import fairseq_checkpoint as checkpoint
 
 
 @pytest.fixture

@@ -1,16 +1,15 @@
 """``fairbeam compose`` as a user runs it: a bundle that translates, and options that make no sense."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 import fairbeam
-from fairbeam import bundle
 from fairbeam.cli.compose import command
-from fairbeam.composition import CrossAttentionStart
-from fairbeam.data.grammar import corpus
+from fairbeam.demo.grammar import corpus
 from fairbeam.errors import ConfigError
+from fairbeam.formats import bundle
+from fairbeam.formats.compose import CrossAttentionStart
 
 ENVIRONMENT = {"PYTHONPATH": str(Path(fairbeam.__file__).parent.parent), "COLUMNS": "200"}
 TEXT = "".join(f"{source}\n" for source, _ in corpus(3, seed=3))
@@ -19,9 +18,8 @@ TEXT = "".join(f"{source}\n" for source, _ in corpus(3, seed=3))
 @pytest.fixture
 def folder(tmp_path) -> Path:
     pytest.importorskip("transformers")
-    spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).parent.with_name("hub_folders.py"))
-    hub_folders = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hub_folders)
+    import hub_folders
+
     for name in ("bert", "gpt2"):
         hub_folders.make(name, tmp_path / name)
     return tmp_path

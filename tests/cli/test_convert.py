@@ -1,12 +1,11 @@
 """``fairbeam convert`` as a user runs it: pairs, the report, the exit status, and translation with the result."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 import fairbeam
-from fairbeam.data.grammar import corpus
+from fairbeam.demo.grammar import corpus
 
 ENVIRONMENT = {"PYTHONPATH": str(Path(fairbeam.__file__).parent.parent), "COLUMNS": "200"}
 TEXT = "".join(f"{source}\n" for source, _ in corpus(3, seed=3))
@@ -15,9 +14,8 @@ TEXT = "".join(f"{source}\n" for source, _ in corpus(3, seed=3))
 @pytest.fixture
 def folder(tmp_path) -> Path:
     pytest.importorskip("transformers")
-    spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).parent.with_name("hub_folders.py"))
-    hub_folders = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hub_folders)
+    import hub_folders
+
     hub_folders.make("m2m_100", tmp_path / "nllb")
     return tmp_path / "nllb"
 
@@ -63,8 +61,8 @@ def test_a_folder_without_tokenizer_warns_and_a_damaged_one_is_one_line(folder, 
 def test_a_result_that_differs_is_status_1(folder, monkeypatch, capsys):
     import typer
 
-    from fairbeam import conversion
     from fairbeam.cli.convert import command
+    from fairbeam.formats import convert as conversion
 
     read = conversion.pretrained.read
 

@@ -9,17 +9,18 @@ import torch
 from typer import Typer
 from typer.testing import CliRunner
 
-from fairbeam import bundle, inspection
-from fairbeam.bundle import Bundle
 from fairbeam.cli.doctor import command
 from fairbeam.data.indexed import IndexedWriter
+from fairbeam.doctor import inspection
+from fairbeam.formats import bundle
+from fairbeam.formats.bundle import Bundle
 from fairbeam.network import (
-    EncoderConfig,
-    EncoderNetwork,
-    Network,
-    NetworkConfig,
-    RecurrentConfig,
-    RecurrentNetwork,
+    LSTM,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    EncoderOnly,
+    EncoderOnlyConfig,
+    LSTMConfig,
     StackConfig,
 )
 from fairbeam.text import Dictionary, Marks, SentencePieceOptions, Tokenizer, train_sentencepiece
@@ -52,7 +53,9 @@ def model(tmp_path):
     """A bundle and its network."""
     dictionary = Dictionary([("▁a", 2), ("b", 1)])
     stack = StackConfig(layers=1, dim=16, heads=2, ffn_dim=24)
-    network = Network(NetworkConfig(source_vocabulary=6, target_vocabulary=6, encoder=stack, decoder=stack))
+    network = EncoderDecoder(
+        EncoderDecoderConfig(source_vocabulary=6, target_vocabulary=6, encoder=stack, decoder=stack)
+    )
     source, target = (Tokenizer(language=language, subwords=SUBWORDS, dictionary=dictionary)
                       for language in ("en", "de"))  # fmt: skip
     bundle.save(tmp_path / "model", Bundle(network=network, source=source, target=target))
@@ -99,11 +102,11 @@ def test_bundle(model):
 
 
 def test_a_recurrent_bundle_and_an_encoder(model, tmp_path):
-    config = RecurrentConfig(source_vocabulary=6, target_vocabulary=6, encoder_hidden=8, decoder_hidden=8)
+    config = LSTMConfig(source_vocabulary=6, target_vocabulary=6, encoder_hidden=8, decoder_hidden=8)
     stored = bundle.load(model[0])
-    bundle.save(tmp_path / "recurrent", dataclasses.replace(stored, network=RecurrentNetwork(config)))
+    bundle.save(tmp_path / "recurrent", dataclasses.replace(stored, network=LSTM(config)))
     source = dataclasses.replace(stored.source, language=None, marks=Marks.ENCLOSED)
-    encoder = EncoderNetwork(EncoderConfig(vocabulary=6, encoder=stored.network.config.encoder))
+    encoder = EncoderOnly(EncoderOnlyConfig(vocabulary=6, encoder=stored.network.config.encoder))
     bundle.save(tmp_path / "encoder", Bundle(network=encoder, source=source, target=None))
     done = doctor(tmp_path / "recurrent", tmp_path / "encoder", "--max-tokens", "100")
     assert done.exit_code == 0, done.output
@@ -112,7 +115,7 @@ def test_a_recurrent_bundle_and_an_encoder(model, tmp_path):
     assert re.search(r"encoder +\W LSTM +\W 22×8 ", done.output)  # two sentences of eleven tokens
     length, sentences, beam = 32, 3, 5
     units = 8 * (length + 3 * beam) + length  # states of the source and padding, and states, cells, feed of each beam
-    memory = inspection.estimate_decoding(RecurrentNetwork(config).eval(), 100)
+    memory = inspection.estimate_decoding(LSTM(config).eval(), 100)
     assert memory.cache == sentences * (4 * units + 8 * length)  # and where each state's token stood
     assert memory.sentences == sentences
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import fairbeam
-from fairbeam import bundle, checkpoint
 from fairbeam.cli.export import command
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.families.fairseq_transformer import config_from_options, save_weights
-from fairbeam.loading import ModelFiles
-from fairbeam.network import Network
+from fairbeam.families.fairseq.transformer import config_from_options, save_weights
+from fairbeam.formats import bundle
+from fairbeam.formats import fairseq_checkpoint as checkpoint
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.network import EncoderDecoder
 from fairbeam.text import Dictionary
 
 SENTENCES = ["w1 w2 w3", "", "w9 w8"]
@@ -24,7 +25,7 @@ def trained(tmp_path):
     sizes = {"embed_dim": 16, "ffn_embed_dim": 24, "layers": 1, "attention_heads": 2}
     options = {f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in sizes.items()}
     torch.manual_seed(0)
-    network = Network(config_from_options(options, len(dictionary), len(dictionary)))
+    network = EncoderDecoder(config_from_options(options, len(dictionary), len(dictionary)))
     for language in ("aa", "bb"):
         dictionary.save(tmp_path / f"dict.{language}.txt")
     path = tmp_path / "checkpoint_best.pt"

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam import bundle, checkpoint
-from fairbeam.bundle import Bundle
 from fairbeam.cli import translate
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.network import Network, NetworkConfig, PositionConfig, StackConfig
+from fairbeam.formats import bundle
+from fairbeam.formats import fairseq_checkpoint as checkpoint
+from fairbeam.formats.bundle import Bundle
+from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, StackConfig
 from fairbeam.scoring.minimum_bayes_risk import Utility, expected_utilities
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import TooLong, Translation, Translator
@@ -30,7 +31,9 @@ def made():
     torch.manual_seed(0)
     stack = StackConfig(layers=1, dim=16, heads=2, ffn_dim=24, positions=PositionConfig(max_positions=30))
     size = len(dictionary)
-    network = Network(NetworkConfig(source_vocabulary=size, target_vocabulary=size, encoder=stack, decoder=stack))
+    network = EncoderDecoder(
+        EncoderDecoderConfig(source_vocabulary=size, target_vocabulary=size, encoder=stack, decoder=stack)
+    )
     with torch.no_grad():
         network.head.weight *= 4
     source, target = (Tokenizer(language=side, subwords=Whitespace(), dictionary=dictionary) for side in "ab")

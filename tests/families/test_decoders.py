@@ -4,27 +4,23 @@ A family's test is its entry in ``MODELS``; the checks are the same for all.
 """
 
 import copy
-import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import pytest
+import their_searches
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families.hugging_face import FAMILIES, read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, Special
-from fairbeam.network import LanguageModelConfig
+from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.network import DecoderOnlyConfig
 from fairbeam.network.positions import rotary_rates
 
 transformers = pytest.importorskip("transformers")
 
-spec = importlib.util.spec_from_file_location("their_searches", Path(__file__).parent.with_name("their_searches.py"))
-their_searches = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(their_searches)
 
 VOCABULARY, PAD, EOS = 41, 1, 2
 SIZES = {
@@ -166,7 +162,7 @@ def test_steps_with_reordered_beams_equal_whole_sequences(name, packed, left_pad
 
 
 def frequent_token(network) -> int:
-    return their_searches.frequent_token(network, batch(PAD, left_pad=False), Special(0, PAD, EOS), EOS)
+    return their_searches.frequent_token(network, batch(PAD, left_pad=False), SpecialTokenIds(0, PAD, EOS), EOS)
 
 
 @pytest.mark.parametrize("ours_left", [False, True])
@@ -178,7 +174,7 @@ def test_continuations_equal_theirs(name, beam, ends, ours_left, tmp_path):
     theirs, (network, *_) = both(name, tmp_path / "model")
     eos = EOS if ends == "late" else frequent_token(network)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
-    found = BeamSearch([network], options, Special(bos=0, pad=PAD, eos=eos))(batch(PAD, ours_left))
+    found = BeamSearch([network], options, SpecialTokenIds(bos=0, pad=PAD, eos=eos))(batch(PAD, ours_left))
     if ends == "early" and beam == 1:
         assert min(len(hypotheses[0].tokens) for hypotheses in found) < 10
     prompts = batch(PAD, left_pad=True)
@@ -198,7 +194,7 @@ def test_searches_equal_theirs(tmp_path):
     theirs, (network, *_) = both("gpt2", tmp_path / "model")
     prompts = batch(PAD, left_pad=True)
     inputs = {"input_ids": prompts, "attention_mask": prompts.ne(PAD).long()}
-    source, special = batch(PAD, left_pad=False), Special(bos=0, pad=PAD, eos=EOS)
+    source, special = batch(PAD, left_pad=False), SpecialTokenIds(bos=0, pad=PAD, eos=EOS)
     their_searches.assert_same_searches(theirs, inputs, network, source, special, EOS)
 
 
@@ -206,7 +202,7 @@ def test_searches_equal_theirs(tmp_path):
 @pytest.mark.parametrize("name", EACH)
 def test_a_continuation_does_not_depend_on_the_batch_and_rescores_to_its_score(name, tmp_path):
     _, (network, *_) = both(name, tmp_path / "model")
-    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=9), Special(bos=0, pad=PAD, eos=EOS))
+    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=9), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
     prompts = batch(PAD, left_pad=False)
     for prompt, together in zip(prompts, search(prompts), strict=True):
         prompt = prompt[prompt.ne(PAD)]
@@ -226,7 +222,7 @@ def test_padding_needs_no_symbol_of_its_own(tmp_path):
     model.save_pretrained(tmp_path / "model")
     network = read(tmp_path / "model").network
     assert network.config.pad == -1
-    special = Special(bos=0, pad=-1, eos=EOS)
+    special = SpecialTokenIds(bos=0, pad=-1, eos=EOS)
     prompts = batch(-1, left_pad=False)
     search = BeamSearch([network], GenerationOptions(beam=2, max_len_b=9), special)
     for prompt, together in zip(prompts, search(prompts), strict=True):
@@ -237,7 +233,7 @@ def test_padding_needs_no_symbol_of_its_own(tmp_path):
 @torch.no_grad()
 def test_a_prompt_and_its_continuation_share_the_positions(tmp_path):
     _, (network, *_) = both("gpt2", tmp_path / "model")
-    search = BeamSearch([network], GenerationOptions(beam=2, min_len=20), Special(bos=0, pad=PAD, eos=EOS))
+    search = BeamSearch([network], GenerationOptions(beam=2, min_len=20), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
     prompt = torch.randint(4, VOCABULARY, (1, 38), generator=torch.Generator().manual_seed(4))
     (found,) = search(prompt)
     assert {len(hypothesis.tokens) for hypothesis in found} == {3}  # two, and the end, which takes no position
@@ -276,7 +272,7 @@ def test_a_folder_comes_back_as_it_was(name, end, dtype, tmp_path):
     same_tensors(tmp_path / "theirs", tmp_path / "ours")
     assert (tmp_path / "ours/config.json").read_text() == (tmp_path / "theirs/config.json").read_text()
     config = checkpoint.network.config
-    assert LanguageModelConfig.from_dict(config.to_dict()) == config
+    assert DecoderOnlyConfig.from_dict(config.to_dict()) == config
 
 
 @torch.no_grad()

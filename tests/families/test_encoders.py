@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.hugging_face import FAMILIES, read, to_state_dict, write
-from fairbeam.network import EncoderConfig
+from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.network import EncoderOnlyConfig
 
 transformers = pytest.importorskip("transformers")
 
@@ -79,7 +79,7 @@ def their_model(name: str):
     return model
 
 
-def batch(config: EncoderConfig, left_pad: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def batch(config: EncoderOnlyConfig, left_pad: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Sequences of several lengths, padded on a side, and the kinds of their tokens."""
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randint(4, VOCABULARY, (5, 9), generator=generator)
@@ -280,7 +280,7 @@ def test_a_folder_comes_back_as_it_was(name, dtype, tmp_path):
     same_tensors(tmp_path / "theirs", tmp_path / "ours")
     assert (tmp_path / "ours/config.json").read_text() == (tmp_path / "theirs/config.json").read_text()
     config = checkpoint.network.config
-    assert EncoderConfig.from_dict(config.to_dict()) == config
+    assert EncoderOnlyConfig.from_dict(config.to_dict()) == config
 
 
 def same_tensors(theirs, ours):

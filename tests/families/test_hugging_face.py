@@ -4,25 +4,21 @@ A family's test is its entry in ``MODELS``; the checks are the same for all.
 """
 
 import copy
-import importlib.util
 import json
 import re
 import warnings
-from pathlib import Path
 
 import pytest
+import their_searches
 import torch
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.hugging_face import FAMILIES, Checkpoint, read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, Special
+from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
+from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
 
-spec = importlib.util.spec_from_file_location("their_searches", Path(__file__).parent.with_name("their_searches.py"))
-their_searches = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(their_searches)
 
 VOCABULARY, OTHER_VOCABULARY = 41, 37
 SIZES = {
@@ -246,7 +242,7 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
     config = network.config
     source, _ = batch(config)
     start = LANGUAGE if config.decoder_start is None else config.decoder_start
-    special = Special(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
+    special = SpecialTokenIds(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
     search = BeamSearch([network], options, special)
     found = search(source) if config.decoder_start == start else search(source, start=start)
@@ -269,7 +265,7 @@ def test_searches_equal_theirs(name, tmp_path):
     theirs, (network, *_) = both(name, tmp_path / "model")
     config = network.config
     source, _ = batch(config)
-    special = Special(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
+    special = SpecialTokenIds(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
     inputs = {"input_ids": source, "attention_mask": source.ne(config.padding_of_sources).long(),
               "decoder_start_token_id": config.decoder_start}  # fmt: skip
     their_searches.assert_same_searches(theirs, inputs, network, source, special, config.decoder_start)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam.families.hugging_face import read, write
+from fairbeam.families.registry import read, write
 from fairbeam.files import read_lines
 from fairbeam.network import pad_batch
 from fairbeam.network.heads import sentence_vectors

@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.hugging_face import FAMILIES, read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, Special
-from fairbeam.network import LanguageModelConfig, SegmentMemory
+from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.network import DecoderOnlyConfig, SegmentMemory
 
 MODELS = ["widths", "one width"]
 SEGMENTS = range(3)
@@ -75,7 +75,7 @@ def test_continuations_equal_theirs(name, beam, tmp_path):
     for key in wanted:
         eos = int(key.split("/")[1])
         options = GenerationOptions(beam=beam, max_len_b=12, min_len=0, lenpen=0.0)
-        found = BeamSearch([network], options, Special(0, -1, eos))(prompts)
+        found = BeamSearch([network], options, SpecialTokenIds(0, -1, eos))(prompts)
         for row, hypotheses in zip(expected[key].tolist(), found, strict=True):
             assert hypotheses[0].tokens.tolist() == row[: row.index(eos) + 1]
 
@@ -167,7 +167,7 @@ def test_a_folder_comes_back_as_it_was(name, names, dtype, tmp_path):
             assert torch.equal(file.get_tensor(key), value), key
     assert (tmp_path / "ours/config.json").read_text() == (path / "config.json").read_text()
     config = checkpoint.network.config
-    assert LanguageModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert DecoderOnlyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_the_released_model_needs_no_more_than_its_class_implies():

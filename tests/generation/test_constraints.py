@@ -18,7 +18,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.files import read_lines
 from fairbeam.generation import BeamSearch, Constraints, GenerationOptions
 from fairbeam.generation.constraints import Ordered, Unordered, take_turns
-from fairbeam.network import Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, StackConfig, pad_batch
 
 PAD, EOS = 1, 2
 tokens = st.integers(3, 5)
@@ -78,12 +78,12 @@ def test_banks_take_turns(candidates):
     assert sorted(found) == list(range(len(candidates)))
 
 
-def network(vocabulary: int) -> Network:
+def network(vocabulary: int) -> EncoderDecoder:
     """Random weights, sharpened so that hypotheses differ clearly."""
     torch.manual_seed(0)
     stack = StackConfig(layers=1, dim=32, heads=4, ffn_dim=64)
-    made = Network(
-        NetworkConfig(source_vocabulary=vocabulary, target_vocabulary=vocabulary, encoder=stack, decoder=stack)
+    made = EncoderDecoder(
+        EncoderDecoderConfig(source_vocabulary=vocabulary, target_vocabulary=vocabulary, encoder=stack, decoder=stack)
     ).eval()
     with torch.no_grad():
         made.head.weight *= 4

@@ -8,15 +8,24 @@ import torch
 from fairbeam.errors import ConfigError
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
-from fairbeam.network import LanguageModel, LanguageModelConfig, Network, NetworkConfig, StackConfig, pad_batch
+from fairbeam.network import (
+    DecoderOnly,
+    DecoderOnlyConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    StackConfig,
+    pad_batch,
+)
 
 PAD, EOS, WORDS = 1, 2, 30
 STACK = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
 
 
-def network(seed: int = 0) -> Network:
+def network(seed: int = 0) -> EncoderDecoder:
     torch.manual_seed(seed)
-    made = Network(NetworkConfig(source_vocabulary=WORDS, target_vocabulary=WORDS, encoder=STACK, decoder=STACK)).eval()
+    made = EncoderDecoder(
+        EncoderDecoderConfig(source_vocabulary=WORDS, target_vocabulary=WORDS, encoder=STACK, decoder=STACK)
+    ).eval()
     with torch.no_grad():
         made.head.weight *= 4
     return made
@@ -29,7 +38,7 @@ def rows() -> list[list[int]]:
     return [[*torch.randint(4, WORDS, (n,), generator=generator).tolist(), EOS] for n in lengths]
 
 
-def search(rows: list[list[int]], *networks: Network, **options: object) -> list:
+def search(rows: list[list[int]], *networks: EncoderDecoder, **options: object) -> list:
     found = BeamSearch(networks or [network()], GenerationOptions(**{"beam": 4, "max_len_b": 12, **options}))
     return found(pad_batch(rows, PAD))
 
@@ -139,6 +148,6 @@ def test_options_that_mean_nothing_are_refused(rows, options, message):
 
 
 def test_a_model_without_an_encoder_has_no_alignments():
-    model = LanguageModel(LanguageModelConfig(vocabulary=WORDS, decoder=STACK)).eval()
+    model = DecoderOnly(DecoderOnlyConfig(vocabulary=WORDS, decoder=STACK)).eval()
     with pytest.raises(ConfigError, match="the model has no encoder"):
         BeamSearch([model], GenerationOptions(coverage_penalty=0.2))

@@ -6,9 +6,10 @@ Every chooser over networks in the shapes of BART, T5, Marian and GPT-2, alone a
 import pytest
 import torch
 
-from fairbeam.families.hugging_face import FAMILIES
-from fairbeam.generation import BeamSearch, Constraints, GenerationOptions, Special
-from fairbeam.network import LanguageModel, build, native, pad_batch
+from fairbeam.families.registry import FAMILIES
+from fairbeam.generation import BeamSearch, Constraints, GenerationOptions, SpecialTokenIds
+from fairbeam.network import DecoderOnly, build, pad_batch
+from fairbeam.network.inference import native
 
 VOCABULARY, LIMIT = 41, 8
 BART = {
@@ -57,7 +58,7 @@ def forced_scores(networks, weights, source: torch.Tensor, target: torch.Tensor,
     """(length, vocabulary): after each token of ``target`` before the last, log probabilities of the next."""
     each = []
     for made in networks:
-        if isinstance(made, LanguageModel):
+        if isinstance(made, DecoderOnly):
             logits = made(torch.cat([source, target])[None])[0, len(source) - 1 : -1]
         else:
             logits = made(source[None], torch.cat([target.new_tensor([start]), target[:-1]])[None])[0]
@@ -78,7 +79,9 @@ def test_scores_are_those_of_one_forward_pass(shape, kind, monkeypatch):
             monkeypatch.setattr(native, "library", lambda: None)
         decoders = [made.for_inference(torch.float32) for made in networks]
     config = networks[0].config
-    special = Special(config.bos, config.pad, config.eos, config.unk) if hasattr(config, "unk") else Special()
+    special = (
+        SpecialTokenIds(config.bos, config.pad, config.eos, config.unk) if hasattr(config, "unk") else SpecialTokenIds()
+    )
     start = special.eos if networks[0].first_token is None else networks[0].first_token
     generator = torch.Generator().manual_seed(3)
     rows = [torch.randint(4, 40, (n,), generator=generator).tolist() for n in (6, 1, 3)]
@@ -101,7 +104,7 @@ def test_scores_are_those_of_one_forward_pass(shape, kind, monkeypatch):
                 ))  # fmt: skip
 
 
-def check(name: str, hypothesis, options: GenerationOptions, special: Special, scores: torch.Tensor) -> None:
+def check(name: str, hypothesis, options: GenerationOptions, special: SpecialTokenIds, scores: torch.Tensor) -> None:
     tokens, length = hypothesis.tokens, len(hypothesis.tokens)
     if options.stochastic_beam:  # probabilities are shares of what may be said
         scores[:, special.pad] = scores[: options.min_len, special.eos] = float("-inf")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fairbeam.errors import ConfigError
 from fairbeam.network import (
     AdaptiveConfig,
-    LanguageModel,
-    LanguageModelConfig,
-    NetworkConfig,
+    DecoderOnly,
+    DecoderOnlyConfig,
+    EncoderDecoderConfig,
     PositionConfig,
     PositionKind,
     StackConfig,
@@ -23,12 +23,12 @@ RECURRENT = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=
 
 
 @st.composite
-def configs(draw) -> LanguageModelConfig:
+def configs(draw) -> DecoderOnlyConfig:
     """Language models of a layer with clusters of all kinds."""
     vocabulary = draw(st.integers(5, 30))
     cutoffs = tuple(sorted(draw(st.sets(st.integers(1, vocabulary - 1), max_size=3))))
     tied = tuple(draw(st.booleans()) for _ in range(len(cutoffs) + 1))
-    return LanguageModelConfig(
+    return DecoderOnlyConfig(
         vocabulary=vocabulary,
         decoder=StackConfig(
             layers=1, dim=8, heads=2, ffn_dim=8, embedding_dim=draw(st.sampled_from([None, 9])),
@@ -40,7 +40,7 @@ def configs(draw) -> LanguageModelConfig:
     )  # fmt: skip
 
 
-def plain_log_probabilities(network: LanguageModel, features: np.ndarray) -> np.ndarray:
+def plain_log_probabilities(network: DecoderOnly, features: np.ndarray) -> np.ndarray:
     """One token's: of a symbol, or of a cluster times of a symbol in it."""
     config, head = network.config, network.head
     bounds = [0, *config.adaptive.cutoffs, config.vocabulary]
@@ -72,8 +72,8 @@ def plain_log_probabilities(network: LanguageModel, features: np.ndarray) -> np.
 @given(configs(), st.integers(0, 2**31))
 def test_clusters_are_the_plain_definition(config, seed):
     torch.manual_seed(seed)
-    network = LanguageModel(config).eval()
-    assert LanguageModelConfig.from_dict(config.to_dict()) == config
+    network = DecoderOnly(config).eval()
+    assert DecoderOnlyConfig.from_dict(config.to_dict()) == config
     with torch.no_grad():
         for parameter in network.head.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -107,11 +107,11 @@ def test_clusters_are_the_plain_definition(config, seed):
 @pytest.mark.parametrize("tied", [False, True])
 def test_ties_are_what_they_are_said_to_be(tied):
     adaptive = AdaptiveConfig(cutoffs=(4,), factor=2, tied_projections=(False, tied))
-    config = LanguageModelConfig(
+    config = DecoderOnlyConfig(
         vocabulary=9, decoder=StackConfig(layers=1, dim=8, heads=2, ffn_dim=8, positions=RECURRENT),
         adaptive=adaptive, tie_output=tied,
     )  # fmt: skip
-    network = LanguageModel(config).for_inference(torch.bfloat16)
+    network = DecoderOnly(config).for_inference(torch.bfloat16)
     assert network.head.projections[0] is not network.embedding.projections[0]
     assert (network.head.projections[1] is network.embedding.projections[1]) is tied
     assert (network.head.weights[1] is network.embedding.weights[1]) is tied
@@ -135,21 +135,21 @@ def test_ties_are_what_they_are_said_to_be(tied):
 def test_what_does_not_go_together_is_named(stack, message):
     values = {"vocabulary": 9, "adaptive": {"cutoffs": [4]}, "decoder": {"positions": vars(RECURRENT), **stack}}
     with pytest.raises(ConfigError) as error:
-        LanguageModelConfig.from_dict(values)
+        DecoderOnlyConfig.from_dict(values)
     assert message in str(error.value)
 
 
 def test_a_memory_is_of_a_decoder_alone_and_of_as_many_sequences():
     recurrent = StackConfig(layers=1, dim=8, heads=2, ffn_dim=8, positions=RECURRENT)
     with pytest.raises(ConfigError, match="whose queries see what is before them"):
-        LanguageModelConfig(vocabulary=9, decoder=recurrent, separator=0, prefix_attention=True)
+        DecoderOnlyConfig(vocabulary=9, decoder=recurrent, separator=0, prefix_attention=True)
     with pytest.raises(ConfigError, match="which only a decoder can have"):
-        NetworkConfig(source_vocabulary=9, target_vocabulary=9, encoder=recurrent)
+        EncoderDecoderConfig(source_vocabulary=9, target_vocabulary=9, encoder=recurrent)
     with pytest.raises(ConfigError, match="which a decoder behind an encoder cannot have"):
-        NetworkConfig(source_vocabulary=9, target_vocabulary=9, decoder=recurrent)
-    network, tokens = LanguageModel(LanguageModelConfig(vocabulary=9, decoder=recurrent)), torch.zeros(2, 3).long()
+        EncoderDecoderConfig(source_vocabulary=9, target_vocabulary=9, decoder=recurrent)
+    network, tokens = DecoderOnly(DecoderOnlyConfig(vocabulary=9, decoder=recurrent)), torch.zeros(2, 3).long()
     with pytest.raises(ConfigError, match="the memory is of 3 sequences; expected 2"):
         network(tokens, memory=network.start_memory(3))
-    plain = LanguageModel(LanguageModelConfig(vocabulary=9, decoder=replace(recurrent, positions=PositionConfig())))
+    plain = DecoderOnly(DecoderOnlyConfig(vocabulary=9, decoder=replace(recurrent, positions=PositionConfig())))
     with pytest.raises(ConfigError, match="has no memory of segments"):
         plain(tokens, memory=network.start_memory(2))

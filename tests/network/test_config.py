@@ -5,13 +5,13 @@ import json
 import pytest
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import NetworkConfig, PositionConfig, PositionKind, StackConfig
+from fairbeam.network import EncoderDecoderConfig, PositionConfig, PositionKind, StackConfig
 
 
 def test_round_trip_through_json():
     positions = PositionConfig(kind=PositionKind.LEARNED, max_positions=99)
-    config = NetworkConfig(source_vocabulary=10, target_vocabulary=12, decoder=StackConfig(positions=positions))
-    assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    config = EncoderDecoderConfig(source_vocabulary=10, target_vocabulary=12, decoder=StackConfig(positions=positions))
+    assert EncoderDecoderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_round_trip_through_json():
 def test_errors_name_the_field(change, message):
     values = {"source_vocabulary": 10, "target_vocabulary": 12, **change}
     with pytest.raises(ConfigError) as error:
-        NetworkConfig.from_dict(values)
+        EncoderDecoderConfig.from_dict(values)
     assert message in str(error.value)
 
 
 def test_a_missing_field_is_named():
     with pytest.raises(ConfigError, match="field 'target_vocabulary' is missing"):
-        NetworkConfig.from_dict({"source_vocabulary": 10})
+        EncoderDecoderConfig.from_dict({"source_vocabulary": 10})

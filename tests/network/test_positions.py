@@ -6,7 +6,7 @@ import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import PositionConfig, PositionKind
-from fairbeam.network.positions import number_positions, sinusoids
+from fairbeam.network.positions import position_ids, sinusoids
 
 
 @pytest.mark.parametrize("dim", [8, 24, 25])
@@ -19,9 +19,9 @@ def test_open_sinusoids_are_the_papers_sines_before_its_cosines(dim):
 
 def test_positions_are_columns_or_real_tokens():
     mask = torch.tensor([[True, True, False], [False, True, True]])
-    tokens = number_positions(mask, PositionConfig(offset=2))
+    tokens = position_ids(mask, PositionConfig(offset=2))
     assert tokens.tolist() == [[2, 3, 1], [1, 2, 3]]
-    columns = number_positions(mask, PositionConfig(offset=0, count_padding=True))
+    columns = position_ids(mask, PositionConfig(offset=0, count_padding=True))
     assert columns.expand(2, -1).tolist() == [[0, 1, 2], [0, 1, 2]]
 
 

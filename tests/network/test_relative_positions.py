@@ -10,7 +10,7 @@ from fairbeam.network import PositionConfig, PositionKind, StackConfig
 from fairbeam.network.attention import SelfAttention, for_group
 from fairbeam.network.cache import slot_steps
 from fairbeam.network.dropout import Dropout, MaskSource
-from fairbeam.network.positions import Places, RelativeBuckets, Rotary, distance_buckets, distances
+from fairbeam.network.positions import PositionIds, RelativeBuckets, Rotary, distance_buckets, distances
 from fairbeam.network.stacks import LayerNorm, RMSNorm
 
 
@@ -48,9 +48,9 @@ def test_biases_are_looked_up_by_head():
     config = PositionConfig(kind=PositionKind.RELATIVE_BUCKETS, buckets=8, max_distance=9)
     module = RelativeBuckets(config, 3)
     queries, keys = torch.tensor([0, 4]), torch.tensor([0, 1, 1, 7])
-    found = module(Places(queries, keys).ahead())
+    found = module(PositionIds(queries, keys).ahead())
     assert found.shape == (3, 2, 4)
-    each = module(Places(torch.stack([queries, queries + 3]), torch.stack([keys, keys + 3])).ahead())
+    each = module(PositionIds(torch.stack([queries, queries + 3]), torch.stack([keys, keys + 3])).ahead())
     assert torch.equal(each, torch.stack([found, found]))
     for head in range(3):
         for q, query in enumerate(queries.tolist()):
@@ -80,7 +80,9 @@ def test_vectors_of_distances_stand_beside_keys(kind, masked):
     table = attention.distances.weight
     assert table.shape == (17, 6)
     x = torch.randn(2, 5, 12, requires_grad=True)
-    places = Places(torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]), torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]))
+    places = PositionIds(
+        torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]), torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]])
+    )
     mask = torch.zeros(4, 1, 5)
     mask[2:, :, :2] = float("-inf")
     found = attention(x, mask if masked else None, None, distances(places.ahead(), 2, 5, config))

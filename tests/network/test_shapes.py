@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions, Special
+from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 from fairbeam.network import (
+    DecoderOnly,
+    DecoderOnlyConfig,
     DropoutConfig,
-    EncoderConfig,
-    EncoderNetwork,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    EncoderOnly,
+    EncoderOnlyConfig,
     HeadConfig,
-    LanguageModel,
-    LanguageModelConfig,
-    Network,
-    NetworkConfig,
     PositionConfig,
     PositionKind,
     StackConfig,
@@ -25,11 +25,11 @@ from fairbeam.network import (
 from fairbeam.network.heads import sentence_vectors
 
 STACK = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
-ENCODER = EncoderConfig(
+ENCODER = EncoderOnlyConfig(
     vocabulary=37, encoder=STACK, pooler=True, pad=1, tie_output=True,
     symbol_head=HeadConfig(outputs=37, hidden=32, norm=True), sequence_head=HeadConfig(outputs=2, dropout=0.1),
 )  # fmt: skip
-DECODER = LanguageModelConfig(vocabulary=37, decoder=STACK, pad=1, eos=2)
+DECODER = DecoderOnlyConfig(vocabulary=37, decoder=STACK, pad=1, eos=2)
 
 
 def tokens(rows: int = 4, length: int = 9) -> torch.Tensor:
@@ -38,8 +38,8 @@ def tokens(rows: int = 4, length: int = 9) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("config", "kind"),
-    [(ENCODER, EncoderNetwork), (DECODER, LanguageModel),
-     (NetworkConfig(source_vocabulary=9, target_vocabulary=9, encoder=STACK, decoder=STACK), Network)],
+    [(ENCODER, EncoderOnly), (DECODER, DecoderOnly),
+     (EncoderDecoderConfig(source_vocabulary=9, target_vocabulary=9, encoder=STACK, decoder=STACK), EncoderDecoder)],
 )  # fmt: skip
 def test_a_configuration_goes_through_json_and_builds_its_shape(config, kind):
     assert type(config).from_dict(config.to_dict()) == config
@@ -69,10 +69,12 @@ def scores(network) -> torch.Tensor:
 def test_shared_layers_are_one_set_of_weights_with_all_the_gradients():
     torch.manual_seed(0)
     none = DropoutConfig(residual=0.0)
-    shared = EncoderNetwork(
-        EncoderConfig(vocabulary=37, encoder=StackConfig(layers=4, distinct_layers=2, dim=32, heads=4), dropout=none)
+    shared = EncoderOnly(
+        EncoderOnlyConfig(
+            vocabulary=37, encoder=StackConfig(layers=4, distinct_layers=2, dim=32, heads=4), dropout=none
+        )
     )
-    apart = EncoderNetwork(EncoderConfig(vocabulary=37, encoder=StackConfig(layers=4, dim=32, heads=4), dropout=none))
+    apart = EncoderOnly(EncoderOnlyConfig(vocabulary=37, encoder=StackConfig(layers=4, dim=32, heads=4), dropout=none))
     state = shared.state_dict()
     for name, tensor in apart.state_dict().items():
         layer = re.fullmatch(r"(encoder\.layers)\.(\d)\.(.+)", name)
@@ -87,8 +89,8 @@ def test_shared_layers_are_one_set_of_weights_with_all_the_gradients():
 @torch.no_grad()
 def test_one_network_as_an_ensemble_of_two_continues_alike():
     torch.manual_seed(0)
-    network = LanguageModel(DECODER).eval()
-    options, special = GenerationOptions(beam=3, max_len_b=8), Special(pad=1, eos=2)
+    network = DecoderOnly(DECODER).eval()
+    options, special = GenerationOptions(beam=3, max_len_b=8), SpecialTokenIds(pad=1, eos=2)
     prefix = torch.full((4, 1), 7)
     one, two = (BeamSearch([network] * count, options, special)(tokens(), prefix=prefix) for count in (1, 2))
     for alone, together in zip(one, two, strict=True):
@@ -100,8 +102,10 @@ def test_one_network_as_an_ensemble_of_two_continues_alike():
 @pytest.mark.parametrize("pad", [1, -1])
 def test_what_is_sampled_depends_on_the_prompt_alone(pad):
     torch.manual_seed(0)
-    network = LanguageModel(dataclasses.replace(DECODER, pad=pad)).eval()
-    search = BeamSearch([network], GenerationOptions(beam=2, max_len_b=8, sampling=True), Special(pad=pad, eos=2))
+    network = DecoderOnly(dataclasses.replace(DECODER, pad=pad)).eval()
+    search = BeamSearch(
+        [network], GenerationOptions(beam=2, max_len_b=8, sampling=True), SpecialTokenIds(pad=pad, eos=2)
+    )
     prompts = tokens()
     prompts[1, 5:], prompts[2, :4] = pad, pad
     for prompt, together in zip(prompts, search(prompts), strict=True):
@@ -124,13 +128,13 @@ def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
         kind=PositionKind(kind), buckets=8, max_distance=9, bidirectional=False, max_positions=24
     )
     stack = dataclasses.replace(STACK, positions=positions, key_value_heads=kept)
-    network = LanguageModel(dataclasses.replace(DECODER, decoder=stack, pad=pad)).eval()
+    network = DecoderOnly(dataclasses.replace(DECODER, decoder=stack, pad=pad)).eval()
     for parameter in network.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.2)
     prompts = tokens()
     prompts[1, 5:], prompts[2, :4], prompts[3, 2:5] = pad, pad, pad  # behind, before and within
     together = network(prompts)
-    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=12), Special(pad=pad, eos=2))
+    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=12), SpecialTokenIds(pad=pad, eos=2))
     for prompt, logits, continued in zip(prompts, together, search(prompts), strict=True):
         real = prompt.ne(pad)
         torch.testing.assert_close(logits[real], network(prompt[real][None])[0], rtol=1e-4, atol=1e-4)
@@ -157,18 +161,18 @@ def test_sentence_vectors_are_means_of_real_states_of_length_one():
         (lambda: StackConfig(distinct_layers=0), "distinct_layers"),
         (lambda: StackConfig(token_types=-1), "token_types is -1"),
         (lambda: StackConfig(embedding_dim=0), "embedding_dim is 0"),
-        (lambda: EncoderConfig(vocabulary=9, tie_output=True), "there is nothing to tie"),
+        (lambda: EncoderOnlyConfig(vocabulary=9, tie_output=True), "there is nothing to tie"),
         (
-            lambda: EncoderConfig(vocabulary=9, tie_output=True, symbol_head=HeadConfig(outputs=9, hidden=8)),
+            lambda: EncoderOnlyConfig(vocabulary=9, tie_output=True, symbol_head=HeadConfig(outputs=9, hidden=8)),
             "the embedding is 9 x 512 and symbol_head ends with 9 x 8",
         ),
         (
-            lambda: LanguageModelConfig(vocabulary=9, decoder=StackConfig(embedding_dim=8)),
+            lambda: DecoderOnlyConfig(vocabulary=9, decoder=StackConfig(embedding_dim=8)),
             "decoder.embedding_dim is 8 and decoder.dim is 512",
         ),
-        (lambda: LanguageModelConfig(vocabulary=9, decoder=StackConfig(heads=7)), "decoder.heads"),
+        (lambda: DecoderOnlyConfig(vocabulary=9, decoder=StackConfig(heads=7)), "decoder.heads"),
         (
-            lambda: NetworkConfig(
+            lambda: EncoderDecoderConfig(
                 source_vocabulary=9, target_vocabulary=9, share_embeddings=True, encoder=StackConfig(embedding_dim=8)
             ),
             "the encoder embeds in 8 dimensions and the decoder in 512",

@@ -10,7 +10,7 @@ try:
         import fairseq  # noqa: F401
         import fairseq_cli.train  # noqa: F401
 
-        from fairbeam_plugin import compat
+        from fairbeam_plugin import patches
 except ImportError:  # the engine's tests run without fairseq
     collect_ignore_glob = ["test_*.py"]
 
@@ -18,4 +18,4 @@ except ImportError:  # the engine's tests run without fairseq
 @pytest.fixture(autouse=True)
 def mended_fairseq():
     """Put the mends in place again: pytest forgets a module's warning filters after each test."""
-    compat.apply()
+    patches.apply()

@@ -15,7 +15,7 @@ import pytest
 import sacrebleu
 import torch
 
-from fairbeam import checkpoint
+from fairbeam.formats import fairseq_checkpoint as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", ROOT / "user_dir")

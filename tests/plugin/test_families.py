@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam import checkpoint
-from fairbeam.families.hugging_face import FAMILIES
 from fairbeam.families.presets import sizes
-from fairbeam.network import EncoderConfig, LanguageModelConfig, NetworkConfig
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats import fairseq_checkpoint as checkpoint
+from fairbeam.network import DecoderOnlyConfig, EncoderDecoderConfig, EncoderOnlyConfig
 from fairbeam_plugin.models.families import Vocabularies, untrained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +34,9 @@ TINY = {
 """What makes each family small, in its own words."""
 PAIRS = ("--task", "fairbeam_translation", "--criterion", "fairbeam_label_smoothed_cross_entropy")
 TASKS = {
-    NetworkConfig: PAIRS,
-    EncoderConfig: ("--task", "masked_lm", "--criterion", "masked_lm", "--sample-break-mode", "eos"),
-    LanguageModelConfig: ("--task", "language_modeling", "--criterion", "cross_entropy", "--sample-break-mode", "eos"),
+    EncoderDecoderConfig: PAIRS,
+    EncoderOnlyConfig: ("--task", "masked_lm", "--criterion", "masked_lm", "--sample-break-mode", "eos"),
+    DecoderOnlyConfig: ("--task", "language_modeling", "--criterion", "cross_entropy", "--sample-break-mode", "eos"),
 }
 # One process, since importing fairseq takes longer than ten updates.
 TRAIN_ALL = """
@@ -81,7 +81,8 @@ def arguments(family: str, size: str, data: Path) -> list[object]:
     shape = type(untrained(family, size, {}, vocabularies))
     name = f"{family.replace('-', '_')}_{size}"
     return [
-        data / ("pairs" if shape is NetworkConfig else "english"), "--user-dir", ROOT / "user_dir", *TASKS[shape],
+        data / ("pairs" if shape is EncoderDecoderConfig else "english"),
+        "--user-dir", ROOT / "user_dir", *TASKS[shape],
         "--arch", f"fairbeam_{name}", "--config-overrides", TINY[family], "--optimizer", "adam", "--lr", "0.003",
         "--max-tokens", 800, "--max-update", 10, "--save-dir", data / name, "--log-format", "json",
         "--log-interval", 1, "--cpu", "--disable-validation", "--num-workers", 0,

@@ -1,28 +1,26 @@
 """``--arch fairbeam_from_bundle``: pretrained and composed models trained further, decoded and exported."""
 
-import importlib.util
 import re
 from argparse import Namespace
 from pathlib import Path
 
+import hub_folders
 import pytest
 import torch
 
-from fairbeam import bundle, checkpoint
-from fairbeam.bundle import Bundle
-from fairbeam.composition import SequenceOptions, compose, sequence_to_sequence
 from fairbeam.errors import ConfigError
-from fairbeam.loading import read_model
-from fairbeam.network import RecurrentConfig, RecurrentNetwork
+from fairbeam.formats import bundle
+from fairbeam.formats import fairseq_checkpoint as checkpoint
+from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.compose import SequenceOptions, compose, sequence_to_sequence
+from fairbeam.formats.fairseq import read_model
+from fairbeam.network import LSTM, LSTMConfig
 from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
 from fairbeam.translator import load
 from fairbeam_plugin.models.from_bundle import FairbeamBundleModel
 from fairbeam_plugin.tasks.bundle_data import TargetLines
 
 pytest.importorskip("transformers")
-spec = importlib.util.spec_from_file_location("hub_folders", Path(__file__).parents[1] / "hub_folders.py")
-hub_folders = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hub_folders)
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = ("--user-dir", ROOT / "user_dir", "--task", "fairbeam_translation", "--cpu", "--num-workers", 0)
@@ -106,8 +104,8 @@ def test_a_recurrent_bundle_learns(run, place):
     dictionary = Dictionary((f"{letter}", 1) for letter in "abcdefghijklmnopqrstuvwxyz")
     sides = (Tokenizer(language=name, subwords=Whitespace(), dictionary=dictionary) for name in ("en", "de"))
     sizes = dict.fromkeys(("encoder_embedding", "encoder_hidden", "decoder_embedding", "decoder_hidden"), 16)
-    config = RecurrentConfig(source_vocabulary=30, target_vocabulary=30, output_dim=16, **sizes)
-    model = Bundle(**dict(zip(("source", "target"), sides, strict=True)), network=RecurrentNetwork(config))
+    config = LSTMConfig(source_vocabulary=30, target_vocabulary=30, output_dim=16, **sizes)
+    model = Bundle(**dict(zip(("source", "target"), sides, strict=True)), network=LSTM(config))
     bundle.save(place / "recurrent", model)
     losses = train(run, place, "recurrent", "recurrent-tuned", "--max-update", 4, "--lr", 0.02)
     assert losses[-1] < losses[0]

@@ -3,7 +3,7 @@
 import torch
 from fairseq.data.iterators import CountingIterator
 
-from fairbeam_plugin.generator import Asked
+from fairbeam_plugin.generator import GenerateRequest
 from fairbeam_plugin.tasks.read_ahead import ReadAhead
 
 
@@ -13,7 +13,7 @@ class Recorder:
     ahead = 3
 
     def __init__(self) -> None:
-        self.begun: list[tuple[int, Asked, bool]] = []
+        self.begun: list[tuple[int, GenerateRequest, bool]] = []
         self.decoder = self
         self.workers = 2
 
@@ -39,7 +39,7 @@ def test_nothing_is_begun_with_for_who_only_reads():
     assert len(reading) == 5
     for number, sample in enumerate(reading):
         assert sample is samples[number]
-        reading.follow(search, samples[number - 1], Asked())  # another batch than the latest
+        reading.follow(search, samples[number - 1], GenerateRequest())  # another batch than the latest
     assert reading.n == 5
     assert not search.begun
 
@@ -50,7 +50,7 @@ def test_the_next_batches_are_begun_with_as_the_latest_was_asked():
     for number, sample in enumerate(reading):
         assert sample is samples[number]
         if sample:
-            asked = Asked(sample["target"][:, :2], sample["constraints"] if number > 2 else None)
+            asked = GenerateRequest(sample["target"][:, :2], sample["constraints"] if number > 2 else None)
             # a caller may hand over another dictionary with the same tensors
             reading.follow(search, {"net_input": {"src_tokens": sample["net_input"]["src_tokens"]}}, asked)
             assert len(search.begun) == min(max(0, number and 3 + number - 1), 6)
@@ -58,14 +58,14 @@ def test_the_next_batches_are_begun_with_as_the_latest_was_asked():
     assert [apart for *_, apart in search.begun] == [False] * 5 + [True]
     for number, asked, _ in search.begun:
         constraints = f"phrases of {number}" if number > 5 else None  # known since the fourth batch was asked for
-        assert asked.same(Asked(torch.tensor([[number, 8]]), constraints))
+        assert asked.same(GenerateRequest(torch.tensor([[number, 8]]), constraints))
 
 
 def test_what_is_asked_is_the_same_or_not():
-    one = Asked(torch.tensor([[1, 2]]), [((3,),)], 4)
-    assert one.same(Asked(torch.tensor([[1, 2]]), [((3,),)], 4))
-    assert not one.same(Asked(torch.tensor([[1, 3]]), [((3,),)], 4))
-    assert not one.same(Asked(torch.tensor([[1, 2]]), None, 4))
-    assert not one.same(Asked(None, [((3,),)], 4))
-    assert not one.same(Asked(torch.tensor([[1, 2]]), torch.tensor([3]), 4))
-    assert Asked().same(Asked())
+    one = GenerateRequest(torch.tensor([[1, 2]]), [((3,),)], 4)
+    assert one.same(GenerateRequest(torch.tensor([[1, 2]]), [((3,),)], 4))
+    assert not one.same(GenerateRequest(torch.tensor([[1, 3]]), [((3,),)], 4))
+    assert not one.same(GenerateRequest(torch.tensor([[1, 2]]), None, 4))
+    assert not one.same(GenerateRequest(None, [((3,),)], 4))
+    assert not one.same(GenerateRequest(torch.tensor([[1, 2]]), torch.tensor([3]), 4))
+    assert GenerateRequest().same(GenerateRequest())

@@ -5,7 +5,6 @@ architecture, trained in the fixture on the demo corpus. Of other architectures 
 """
 
 import contextlib
-import importlib.util
 import io
 import math
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import stock_models
 import torch
 from fairseq import options
 from fairseq.search import BeamSearch, PrefixConstrainedBeamSearch
@@ -24,22 +24,18 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq_cli import generate
 
 import fairbeam
-from fairbeam import bundle
-from fairbeam.checkpoint import read
-from fairbeam.conversion import Form, Place, convert
-from fairbeam.data.grammar import split_corpus
-from fairbeam.data.shortlist import SHORTLIST
+from fairbeam.data.lexical_shortlist import SHORTLIST
+from fairbeam.demo.grammar import split_corpus
 from fairbeam.errors import ConfigError
-from fairbeam.families.fairseq import task_symbols
-from fairbeam.generation import Decoder
-from fairbeam.loading import ModelFiles, read_model
+from fairbeam.families.fairseq.registry import task_symbols
+from fairbeam.formats import bundle
+from fairbeam.formats.convert import Form, Place, convert
+from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq_checkpoint import read
+from fairbeam.generation import DecoderPool
 from fairbeam.text import Dictionary
 from fairbeam_plugin.generator import FairbeamGenerator
 from fairbeam_plugin.tasks.translation import FairbeamTranslationTask
-
-spec = importlib.util.spec_from_file_location("stock_models", Path(__file__).parent.with_name("stock_models.py"))
-stock_models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stock_models)
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ("--user-dir", str(ROOT / "user_dir"))
@@ -477,7 +473,7 @@ def test_batches_that_are_begun_with_before_are_the_same(own_model, monkeypatch,
         return generate_(self, models, sample, *args, **options)
 
     monkeypatch.setattr(FairbeamGenerator, "generate", counted)
-    monkeypatch.setattr(Decoder, "workers", 2)
+    monkeypatch.setattr(DecoderPool, "workers", 2)
     with caplog.at_level("INFO"):
         ahead = fairseq_generate(own_model, "fairbeam_translation", *extra)
     assert begun == [False, *[True] * (len(begun) - 1)]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam import checkpoint
-from fairbeam.data.grammar import split_corpus
+from fairbeam.demo.grammar import split_corpus
+from fairbeam.formats import fairseq_checkpoint as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = ("--user-dir", ROOT / "user_dir", "--task", "fairbeam_translation")

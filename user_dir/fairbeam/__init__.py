@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 __all__ = ["ModelFiles", "Translator", "load"]
 
 if TYPE_CHECKING:
-    from fairbeam.loading import ModelFiles
+    from fairbeam.formats.fairseq import ModelFiles
     from fairbeam.translator import Translator, load
 
 

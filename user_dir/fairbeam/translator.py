@@ -13,27 +13,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.generation import Batch, Constraints, Decoder, GenerationOptions, Hypothesis, Models, Required, Window
+from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_ids
+from fairbeam.generation import (
+    Batch,
+    Constraints,
+    DecoderPool,
+    GenerationOptions,
+    Hypothesis,
+    ModelSet,
+    RequestWindow,
+    Required,
+)
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
-from fairbeam.generation.beam import Beams
-from fairbeam.generation.finished import Finished
-from fairbeam.generation.protocol import check_fusion
-from fairbeam.generation.shortlist import check_search
-from fairbeam.generation.speculative import DRAFT_TOKENS, check_drafting
-from fairbeam.generation.streaming import certain_tokens, given_by_thread
-from fairbeam.loading import ModelFiles, generator, read_model, special_ids
+from fairbeam.generation.model import check_fusion
+from fairbeam.generation.search.beams import Beams
+from fairbeam.generation.search.finished import Finished
+from fairbeam.generation.search.shortlist import check_search
+from fairbeam.generation.search.speculative import DRAFT_TOKENS, check_drafting
+from fairbeam.generation.search.streaming import certain_tokens, given_by_thread
 from fairbeam.network import (
-    EncoderDecoder,
+    DecoderOnly,
     Generator,
-    LanguageModel,
     Precision,
+    Seq2Seq,
     pad_batch,
     tune_memory,
 )
-from fairbeam.rescoring import Reranker, Rescorer
+from fairbeam.reranking import Reranker, Rescorer
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam.text import TextSide, Tokenizer
 from fairbeam.text.phrases import Phrases, phrase_ids, required_ids, word_numbers
@@ -151,10 +160,10 @@ class Translator:
             language_model=None if lm_model is None else Rescorer(lm_model, self.device, "--lm-model"),
         )
         self._draft = None if draft is None else generator(draft).to(self.device).for_inference(dtype)
-        searched = Models(self.networks, self.special, self._shortlist, self._fusion, self._draft)
-        self._decoder = Decoder(searched, self.device, workers)
+        searched = ModelSet(self.networks, self.special, self._shortlist, self._fusion, self._draft)
+        self._decoder = DecoderPool(searched, self.device, workers)
 
-    def _fused(self, language_model: Bundle, model: Bundle) -> LanguageModel:
+    def _fused(self, language_model: Bundle, model: Bundle) -> DecoderOnly:
         """The language model of shallow fusion, on the device, once it is one that knows the model's target symbols."""
         network = check_fusion(language_model.network, generator(model).config.target_vocabulary)
         own = language_model.source
@@ -335,9 +344,7 @@ class Translator:
         if replaced.shortlist:
             check_search(self._shortlist, self.networks, replaced)
         if replaced.speculates:
-            check_drafting(
-                self.networks, replaced, self.special, self._draft, one_vocabulary=self._has_one_vocabulary
-            )
+            check_drafting(self.networks, replaced, self.special, self._draft, one_vocabulary=self._has_one_vocabulary)
         if replaced.lm_weight and self._fusion is None:
             raise ConfigError(f"--lm-weight {replaced.lm_weight}: there is no language model; --lm-path names one")
         if replaced.prefix_bias_beta and not has_prefix:
@@ -380,7 +387,7 @@ class Translator:
         """
         rows = self.source.encode(source), self.target.encode(target)
         network = self.networks[0]
-        if not isinstance(network, EncoderDecoder):
+        if not isinstance(network, Seq2Seq):
             raise ConfigError("a decoder without an encoder has no cross-attention to show")
         for side, row, limit in (
             ("source", rows[0], network.max_source_positions),
@@ -428,9 +435,9 @@ class Translator:
             )
 
         decoded: Iterable[list[list[Hypothesis]]]
-        if limits.continuous and len(batches) > 1 and self._decoder.admits(options):
+        if limits.continuous and len(batches) > 1 and self._decoder.supports_joining(options):
             whole = batch_of(filled)
-            window = Window(
+            window = RequestWindow(
                 [rows[row] for row in filled],
                 options,
                 batch_limits,

@@ -1,10 +1,10 @@
 """fairbeam inside fairseq: ``--user-dir`` imports this package, which mends fairseq and registers with it."""
 
 from fairbeam.network import tune_memory
-from fairbeam_plugin import compat, scoring
+from fairbeam_plugin import patches, scoring
 
 tune_memory()
-compat.apply()
+patches.apply()
 scoring.apply()
 
 # Importing these registers them with fairseq; the mends above must be in place first.

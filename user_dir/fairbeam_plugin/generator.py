@@ -14,20 +14,23 @@ from fairseq.models.transformer_lm import TransformerLanguageModel
 from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
-from fairbeam.data.shortlist import Shortlist
+from fairbeam.data.lexical_shortlist import Shortlist
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.families import fairseq_bart, fairseq_lm, fairseq_lstm, fairseq_transformer
-from fairbeam.families.fairseq import Page
-from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
-from fairbeam.generation import Batch, Decoder, GenerationOptions, Hypothesis, Models, Required, Special
+from fairbeam.families.fairseq import bart as fairseq_bart
+from fairbeam.families.fairseq import language_model as fairseq_lm
+from fairbeam.families.fairseq import lstm as fairseq_lstm
+from fairbeam.families.fairseq import transformer as fairseq_transformer
+from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
+from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, Required, SpecialTokenIds
 from fairbeam.generation.alignment import hard_alignment
+from fairbeam.generation.model import check_fusion
 from fairbeam.generation.options import parse_weights
-from fairbeam.generation.protocol import check_fusion
 from fairbeam.generation.ranking import best_first
-from fairbeam.generation.shortlist import check_search
-from fairbeam.generation.speculative import check_drafting
-from fairbeam.network import Generator, LanguageModel, Precision
-from fairbeam.rescoring import Reranker
+from fairbeam.generation.search.shortlist import check_search
+from fairbeam.generation.search.speculative import check_drafting
+from fairbeam.network import DecoderOnly, Generator, Precision
+from fairbeam.reranking import Reranker
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam_plugin.models.families import FamilyDecoder
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
@@ -86,9 +89,9 @@ def generation_options(args: Any, own: Any = None, reranker: Optional[Reranker] 
     return GenerationOptions(**given, seed=torch.initial_seed() % (1 << 63))  # fairseq seeds torch with its --seed
 
 
-def special_ids(dictionary: Any) -> Special:
+def special_ids(dictionary: Any) -> SpecialTokenIds:
     """The ids of a fairseq dictionary that the search must know."""
-    return Special(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
+    return SpecialTokenIds(bos=dictionary.bos(), pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
 
 
 def network_of(model: Any) -> Generator:
@@ -106,7 +109,7 @@ def network_of(model: Any) -> Generator:
     return page.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
 
 
-def language_model_of(model: Any, dictionary: Any) -> LanguageModel:
+def language_model_of(model: Any, dictionary: Any) -> DecoderOnly:
     """The network of a fairseq language model that knows the symbols of ``dictionary``.
 
     Raises:
@@ -159,7 +162,7 @@ def _flat_options(cfg: Any) -> Dict[str, Any]:
     return flat
 
 
-class Link(NamedTuple):
+class AlignedPair(NamedTuple):
     """A source token and a target token that belong together; as an index, the source token's place.
 
     fairseq's ``--print-alignment`` takes alignments for pairs and its ``--replace-unk`` for places.
@@ -172,14 +175,14 @@ class Link(NamedTuple):
         return self.source
 
 
-class Asked(NamedTuple):
+class GenerateRequest(NamedTuple):
     """What beside the sentences is given to ``FairbeamGenerator.generate``."""
 
     prefix_tokens: Optional[Tensor] = None
     constraints: Union[Tensor, List[Required], None] = None
     bos_token: Optional[int] = None
 
-    def same(self, other: "Asked") -> bool:
+    def same(self, other: "GenerateRequest") -> bool:
         """Whether the same is asked."""
         return all(
             torch.equal(mine, theirs)
@@ -189,12 +192,12 @@ class Asked(NamedTuple):
         )
 
 
-class Begun(NamedTuple):
+class PendingBatch(NamedTuple):
     """A batch that workers decode."""
 
     source: Tensor
     """Is kept, so that no other tensor gets its identity."""
-    asked: Asked
+    asked: GenerateRequest
     parts: List[Tuple[slice, Callable[[], List[List[Hypothesis]]]]]
     """Sentences, and what waits for their hypotheses."""
 
@@ -206,13 +209,13 @@ class FairbeamGenerator:
         self,
         models: List[Any],
         options: GenerationOptions,
-        special: Special,
+        special: SpecialTokenIds,
         precision: Precision,
         beginning: Tuple[Optional[int], Optional[int]] = (None, None),
         alignment: Optional[str] = None,
         text: Optional[Callable[[Tensor], str]] = None,
         shortlist: Optional[Shortlist] = None,
-        language_model: Optional[LanguageModel] = None,
+        language_model: Optional[DecoderOnly] = None,
         reranker: Optional[Reranker] = None,
         source_text: Optional[Callable[[Tensor], str]] = None,
         draft: Optional[Generator] = None,
@@ -255,9 +258,9 @@ class FairbeamGenerator:
             check_drafting(networks, options, special, ahead, one_vocabulary=one_vocabulary)
         self.alignment = alignment
         self.text = text
-        self._begun: Dict[int, Begun] = {}
+        self._begun: Dict[int, PendingBatch] = {}
         """By the identity of their source tensors, in the order of their beginning."""
-        self.decoder = Decoder(Models(networks, special, shortlist, language_model, ahead), device)
+        self.decoder = DecoderPool(ModelSet(networks, special, shortlist, language_model, ahead), device)
 
     def generate(
         self,
@@ -271,7 +274,7 @@ class FairbeamGenerator:
 
         ``constraints`` are fairseq's packed tensor, or ours, which may have alternatives.
         """
-        asked = Asked(prefix_tokens, constraints, bos_token)
+        asked = GenerateRequest(prefix_tokens, constraints, bos_token)
         begun = self._begun.pop(id(sample["net_input"]["src_tokens"]), None)
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         results: List[List[Hypothesis]] = [[] for _ in range(len(source))]
@@ -298,7 +301,7 @@ class FairbeamGenerator:
         waits = self.decoder.workers == 1 or self.options.prefix_allowed_tokens_fn is not None
         return 0 if waits else 2 * self.decoder.workers
 
-    def begin(self, sample: Dict[str, Any], asked: Asked, *, apart: bool) -> None:
+    def begin(self, sample: Dict[str, Any], asked: GenerateRequest, *, apart: bool) -> None:
         """Begin with a batch that will be given to ``generate``, which waits for it if it is asked the same.
 
         ``apart`` lets all workers share it.
@@ -307,9 +310,11 @@ class FairbeamGenerator:
         parts = self._parts(sample, asked, self.decoder.workers if apart else 1)
         while len(self._begun) > self.ahead:  # nobody asked for it
             del self._begun[next(iter(self._begun))]
-        self._begun[id(source)] = Begun(source, asked, [(part, self.decoder.begin(batch)) for part, batch in parts])
+        self._begun[id(source)] = PendingBatch(
+            source, asked, [(part, self.decoder.begin(batch)) for part, batch in parts]
+        )
 
-    def _parts(self, sample: Dict[str, Any], asked: Asked, workers: int) -> List[Tuple[slice, Batch]]:
+    def _parts(self, sample: Dict[str, Any], asked: GenerateRequest, workers: int) -> List[Tuple[slice, Batch]]:
         """A batch in as many parts as there are workers, if it has so many sentences."""
         prefix_tokens, constraints, bos_token = asked
         here = self.options.prefix_allowed_tokens_fn is not None
@@ -377,7 +382,7 @@ class FairbeamGenerator:
         """As fairseq's commands print it, and as ``--replace-unk`` reads it."""
         if self.alignment == "soft":
             return [[f"{weight:.6f}" for weight in row] for row in attention[:, source.ne(self.pad)].tolist()]
-        return [Link(*pair) for pair in hard_alignment(attention, source, (self.eos, self.pad))]
+        return [AlignedPair(*pair) for pair in hard_alignment(attention, source, (self.eos, self.pad))]
 
 
 def _unpacked(constraints: Tensor) -> List[Required]:

@@ -6,7 +6,7 @@ from fairseq import scoring as fairseq_scoring
 from omegaconf import DictConfig
 
 from fairbeam.scoring import Score, evaluate
-from fairbeam_plugin.compat.mending import mend
+from fairbeam_plugin.patches.patching import mend
 
 _OURS = {"bleu": "bleu", "sacrebleu": "bleu", "chrf": "chrf"}
 """fairseq's ``--scoring`` names and the metric that answers for each."""

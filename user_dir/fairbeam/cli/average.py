@@ -8,8 +8,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from fairbeam import checkpoint
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.formats import fairseq_checkpoint as checkpoint
 
 logger = logging.getLogger(__name__)
 

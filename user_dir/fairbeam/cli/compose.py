@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from fairbeam import bundle
-from fairbeam.composition import (
+from fairbeam.errors import ConfigError
+from fairbeam.formats import bundle
+from fairbeam.formats.compose import (
     CompositionOptions,
     CrossAttentionStart,
     SequenceOptions,
     compose,
     sequence_to_sequence,
 )
-from fairbeam.errors import ConfigError
-from fairbeam.loading import read_model
+from fairbeam.formats.fairseq import read_model
 
 
 def command(

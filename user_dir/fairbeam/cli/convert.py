@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fairbeam.conversion import Parity, convert, pairs
-from fairbeam.loading import ModelFiles
+from fairbeam.formats.convert import Parity, convert, pairs
+from fairbeam.formats.fairseq import ModelFiles
 
 _OUTPUTS = {True: "agrees", False: "DIFFERS", None: "none: the model writes no text"}
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fairbeam.data.grammar import split_corpus
+from fairbeam.demo.grammar import split_corpus
 from fairbeam.files import atomic_write
 
 

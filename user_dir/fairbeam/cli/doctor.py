@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairbeam import bundle, inspection
-from fairbeam.bundle import Bundle
 from fairbeam.data import databin
+from fairbeam.doctor import inspection
+from fairbeam.doctor.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
 from fairbeam.errors import FairbeamError
-from fairbeam.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
-from fairbeam.loading import ModelFiles, read_model
-from fairbeam.network import EncoderDecoder, EncoderNetwork
+from fairbeam.formats import bundle
+from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.network import EncoderOnly, Seq2Seq
 
 _PIPE_WIDTH = 120
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -110,12 +111,12 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
 
 
 def _show_model(console: Console, path: Path, model: Bundle, max_tokens: int) -> None:
-    sides = (model.source, model.target) if isinstance(model.network, EncoderDecoder) else (model.source,)
+    sides = (model.source, model.target) if isinstance(model.network, Seq2Seq) else (model.source,)
     languages = " to ".join((side and side.language) or "any language" for side in sides)
     console.print(f"{escape(str(path))}: [green]sound[/], {escape(languages)}", soft_wrap=True)
     network = model.network
     console.print(_module_table(inspection.describe_network(network)))
-    if isinstance(network, EncoderNetwork):
+    if isinstance(network, EncoderOnly):
         return
     training = [inspection.estimate_training(network.config, max_tokens, dtype=dtype) for dtype in _DTYPES]
     console.print(_training_table(training, max_tokens))

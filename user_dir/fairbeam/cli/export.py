@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fairbeam import bundle
 from fairbeam.files import read_parallel
-from fairbeam.loading import ModelFiles, read_model
+from fairbeam.formats import bundle
+from fairbeam.formats.fairseq import ModelFiles, read_model
 from fairbeam.scoring import bleu, chrf
 from fairbeam.translator import Translator
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fairbeam.data.databin import References
+from fairbeam.data.lexical_shortlist import ShortlistOptions
 from fairbeam.data.prepare import PrepareOptions, available_workers, prepare
-from fairbeam.data.shortlist import ShortlistOptions
 from fairbeam.text import ModelType, SentencePieceOptions
 
 

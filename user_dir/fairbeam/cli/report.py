@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from fairbeam.cli._options import Metric, MultiValueCommand, read_scored
+from fairbeam.doctor.environment import environment
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.files import read_parallel
-from fairbeam.report import Attention, Report, Sample, environment, read_attention, read_training_log, write_report
+from fairbeam.report import Attention, Report, Sample, read_attention, read_training_log, write_report
 from fairbeam.scoring import Score, evaluate
 
 SETTINGS = {"cls": MultiValueCommand}

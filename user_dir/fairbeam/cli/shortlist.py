@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fairbeam.data.shortlist import SHORTLIST, ShortlistOptions, build_shortlist
+from fairbeam.data.lexical_shortlist import SHORTLIST, ShortlistOptions, build_shortlist
 
 
 def command(

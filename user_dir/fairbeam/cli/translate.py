@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairbeam.errors import ConfigError, FairbeamError, InputError
 from fairbeam.files import read_lines, stream_lines
+from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.generation import Constraints, LengthNormalization
 from fairbeam.generation.options import parse_weights
-from fairbeam.loading import ModelFiles
 from fairbeam.scoring.minimum_bayes_risk import Utility
 from fairbeam.text.phrases import split_phrases
 from fairbeam.translator import DecodingLimits, TooLong, Translation, Translator, load

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fairbeam.data.databin import MANIFEST, DataBin, Manifest, References, SubwordFiles
 from fairbeam.data.indexed import IndexedWriter
-from fairbeam.data.shortlist import SHORTLIST, ShortlistOptions, build_shortlist
+from fairbeam.data.lexical_shortlist import SHORTLIST, ShortlistOptions, build_shortlist
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.files import atomic_write, stream_lines
 from fairbeam.text import Dictionary, SentencePiece, SentencePieceOptions, train_sentencepiece

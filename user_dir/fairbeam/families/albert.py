@@ -1,8 +1,8 @@
 """ALBERT (Lan et al., 2020): BERT whose layers share weights, with embeddings of their own width."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderFamily, HeadPage
-from fairbeam.families.weights import affine, under
+from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
+from fairbeam.families.weight_map import affine, under
 
 _LAYER = "encoder.albert_layer_groups.{i}.albert_layers.0"
 LAYER_ROWS = (
@@ -16,7 +16,7 @@ LAYER_ROWS = (
     *affine("encoder.layers.{i}.feed_forward_residual.norm", f"{_LAYER}.full_layer_layer_norm"),
 )
 
-FAMILY = EncoderFamily(
+FAMILY = EncoderOnlyFamily(
     model_type="albert",
     prefix="albert.",
     stack=bert.STACK,

@@ -1,8 +1,8 @@
 """BART (Lewis et al., 2020), as Hugging Face's ``BartForConditionalGeneration`` and ``BartModel`` name its weights."""
 
-from fairbeam.families.fairseq_transformer import stack_rows
-from fairbeam.families.family import Family
-from fairbeam.families.weights import lifted, same, under
+from fairbeam.families.fairseq.transformer import stack_rows
+from fairbeam.families.seq2seq import Seq2SeqFamily
+from fairbeam.families.weight_map import lifted, same, under
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 ROWS = (
@@ -12,7 +12,7 @@ ROWS = (
     lifted("head.bias", "final_logits_bias"),
 )
 
-FAMILY = Family(
+FAMILY = Seq2SeqFamily(
     model_type="bart",
     stack=StackConfig(
         norm_placement=NormPlacement.POST,

@@ -1,7 +1,7 @@
 """BERT (Devlin et al., 2019), as Hugging Face's ``BertModel`` and its classes with heads name their weights."""
 
-from fairbeam.families.shapes import BERT_NAMES, EncoderFamily, HeadPage
-from fairbeam.families.weights import Row, affine, same, under
+from fairbeam.families.shapes import BERT_NAMES, EncoderOnlyFamily, HeadPage
+from fairbeam.families.weight_map import Row, affine, same, under
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 LAYER_ROWS = (
@@ -72,7 +72,7 @@ POOLED_HEAD = HeadPage(
     classes=("ForSequenceClassification", "ForMultipleChoice"),
 )
 
-FAMILY = EncoderFamily(
+FAMILY = EncoderOnlyFamily(
     model_type="bert",
     prefix="bert.",
     stack=STACK,

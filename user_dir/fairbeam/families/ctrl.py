@@ -1,11 +1,11 @@
 """CTRL (Keskar et al., 2019), as Hugging Face's ``CTRLLMHeadModel`` and ``CTRLModel`` name their weights."""
 
 from fairbeam.families import gpt2
-from fairbeam.families.shapes import GPT_NAMES, LanguageModelFamily
-from fairbeam.families.weights import affine, same, under
+from fairbeam.families.shapes import GPT_NAMES, DecoderOnlyFamily
+from fairbeam.families.weight_map import affine, same, under
 from fairbeam.network import Activation, NormPlacement, PositionConfig, PositionKind, StackConfig
 
-FAMILY = LanguageModelFamily(
+FAMILY = DecoderOnlyFamily(
     model_type="ctrl",
     prefix="transformer.",
     stack=StackConfig(

@@ -1,8 +1,8 @@
 """DistilBERT (Sanh et al., 2019): BERT without segments or pooler, its weights under shorter names."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderFamily, HeadPage
-from fairbeam.families.weights import affine, under
+from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
+from fairbeam.families.weight_map import affine, under
 from fairbeam.network import Activation
 
 LAYER_ROWS = (
@@ -17,7 +17,7 @@ LAYER_ROWS = (
     *affine("encoder.layers.{i}.feed_forward_residual.norm", "transformer.layer.{i}.output_layer_norm"),
 )
 
-FAMILY = EncoderFamily(
+FAMILY = EncoderOnlyFamily(
     model_type="distilbert",
     prefix="distilbert.",
     stack=bert.STACK,

@@ -1,11 +1,11 @@
 """ELECTRA (Clark et al., 2020), discriminators and generators: BERT with embeddings of their own width."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderFamily, HeadPage
-from fairbeam.families.weights import affine, under
+from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
+from fairbeam.families.weight_map import affine, under
 from fairbeam.network import Activation
 
-FAMILY = EncoderFamily(
+FAMILY = EncoderOnlyFamily(
     model_type="electra",
     prefix="electra.",
     stack=bert.STACK,

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al., 2019), as Hugging Face's ``GPT2LMHeadModel`` and ``GPT2Model`` name their weights."""
 
-from fairbeam.families.shapes import GPT_NAMES, LanguageModelFamily
-from fairbeam.families.weights import affine, same, transposed, under
+from fairbeam.families.shapes import GPT_NAMES, DecoderOnlyFamily
+from fairbeam.families.weight_map import affine, same, transposed, under
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 LAYER_ROWS = (
@@ -14,7 +14,7 @@ LAYER_ROWS = (
 )
 OUTSIDE = frozenset({"lm_head.weight", "lm_head.bias"})
 
-FAMILY = LanguageModelFamily(
+FAMILY = DecoderOnlyFamily(
     model_type="gpt2",
     prefix="transformer.",
     stack=StackConfig(

@@ -1,7 +1,7 @@
 """Llama (Touvron et al., 2023), as Hugging Face's ``LlamaForCausalLM`` and ``LlamaModel`` name their weights."""
 
-from fairbeam.families.shapes import LanguageModelFamily
-from fairbeam.families.weights import affine, same
+from fairbeam.families.shapes import DecoderOnlyFamily
+from fairbeam.families.weight_map import affine, same
 from fairbeam.network import NormKind, NormPlacement, PositionConfig, PositionKind, StackConfig
 
 STACK = StackConfig(
@@ -42,7 +42,7 @@ NAMES = {
     "eos": "eos_token_id",
 }
 
-FAMILY = LanguageModelFamily(
+FAMILY = DecoderOnlyFamily(
     model_type="llama",
     bare="LlamaModel",
     prefix="model.",

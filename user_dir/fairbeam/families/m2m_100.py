@@ -1,11 +1,11 @@
 """M2M-100 (Fan et al., 2021) and NLLB-200's dense models (NLLB Team, 2022), as Hugging Face names their weights."""
 
 from fairbeam.families import bart
-from fairbeam.families.family import Family
-from fairbeam.families.weights import same
+from fairbeam.families.seq2seq import Seq2SeqFamily
+from fairbeam.families.weight_map import same
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
-FAMILY = Family(
+FAMILY = Seq2SeqFamily(
     model_type="m2m_100",
     stack=StackConfig(
         norm_placement=NormPlacement.PRE,

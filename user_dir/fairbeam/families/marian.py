@@ -1,8 +1,8 @@
 """Marian's Transformers (Junczys-Dowmunt et al., 2018), OPUS-MT's among them, as Hugging Face keeps them."""
 
 from fairbeam.families import bart
-from fairbeam.families.family import Family
-from fairbeam.families.weights import same
+from fairbeam.families.seq2seq import Seq2SeqFamily
+from fairbeam.families.weight_map import same
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 TABLES = (
@@ -10,7 +10,7 @@ TABLES = (
     same("target_embedding.positions.table", "model.decoder.embed_positions.weight"),
 )
 
-FAMILY = Family(
+FAMILY = Seq2SeqFamily(
     model_type="marian",
     stack=StackConfig(
         norm_placement=NormPlacement.POST,

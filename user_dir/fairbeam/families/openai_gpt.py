@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fairbeam.families import gpt2
 from fairbeam.families.shapes import GPT_NAMES
-from fairbeam.families.weights import same, under
+from fairbeam.families.weight_map import same, under
 from fairbeam.network import NormPlacement
 
 FAMILY = replace(

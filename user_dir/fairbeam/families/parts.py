@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fairbeam.network import AnyConfig, EncoderConfig, LanguageModelConfig, NetworkConfig, RecurrentConfig, StackConfig
+from fairbeam.network import (
+    AnyConfig,
+    DecoderOnlyConfig,
+    EncoderDecoderConfig,
+    EncoderOnlyConfig,
+    LSTMConfig,
+    StackConfig,
+)
 
 ENCODER_NAMES: Mapping[str, str] = {
     "source_embedding.": "source_embedding.",
@@ -12,9 +19,9 @@ ENCODER_NAMES: Mapping[str, str] = {
 }
 """Beginnings of names, and what they are in an encoder-decoder that has the part for its encoder."""
 DECODER_NAMES: Mapping[type[AnyConfig], Mapping[str, str]] = {
-    NetworkConfig: {"target_embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    LanguageModelConfig: {"embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
-    EncoderConfig: {
+    EncoderDecoderConfig: {"target_embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
+    DecoderOnlyConfig: {"embedding.": "target_embedding.", "decoder.": "decoder.", "head.": "head."},
+    EncoderOnlyConfig: {
         "embedding.": "target_embedding.",
         "encoder.": "decoder.",
         "symbol_head.hidden.": "decoder.transform.linear.",
@@ -32,8 +39,8 @@ def renamed(name: str, names: Mapping[str, str]) -> str | None:
 
 def decoder_stack(config: AnyConfig) -> StackConfig:
     """The layers of the network as a decoder; an encoder's, with its masked language model's transform if any."""
-    assert not isinstance(config, RecurrentConfig)  # which has no layers of this kind
-    if not isinstance(config, EncoderConfig):
+    assert not isinstance(config, LSTMConfig)  # which has no layers of this kind
+    if not isinstance(config, EncoderOnlyConfig):
         return config.decoder
     head = config.symbol_head
     return replace(config.encoder, transform=None if head is None or head.hidden is None else head.activation)

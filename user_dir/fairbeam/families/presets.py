@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.hugging_face import FAMILIES
-from fairbeam.network import AnyConfig, EncoderConfig, LanguageModelConfig, NetworkConfig
+from fairbeam.families.registry import FAMILIES
+from fairbeam.network import AnyConfig, DecoderOnlyConfig, EncoderDecoderConfig, EncoderOnlyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ def untrained(family: str, size: str, overrides: Mapping[str, Any], vocabularies
     special["decoder_start_token_id"] = vocabularies.eos
     network = page.untrained({**options, **special, "vocab_size": max(vocabularies.source, vocabularies.target)})
     match network:
-        case EncoderConfig():
+        case EncoderOnlyConfig():
             return network
-        case LanguageModelConfig():  # data are padded with a symbol that no text has
+        case DecoderOnlyConfig():  # data are padded with a symbol that no text has
             return replace(network, pad=vocabularies.pad)
-        case NetworkConfig():
+        case EncoderDecoderConfig():
             return replace(
                 network,
                 source_vocabulary=vocabularies.source,

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderFamily, HeadPage
-from fairbeam.families.weights import affine, under
+from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
+from fairbeam.families.weight_map import affine, under
 from fairbeam.network import Activation, PositionConfig, PositionKind
 
-FAMILY = EncoderFamily(
+FAMILY = EncoderOnlyFamily(
     model_type="roberta",
     prefix="roberta.",
     stack=replace(bert.STACK, positions=PositionConfig(kind=PositionKind.LEARNED, count_padding=False)),

@@ -7,16 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.family import MAX_POSITIONS, MAX_SIZE, Options, Plan
-from fairbeam.families.weights import Row
+from fairbeam.families.seq2seq import MAX_POSITIONS, MAX_SIZE, LoadPlan, Options
+from fairbeam.families.weight_map import Row
 from fairbeam.network import (
     Activation,
     AdaptiveConfig,
     AnyConfig,
+    DecoderOnlyConfig,
     DropoutConfig,
-    EncoderConfig,
+    EncoderOnlyConfig,
     HeadConfig,
-    LanguageModelConfig,
     PositionConfig,
     PositionKind,
     RotaryScaling,
@@ -75,7 +75,7 @@ class HeadPage:
     """A head that weights of theirs stand for."""
 
     place: str
-    """Field of ``EncoderConfig``."""
+    """Field of ``EncoderOnlyConfig``."""
     mark: str
     """A tensor of theirs with a row for each label; where it is, the head is."""
     hidden: str | None = None
@@ -226,7 +226,7 @@ class _Page:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderFamily(_Page):
+class EncoderOnlyFamily(_Page):
     """A page of an encoder without a decoder."""
 
     heads: tuple[HeadPage, ...]
@@ -235,7 +235,7 @@ class EncoderFamily(_Page):
     projection: str | None = None
     """The tensor of theirs that is there where embeddings are projected; if None, all with a width of their own are."""
 
-    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> LoadPlan:
         """The network of a folder; see ``Page``."""
         options = self.options(config)
         network = self._bare(options)
@@ -261,9 +261,9 @@ class EncoderFamily(_Page):
         )
         # Where layers tell distances apart, theirs stores a table of positions that nothing looks anything up in.
         table = {name for row in self.rows if row.ours == "embedding.positions.weight" for name in row.theirs}
-        return Plan(network, self.rows, frozenset(table if stack.positions.kind.has_distance_vectors else ()))
+        return LoadPlan(network, self.rows, frozenset(table if stack.positions.kind.has_distance_vectors else ()))
 
-    def untrained(self, config: Mapping[str, Any]) -> EncoderConfig:
+    def untrained(self, config: Mapping[str, Any]) -> EncoderOnlyConfig:
         """A masked language model before training; see ``Page``."""
         options = self.options(config)
         network = self._bare(options)
@@ -279,16 +279,16 @@ class EncoderFamily(_Page):
         )
         return replace(network, encoder=stack, symbol_head=head, tie_output=True)
 
-    def _bare(self, options: Options) -> EncoderConfig:
+    def _bare(self, options: Options) -> EncoderOnlyConfig:
         """The network without any head."""
         vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
         pad = options.symbol(self.names["pad"], vocabulary)
         stack, dropout = self.stack_config(options, pad), self.dropout_config(options)
-        return EncoderConfig(vocabulary=vocabulary, encoder=stack, dropout=dropout, pad=pad)
+        return EncoderOnlyConfig(vocabulary=vocabulary, encoder=stack, dropout=dropout, pad=pad)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelFamily(_Page):
+class DecoderOnlyFamily(_Page):
     """A page of a decoder without an encoder."""
 
     bare: str = ""
@@ -296,14 +296,14 @@ class LanguageModelFamily(_Page):
 
     def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
-        stack = config.decoder if isinstance(config, LanguageModelConfig) else self.stack
+        stack = config.decoder if isinstance(config, DecoderOnlyConfig) else self.stack
         shares = (stack.heads, stack.kept_heads, stack.kept_heads)
         return tuple(
             replace(row, shares=shares) if ".self_attention.qkv." in row.ours and len(row.theirs) == 3 else row
             for row in self.rows
         )
 
-    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Plan:
+    def plan(self, config: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> LoadPlan:
         """The network of a folder; see ``Page``."""
         options = self.options(config)
         vocabulary = options.size(self.names["vocabulary"], MAX_SIZE)
@@ -314,7 +314,7 @@ class LanguageModelFamily(_Page):
         ends = self._ends(options, vocabulary)
         tied = options.flag("tie_word_embeddings")
         biased = any(row.ours.startswith("head.bias") and row.at(0).theirs[0] in theirs for row in self.rows)
-        network = LanguageModelConfig(
+        network = DecoderOnlyConfig(
             vocabulary=vocabulary,
             decoder=self.stack_config(options, -1),
             adaptive=self.adaptive_config(options),
@@ -328,16 +328,16 @@ class LanguageModelFamily(_Page):
             # Several symbols may end a text; which of them does is then for whoever decodes to say.
             eos=ends[0] if len(ends) == 1 else None,
         )
-        return Plan(network, self.rows_for(network, config), frozenset())
+        return LoadPlan(network, self.rows_for(network, config), frozenset())
 
     def adaptive_config(self, options: Options) -> AdaptiveConfig | None:
         """The clusters of symbols that a ``config.json`` describes; None for a family without."""
         return None
 
-    def untrained(self, config: Mapping[str, Any]) -> LanguageModelConfig:
+    def untrained(self, config: Mapping[str, Any]) -> DecoderOnlyConfig:
         """The network before training; see ``Page``."""
         network = self.plan(config, {}).network
-        assert isinstance(network, LanguageModelConfig)
+        assert isinstance(network, DecoderOnlyConfig)
         return network
 
     def _ends(self, options: Options, vocabulary: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from fairbeam.families.family import Family
-from fairbeam.families.weights import Row, same
+from fairbeam.families.seq2seq import Seq2SeqFamily
+from fairbeam.families.weight_map import Row, same
 from fairbeam.network import Activation, NormKind, NormPlacement, PositionConfig, PositionKind, StackConfig
 
 
@@ -53,7 +53,7 @@ STACK = StackConfig(
     positions=PositionConfig(kind=PositionKind.RELATIVE_BUCKETS, bidirectional=True, count_padding=True),
 )
 
-FAMILY = Family(
+FAMILY = Seq2SeqFamily(
     model_type="t5",
     stack=STACK,
     decoder=replace(STACK, positions=replace(STACK.positions, bidirectional=False)),

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.family import MAX_POSITIONS, MAX_SIZE, Options
-from fairbeam.families.shapes import LanguageModelFamily
-from fairbeam.families.weights import Row, affine, same
+from fairbeam.families.seq2seq import MAX_POSITIONS, MAX_SIZE, Options
+from fairbeam.families.shapes import DecoderOnlyFamily
+from fairbeam.families.weight_map import Row, affine, same
 from fairbeam.network import (
     Activation,
     AdaptiveConfig,
     AnyConfig,
+    DecoderOnlyConfig,
     DropoutConfig,
-    LanguageModelConfig,
     NormPlacement,
     PositionConfig,
     PositionKind,
@@ -30,12 +30,12 @@ _SHARED_BIASES = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TransformerXL(LanguageModelFamily):
+class _TransformerXL(DecoderOnlyFamily):
     """A language model with a memory, and symbols in clusters."""
 
     def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; where layers share biases, these have a name outside the layers too."""
-        shared = isinstance(config, LanguageModelConfig) and config.decoder.positions.share_biases
+        shared = isinstance(config, DecoderOnlyConfig) and config.decoder.positions.share_biases
         return (*self.rows, *_SHARED_BIASES) if shared else self.rows
 
     def options(self, config: Mapping[str, Any]) -> Options:

@@ -1,23 +1,23 @@
 """Decoding: options in, hypotheses out."""
 
-from fairbeam.generation.admission import Window
 from fairbeam.generation.constraints import Required
-from fairbeam.generation.decoder import Batch, Decoder, Models
-from fairbeam.generation.filters import Special
+from fairbeam.generation.continuous_batching import RequestWindow
 from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.logits_processors import SpecialTokenIds
 from fairbeam.generation.options import Constraints, GenerationOptions, LengthNormalization
-from fairbeam.generation.search import BeamSearch
+from fairbeam.generation.runner import Batch, DecoderPool, ModelSet
+from fairbeam.generation.search.beam_search import BeamSearch
 
 __all__ = [
     "Batch",
     "BeamSearch",
     "Constraints",
-    "Decoder",
+    "DecoderPool",
     "GenerationOptions",
     "Hypothesis",
     "LengthNormalization",
-    "Models",
+    "ModelSet",
+    "RequestWindow",
     "Required",
-    "Special",
-    "Window",
+    "SpecialTokenIds",
 ]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.generation.hypothesis import Hypothesis
-from fairbeam.generation.protocol import Model
+from fairbeam.generation.model import Model
 
 
 def with_attention(

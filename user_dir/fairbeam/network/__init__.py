@@ -5,11 +5,11 @@ import torch
 from fairbeam.network.config import (
     Activation,
     AdaptiveConfig,
+    DecoderOnlyConfig,
     DropoutConfig,
-    EncoderConfig,
+    EncoderDecoderConfig,
+    EncoderOnlyConfig,
     HeadConfig,
-    LanguageModelConfig,
-    NetworkConfig,
     NormKind,
     NormPlacement,
     PositionConfig,
@@ -17,60 +17,60 @@ from fairbeam.network.config import (
     RotaryScaling,
     StackConfig,
 )
-from fairbeam.network.encoder import Encoded, EncoderNetwork
-from fairbeam.network.language_model import LanguageModel
-from fairbeam.network.network import Network, pad_batch
-from fairbeam.network.recurrence import SegmentMemory
-from fairbeam.network.recurrent import RecurrentConfig, RecurrentDropout, RecurrentNetwork
-from fairbeam.network.runtime import Precision, has_fast_bfloat16, tune_memory
+from fairbeam.network.decoder_only import DecoderOnly
+from fairbeam.network.encoder_decoder import EncoderDecoder, pad_batch
+from fairbeam.network.encoder_only import Encoded, EncoderOnly
+from fairbeam.network.lstm import LSTM, LSTMConfig, LSTMDropout
+from fairbeam.network.precision import Precision, has_fast_bfloat16, tune_memory
+from fairbeam.network.segment_memory import SegmentMemory
 
-Generator = Network | LanguageModel | RecurrentNetwork
+Generator = EncoderDecoder | DecoderOnly | LSTM
 """Networks that decode."""
-EncoderDecoder = Network | RecurrentNetwork
+Seq2Seq = EncoderDecoder | LSTM
 """Networks that read a source and a target apart."""
-AnyNetwork = Network | EncoderNetwork | LanguageModel | RecurrentNetwork
-AnyConfig = NetworkConfig | EncoderConfig | LanguageModelConfig | RecurrentConfig
+AnyNetwork = EncoderDecoder | EncoderOnly | DecoderOnly | LSTM
+AnyConfig = EncoderDecoderConfig | EncoderOnlyConfig | DecoderOnlyConfig | LSTMConfig
 
 
 def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
     """The network that ``config`` describes, of whichever shape."""
     match config:
-        case NetworkConfig():
-            return Network(config, compute_dtype)
-        case EncoderConfig():
-            return EncoderNetwork(config, compute_dtype)
-        case LanguageModelConfig():
-            return LanguageModel(config, compute_dtype)
-        case RecurrentConfig():
-            return RecurrentNetwork(config, compute_dtype)
+        case EncoderDecoderConfig():
+            return EncoderDecoder(config, compute_dtype)
+        case EncoderOnlyConfig():
+            return EncoderOnly(config, compute_dtype)
+        case DecoderOnlyConfig():
+            return DecoderOnly(config, compute_dtype)
+        case LSTMConfig():
+            return LSTM(config, compute_dtype)
 
 
 __all__ = [
+    "LSTM",
     "Activation",
     "AdaptiveConfig",
     "AnyConfig",
     "AnyNetwork",
+    "DecoderOnly",
+    "DecoderOnlyConfig",
     "DropoutConfig",
     "Encoded",
-    "EncoderConfig",
     "EncoderDecoder",
-    "EncoderNetwork",
+    "EncoderDecoderConfig",
+    "EncoderOnly",
+    "EncoderOnlyConfig",
     "Generator",
     "HeadConfig",
-    "LanguageModel",
-    "LanguageModelConfig",
-    "Network",
-    "NetworkConfig",
+    "LSTMConfig",
+    "LSTMDropout",
     "NormKind",
     "NormPlacement",
     "PositionConfig",
     "PositionKind",
     "Precision",
-    "RecurrentConfig",
-    "RecurrentDropout",
-    "RecurrentNetwork",
     "RotaryScaling",
     "SegmentMemory",
+    "Seq2Seq",
     "StackConfig",
     "build",
     "has_fast_bfloat16",

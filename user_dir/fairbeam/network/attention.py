@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network import kernels
-from fairbeam.network.cache import Folded, KeyValues, Projected, Slots
+from fairbeam.network.cache import AbsorbedKeyValues, BeamSlots, CrossKeyValues, KeyValues
 from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
+from fairbeam.network.inference import ops
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import Distances, DistanceVectors, Relation, Rotation
 
@@ -88,13 +88,17 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight, gain=1.0)
 
     def forward(
-        self, x: Tensor, mask: Tensor | Slots | None, cache: KeyValues | None = None, relation: Relation | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | BeamSlots | None,
+        cache: KeyValues | None = None,
+        relation: Relation | None = None,
     ) -> Tensor:
         """(batch, queries, dim) to the same; ``mask`` as in ``attend``, with rows for the heads of keys and values
         and written out for their groups (``for_group``), or the slots that each beam sees."""
-        if isinstance(mask, Slots):
+        if isinstance(mask, BeamSlots):
             assert cache is not None
-            context = kernels.attend_to_slots(self.qkv(x), cache, mask, heads=self.heads, scale=self.scale)
+            context = ops.attend_to_slots(self.qkv(x), cache, mask, heads=self.heads, scale=self.scale)
             return self.output(context)
         seen: Tensor | None = mask
         rotation = relation if isinstance(relation, Rotation) else None
@@ -144,9 +148,9 @@ class CrossAttention(nn.Module):
         self.attention_dtype = torch.float32
         self._exact: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
-    def project(self, memory: Tensor) -> Projected:
+    def project(self, memory: Tensor) -> CrossKeyValues:
         """Keys and values of (batch, source, memory_dim)."""
-        return Projected(*packed(heads_apart(self.key_value(memory), self.heads, parts=2), self.attention_dtype))
+        return CrossKeyValues(*packed(heads_apart(self.key_value(memory), self.heads, parts=2), self.attention_dtype))
 
     @torch.no_grad()
     def keep_exact_(self) -> None:
@@ -168,7 +172,7 @@ class CrossAttention(nn.Module):
         """Whether ``fold`` has its weights."""
         return self._exact is not None
 
-    def fold(self, memory: Projected, mask: Tensor | None) -> Folded:
+    def fold(self, memory: CrossKeyValues, mask: Tensor | None) -> AbsorbedKeyValues:
         """Multiply the projections of queries and outputs into keys and values.
 
         Where a batch's ``heads * source`` is no wider than the model, attention then costs two small products where
@@ -180,17 +184,17 @@ class CrossAttention(nn.Module):
         bias = (keys @ query_bias).view(len(keys), 1, -1)
         if mask is not None:
             bias = bias + mask.view_as(bias)
-        return Folded((keys @ query).flatten(1, 2).mT.contiguous(), bias, (values @ output).flatten(1, 2))
+        return AbsorbedKeyValues((keys @ query).flatten(1, 2).mT.contiguous(), bias, (values @ output).flatten(1, 2))
 
-    def forward(self, x: Tensor, memory: Projected | Folded, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, memory: CrossKeyValues | AbsorbedKeyValues, mask: Tensor | None) -> Tensor:
         """(batch, queries, dim) to the same; a folded memory brings its own mask."""
-        if isinstance(memory, Folded):
+        if isinstance(memory, AbsorbedKeyValues):
             assert self._exact is not None
             scores = torch.baddbmm(memory.bias, x, memory.keys)
             weights = scores.view(*x.shape[:2], self.heads, -1).softmax(-1).view_as(scores)
             return torch.baddbmm(self._exact[-1], weights, memory.values)
         if memory.rows is not None:
-            context = kernels.attend_to_source(self.query(x), memory, mask, heads=self.heads, scale=self.scale)
+            context = ops.attend_to_source(self.query(x), memory, mask, heads=self.heads, scale=self.scale)
             return self.output(context)
         context = attend(self._queries(x), memory.keys, memory.values, mask, scale=self.scale, dropout=self.dropout)
         return self.output(heads_together(context, self.heads, self.output.compute_dtype))

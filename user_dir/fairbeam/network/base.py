@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
-from fairbeam.network import native
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import DecoderState
-from fairbeam.network.compiled import Hypotheses, Scorer
-from fairbeam.network.heads import NarrowedHead
-from fairbeam.network.integers import highest_integer
+from fairbeam.network.heads import ShortlistHead
+from fairbeam.network.inference import native
+from fairbeam.network.inference.fused_stack import Hypotheses, Scorer
+from fairbeam.network.inference.quantized_linear import qmax_for
 from fairbeam.network.linear import Linear
 from fairbeam.network.stacks import Stack
 
@@ -27,7 +27,7 @@ class BaseNetwork(nn.Module):
     compute_dtype: torch.dtype
     attention_dtype: torch.dtype
     compiled: bool = False
-    """Whether decoding steps attend through ``kernels``."""
+    """Whether decoding steps attend through ``ops``."""
 
     def for_inference(self, dtype: torch.dtype) -> Self:
         """An untrainable copy with weights in ``dtype``, laid out for the machine's matrix kernels.
@@ -70,7 +70,7 @@ class BaseNetwork(nn.Module):
 class DecodingNetwork(BaseNetwork):
     """A network that predicts the next token."""
 
-    head: Linear | AdaptiveSoftmax | NarrowedHead
+    head: Linear | AdaptiveSoftmax | ShortlistHead
     has_head: bool = True
     rewinds: bool = False
     """Whether ``read`` takes several tokens of a sentence at a time, and goes back behind tokens it has read."""
@@ -178,7 +178,7 @@ class DecodingNetwork(BaseNetwork):
         most: int,
         added: Tensor | None = None,
     ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        """Several steps of beam search in one call, see ``CompiledLayers``; None where that cannot be.
+        """Several steps of beam search in one call, see ``FusedStack``; None where that cannot be.
 
         ``added`` as for ``best_continuations``; tokens are columns then.
         """
@@ -192,19 +192,19 @@ class DecodingNetwork(BaseNetwork):
         """What compiled loops must know of scores of a part of all symbols."""
         if added is None:
             return None
-        assert isinstance(self.head, NarrowedHead)
+        assert isinstance(self.head, ShortlistHead)
         assert self._columns is not None
         return self.head.compiled(self._columns, added)
 
     @property
     def scores_in_one_call(self) -> bool:
         """Whether ``best_continuations`` can be had."""
-        if not self.has_head or not isinstance(self.head, Linear | NarrowedHead) or self._exact_head is None:
+        if not self.has_head or not isinstance(self.head, Linear | ShortlistHead) or self._exact_head is None:
             return False
-        if isinstance(self.head, NarrowedHead) and not self.head.whole:
+        if isinstance(self.head, ShortlistHead) and not self.head.whole:
             return False
         head = self._output.integers
-        return head is not None and head.whole and head.most == highest_integer(head.inputs, torch.int8)
+        return head is not None and head.whole and head.most == qmax_for(head.inputs, torch.int8)
 
     def _scores(self, state: DecoderState, features: Tensor) -> Tensor:
         """Float32 logits (batch, beams, vocabulary) of what the decoder made of the latest tokens."""
@@ -216,7 +216,7 @@ class DecodingNetwork(BaseNetwork):
     @property
     def _output(self) -> Linear:
         """The layer that scores symbols."""
-        layer = self.head.few if isinstance(self.head, NarrowedHead) else self.head
+        layer = self.head.few if isinstance(self.head, ShortlistHead) else self.head
         assert isinstance(layer, Linear)
         return layer
 

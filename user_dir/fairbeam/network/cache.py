@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairbeam.network import native
+from fairbeam.network.inference import native
 
 
 def per_head(mask: Tensor, heads: int) -> Tensor:
@@ -88,7 +88,7 @@ class KeyValues:
         self.storage[:, :, :, : filled.size(3)] = filled
 
 
-class Projected(NamedTuple):
+class CrossKeyValues(NamedTuple):
     """The encoded source as the cross-attention of one layer reads it; each (batch * heads, source, head_dim)."""
 
     keys: Tensor
@@ -97,7 +97,7 @@ class Projected(NamedTuple):
     """(kept,) long: the sentences that are left, for who reads keys and values where they are; None for all."""
 
 
-class Folded(NamedTuple):
+class AbsorbedKeyValues(NamedTuple):
     """The same with the projections of queries and outputs multiplied in, for queries of the residual stream."""
 
     keys: Tensor
@@ -109,11 +109,11 @@ class Folded(NamedTuple):
 
 
 @dataclass
-class Memory:
+class CrossAttentionCache:
     """The encoded source as the decoder's cross-attention reads it: projected once, never copied per beam."""
 
     batch: int
-    layers: Sequence[Projected | Folded]
+    layers: Sequence[CrossKeyValues | AbsorbedKeyValues]
     """One for each decoder layer."""
     mask: Tensor | None
     """(batch * heads, 1, source), 0 at tokens and -inf at padding; None where nothing is padded."""
@@ -121,9 +121,9 @@ class Memory:
     def select(self, sentences: Tensor) -> None:
         """Keep only these rows of the batch."""
         first = self.layers[0]
-        if isinstance(first, Projected) and first.rows is not None:
+        if isinstance(first, CrossKeyValues) and first.rows is not None:
             rows = first.rows[sentences]
-            self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+            self.layers = [CrossKeyValues(layer[0], layer[1], rows) for layer in self.layers]
             self.batch = len(sentences)
             return
 
@@ -131,24 +131,26 @@ class Memory:
             return of_sentences(tensor, sentences, self.batch)
 
         self.layers = [
-            Projected(*map(kept, layer[:2])) if isinstance(layer, Projected) else Folded(*map(kept, layer))
+            CrossKeyValues(*map(kept, layer[:2]))
+            if isinstance(layer, CrossKeyValues)
+            else AbsorbedKeyValues(*map(kept, layer))
             for layer in self.layers
         ]
         self.mask = None if self.mask is None else kept(self.mask)
         self.batch = len(sentences)
 
-    def join(self, other: "Memory") -> None:
+    def join(self, other: "CrossAttentionCache") -> None:
         """Append the sentences of another, which like this one is not folded, and none of which has left."""
         first = self.layers[0]
         heads = len(other.layers[0].keys) // other.batch
         width = max(self._width(heads), other.layers[0].keys.size(1))
-        if isinstance(first, Projected) and first.rows is not None:
+        if isinstance(first, CrossKeyValues) and first.rows is not None:
             self._join_rows(other, first.rows, heads, width)
         else:
             every = torch.arange(self.batch, device=first.keys.device)
             self._rebuild(every, self.batch, heads, width)
             self.layers = [
-                Projected(
+                CrossKeyValues(
                     torch.cat([mine.keys, _of_width(theirs.keys, width)]),
                     torch.cat([mine.values, _of_width(theirs.values, width)]),
                 )
@@ -164,7 +166,7 @@ class Memory:
         open_ = keys.new_zeros(len(keys), 1, keys.size(1)) if self.mask is None else self.mask
         return _of_width(open_.mT, width, float("-inf")).mT.contiguous()
 
-    def _join_rows(self, other: "Memory", rows: Tensor, heads: int, width: int) -> None:
+    def _join_rows(self, other: "CrossAttentionCache", rows: Tensor, heads: int, width: int) -> None:
         pool, before = len(self.layers[0].keys) // heads, self.layers[0].keys.size(1)
         # Sources that have got shorter are not to be read at the width of those before for long.
         if len(rows) + other.batch > pool or not 0.75 * before < width <= before or self.mask is None:
@@ -180,7 +182,7 @@ class Memory:
         assert self.mask is not None
         self.mask[places] = other.mask_of_width(before, heads)
         rows = torch.cat([rows, free])
-        self.layers = [Projected(layer[0], layer[1], rows) for layer in self.layers]
+        self.layers = [CrossKeyValues(layer[0], layer[1], rows) for layer in self.layers]
 
     def _rebuild(self, rows: Tensor, pool: int, heads: int, width: int) -> None:
         """Lay these rows out one behind the other, with room for ``pool`` rows."""
@@ -192,7 +194,7 @@ class Memory:
             room[: len(kept)] = _of_width(tensor[kept], width)
             return room
 
-        self.layers = [Projected(laid_out(layer[0]), laid_out(layer[1])) for layer in self.layers]
+        self.layers = [CrossKeyValues(laid_out(layer[0]), laid_out(layer[1])) for layer in self.layers]
         self.mask = mask.new_full((pool * heads, 1, width), float("-inf"))
         self.mask[: len(kept)] = mask[kept, :, :width]
 
@@ -202,7 +204,7 @@ class Memory:
         if self.mask is None:
             return first.keys.size(1)
         mask = self.mask.unflatten(0, (-1, heads))[:, 0, 0]
-        if isinstance(first, Projected) and first.rows is not None:
+        if isinstance(first, CrossKeyValues) and first.rows is not None:
             mask = mask[first.rows]
         return int(mask.eq(0).any(0).nonzero().max()) + 1
 
@@ -220,7 +222,7 @@ def _of_width(tensor: Tensor, width: int, value: float = 0.0) -> Tensor:
     return F.pad(tensor, (0, 0, 0, width - tensor.size(1)), value=value)
 
 
-class Slots(NamedTuple):
+class BeamSlots(NamedTuple):
     """Each beam's history as the slots that hold it."""
 
     numbers: Tensor
@@ -236,7 +238,7 @@ class DecoderState:
 
     def __init__(
         self,
-        memory: Memory | None,
+        memory: CrossAttentionCache | None,
         layers: list[KeyValues],
         batch: int,
         beams: int,
@@ -246,7 +248,7 @@ class DecoderState:
     ) -> None:
         """A state before the first token; ``like`` gives the dtype and device.
 
-        ``by_number`` has histories told as ``Slots``, not as masks.
+        ``by_number`` has histories told as ``BeamSlots``, not as masks.
         """
         self.memory = memory
         self.layers = layers
@@ -276,13 +278,13 @@ class DecoderState:
         steps = torch.tensor([self.steps], device=self._history.device)
         return steps if self._starts is None else steps - self._starts.unsqueeze(1)
 
-    def advance(self) -> Tensor | Slots:
+    def advance(self) -> Tensor | BeamSlots:
         """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
         slots, (batch * heads, beams or 1, slots), or their numbers."""
         heads = self.layers[0].storage.size(2)
         self.steps += 1
         if self._rows is not None:
-            return Slots(self._advance_numbers(), self._rows)
+            return BeamSlots(self._advance_numbers(), self._rows)
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return per_head(self._history[:, :1], heads)
@@ -319,7 +321,7 @@ class DecoderState:
         return 1 + self._block * self.beams if self._block >= 0 else 0
 
     def open_ahead(self, most: int) -> tuple[int, Tensor]:
-        """Make room for steps that are made in one call; histories are told as ``Slots``, and no sentence has joined.
+        """Make room for steps that are made in one call; histories must be ``BeamSlots``, with no joined sentences.
 
         Returns:
             How many of ``most`` steps there is room for, one at least, and room for the histories of all beams behind
@@ -350,7 +352,7 @@ class DecoderState:
 
     @property
     def rows(self) -> Tensor:
-        """(batch,) long: where in the caches each sentence is, if histories are told as ``Slots``."""
+        """(batch,) long: where in the caches each sentence is, if histories are told as ``BeamSlots``."""
         assert self._rows is not None
         return self._rows
 
@@ -450,7 +452,7 @@ class PromptState(DecoderState):
         features, self.features = self.features, None
         return features
 
-    def advance(self) -> Tensor | Slots:
+    def advance(self) -> Tensor | BeamSlots:
         self.prompt = None
         self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
         self.next_numbers = self.next_numbers + 1
@@ -501,7 +503,7 @@ Scored = tuple[Tensor, Tensor]
 """Rows and columns of a batch of tokens."""
 
 
-class RewindableState(DecoderState):
+class VerificationState(DecoderState):
     """The state of one hypothesis a sentence, each at a position of its own, which may go back.
 
     A target's token ``t`` has column ``first + t``; the start symbol is token 0. Of a decoder without an encoder the
@@ -530,7 +532,7 @@ class RewindableState(DecoderState):
 
     def place(
         self, tokens: Tensor, highest_number: int, *, by_number: bool = False
-    ) -> tuple[Tensor | Slots | None, Tensor, Tensor]:
+    ) -> tuple[Tensor | BeamSlots | None, Tensor, Tensor]:
         """Make room for the tokens of these numbers, (batch, new) long, in every layer.
 
         Tokens that fill a batch may stand beyond the last position; they get its number.
@@ -549,7 +551,7 @@ class RewindableState(DecoderState):
         if by_number and not prompt:
             seen = behind + (columns - highest).unsqueeze(2)
             starts = columns[:, 0].contiguous()
-            slots = Slots(seen.int(), torch.arange(len(columns), device=columns.device), starts)
+            slots = BeamSlots(seen.int(), torch.arange(len(columns), device=columns.device), starts)
             return slots, columns.clamp_max(highest_number), behind
         if alike is not None and not prompt:
             queries, keys = columns[0].clamp_max(highest_number), behind.clamp_max(highest_number)

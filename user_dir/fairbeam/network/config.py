@@ -284,7 +284,7 @@ class Described:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Described):
+class EncoderDecoderConfig(Described):
     """A whole encoder-decoder network."""
 
     source_vocabulary: int
@@ -378,7 +378,7 @@ class OneVocabulary(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig(OneVocabulary):
+class EncoderOnlyConfig(OneVocabulary):
     """An encoder without a decoder, and what is read from its states."""
 
     vocabulary: int
@@ -443,7 +443,7 @@ class AdaptiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelConfig(OneVocabulary):
+class DecoderOnlyConfig(OneVocabulary):
     """A decoder without an encoder."""
 
     vocabulary: int

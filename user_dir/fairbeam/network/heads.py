@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network import native
 from fairbeam.network.config import HeadConfig
 from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.inference import native
 from fairbeam.network.linear import Linear
 from fairbeam.network.stacks import LayerNorm
 
@@ -45,7 +45,7 @@ def sentence_vectors(states: Tensor, real: Tensor) -> Tensor:
     return F.normalize((states * weights).sum(1) / weights.sum(1).clamp_min(1), dim=1)
 
 
-class NarrowedHead(nn.Module):
+class ShortlistHead(nn.Module):
     """Scores of a few symbols; the last column is the estimate of what all others would add to the softmax."""
 
     def __init__(self, few: Linear, moments: Linear, temperature: float) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.config import Activation
-from fairbeam.network.integers import IntegerLayer
+from fairbeam.network.inference.quantized_linear import QuantizedLinear
 
 # How oneDNN names an activation it can fuse with the product: (attribute, algorithm).
 _FUSED = {
@@ -40,7 +40,7 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return x
 
 
-class LowRank(nn.Module):
+class LoRA(nn.Module):
     """A trained change of a frozen weight: the product of two narrow matrices (Hu et al., 2022, section 4.1)."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float) -> None:
@@ -70,12 +70,12 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.activation = activation
-        self.low_rank: LowRank | None = None
+        self.low_rank: LoRA | None = None
         self.compute_dtype = torch.float32
         self._fused = _FUSED.get(activation, ("none", ""))
         self._packed: Tensor | None = None
         self._packed_bias: Tensor | None = None
-        self.integers: IntegerLayer | None = None
+        self.integers: QuantizedLinear | None = None
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Linear(nn.Module):
         self.merge_()
         if dtype in (torch.int8, torch.int16):
             self.compute_dtype = torch.float32
-            self.integers = IntegerLayer(self.weight.detach(), self.bias, dtype, self.activation)
+            self.integers = QuantizedLinear(self.weight.detach(), self.bias, dtype, self.activation)
             self.bias = None if self.bias is None else nn.Parameter(self.bias.detach(), requires_grad=False)
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
             return
@@ -159,7 +159,7 @@ class Linear(nn.Module):
         return other
 
     def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
-        """What 8-bit integers took from a few outputs, as ``IntegerLayer.rounding`` says."""
+        """What 8-bit integers took from a few outputs, as ``QuantizedLinear.rounding`` says."""
         assert self.integers is not None
         return self.integers.rounding(x, exact, beams, columns, ids)
 

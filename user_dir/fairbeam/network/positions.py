@@ -168,7 +168,7 @@ class Distances(NamedTuple):
 
 
 def distances(ahead: Tensor, batch: int, queries: int, config: StackConfig) -> Distances:
-    """The distances of ``Places.ahead`` for every head, which all layers share.
+    """The distances of ``PositionIds.ahead`` for every head, which all layers share.
 
     The table's row of a query that stands by ``d`` positions behind a key is ``max_positions - 1 + d``.
     """
@@ -205,7 +205,7 @@ Relation = Rotation | Distances
 """What a scheme tells self-attention, the same for all layers."""
 
 
-class Places(NamedTuple):
+class PositionIds(NamedTuple):
     """Position numbers of what attends and what is attended to: those of all sentences, or each sentence's own."""
 
     queries: Tensor
@@ -220,7 +220,7 @@ class Places(NamedTuple):
         return keys - self.queries.unsqueeze(-1)
 
 
-def number_positions(mask: Tensor, config: PositionConfig) -> Tensor:
+def position_ids(mask: Tensor, config: PositionConfig) -> Tensor:
     """Position numbers of a batch, broadcastable to ``mask``: (batch, length) bool, true at real tokens."""
     if config.count_padding:
         return torch.arange(mask.size(1), device=mask.device).unsqueeze(0) + config.offset

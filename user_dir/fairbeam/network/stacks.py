@@ -8,15 +8,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network import kernels, native
 from fairbeam.network.attention import CrossAttention, SelfAttention, for_group
-from fairbeam.network.cache import Folded, KeyValues, Memory, Projected, Slots, slot_steps
-from fairbeam.network.compiled import CompiledLayers, compilable, readable
+from fairbeam.network.cache import (
+    AbsorbedKeyValues,
+    BeamSlots,
+    CrossAttentionCache,
+    CrossKeyValues,
+    KeyValues,
+    slot_steps,
+)
 from fairbeam.network.config import Activation, DropoutConfig, NormKind, NormPlacement, PositionKind, StackConfig
 from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.inference import native, ops
+from fairbeam.network.inference.fused_stack import FusedStack, compilable, readable
 from fairbeam.network.linear import Linear
-from fairbeam.network.positions import Places, Relation, RelativeBuckets, Rotary, build_positions, distances
-from fairbeam.network.recurrence import PastStates, Recurrence, RecurrentAttention, Segment, SegmentMemory, Sight
+from fairbeam.network.positions import PositionIds, Relation, RelativeBuckets, Rotary, build_positions, distances
+from fairbeam.network.segment_memory import (
+    PastStates,
+    Segment,
+    SegmentAttention,
+    SegmentMemory,
+    SegmentRecurrence,
+    Sight,
+)
 
 
 class LayerNorm(nn.Module):
@@ -77,7 +91,7 @@ class Residual(nn.Module):
         """The residual stream after the block's output is added."""
         if not self.before and self.normalises_layers and not self.training and native.serves(x, block):
             norm: Any = self.norm
-            return kernels.add_norm(x, block, norm.weight, norm.bias, norm.epsilon)
+            return ops.add_norm(x, block, norm.weight, norm.bias, norm.epsilon)
         x = x + self.dropout(block)
         return x if self.before else self.norm(x)
 
@@ -112,9 +126,9 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         cache: KeyValues | PastStates | None = None,
-        memory: Projected | Folded | None = None,
+        memory: CrossKeyValues | AbsorbedKeyValues | None = None,
         memory_mask: Tensor | None = None,
         relation: Relation | Sight | None = None,
     ) -> Tensor:
@@ -129,7 +143,7 @@ class Layer(nn.Module):
     def attend_to_self(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         cache: KeyValues | PastStates | None,
         relation: Relation | Sight | None = None,
     ) -> Tensor:
@@ -140,7 +154,7 @@ class Layer(nn.Module):
     def alignment(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
@@ -155,15 +169,15 @@ class Layer(nn.Module):
         return inner
 
 
-class RecurrentLayer(Layer):
+class SegmentLayer(Layer):
     """A layer whose self-attention sees what the layer read before, too."""
 
-    attention = RecurrentAttention
+    attention = SegmentAttention
 
     def attend_to_self(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         cache: KeyValues | PastStates | None,
         relation: Relation | Sight | None = None,
     ) -> Tensor:
@@ -224,7 +238,7 @@ class Embedding(nn.Module):
         if table is None or self.training or not native.serves(self.weight, table):
             embedded: Tensor = self(tokens, numbers)
             return embedded
-        return kernels.embed(tokens, self.weight, numbers, table, self.scale)
+        return ops.embed(tokens, self.weight, numbers, table, self.scale)
 
 
 class Transform(nn.Module):
@@ -242,7 +256,7 @@ class Transform(nn.Module):
         return transformed
 
 
-def _hides_tokens(mask: Tensor | Slots | None, x: Tensor) -> TypeGuard[Tensor | None]:
+def _hides_tokens(mask: Tensor | BeamSlots | None, x: Tensor) -> TypeGuard[Tensor | None]:
     """Whether a mask does no more than hide some tokens of ``x`` from all of them alike."""
     return mask is None or (isinstance(mask, Tensor) and mask.dim() == 3 and mask.shape[1:] == (1, x.size(1)))
 
@@ -255,7 +269,7 @@ class Stack(nn.Module):
         self.config = config
         distinct = config.layers if config.distinct_layers is None else config.distinct_layers
         recurrent = config.positions.kind is PositionKind.RELATIVE_SINUSOIDAL
-        build_layer = RecurrentLayer if recurrent else Layer
+        build_layer = SegmentLayer if recurrent else Layer
         self.layers = nn.ModuleList(build_layer(config, memory_dim, dropouts, masks) for _ in range(distinct))
         self.final_norm = build_norm(config) if config.final_norm else None
         self.dropout = Dropout(dropouts.features, masks)
@@ -266,8 +280,8 @@ class Stack(nn.Module):
             RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
         )
         self.rotary = Rotary(config.positions, config.head_width) if kind is PositionKind.ROTARY else None
-        self._compiled: CompiledLayers | None = None
-        self.recurrence = Recurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
+        self._compiled: FusedStack | None = None
+        self.recurrence = SegmentRecurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
             for attention in others:
@@ -288,10 +302,10 @@ class Stack(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         caches: list[KeyValues] | Segment | None = None,
-        memory: Memory | None = None,
-        places: Places | None = None,
+        memory: CrossAttentionCache | None = None,
+        places: PositionIds | None = None,
     ) -> Tensor:
         """Run all layers on (batch, queries, dim).
 
@@ -301,7 +315,7 @@ class Stack(nn.Module):
         mask, relation = self.place(x, mask, caches, places)
         if self._compiled is None or relation is not None or not native.serves(x):
             x = self._layer_by_layer(x, mask, caches, memory, relation)
-        elif isinstance(mask, Slots) and memory is not None and readable(memory):
+        elif isinstance(mask, BeamSlots) and memory is not None and readable(memory):
             assert isinstance(caches, list)
             x = self._compiled.step(x, caches, mask, memory)
         elif memory is None and not caches and _hides_tokens(mask, x):
@@ -317,15 +331,15 @@ class Stack(nn.Module):
         if self._compiled is None or not isinstance(norm, LayerNorm) or not native.serves(x):
             normalised: Tensor = norm(x)
             return normalised
-        return kernels.add_norm(x, None, norm.weight, norm.bias, norm.epsilon)
+        return ops.add_norm(x, None, norm.weight, norm.bias, norm.epsilon)
 
     def compile_(self) -> None:
         """Run all layers in one call from now on, where that can be; they are packed for inference."""
         layers = self.in_order()
-        self._compiled = CompiledLayers(layers) if all(map(compilable, layers)) else None
+        self._compiled = FusedStack(layers) if all(map(compilable, layers)) else None
 
     @property
-    def compiled(self) -> CompiledLayers | None:
+    def compiled(self) -> FusedStack | None:
         """All layers as they run in one call, with nothing but a norm behind them; None where they do not."""
         plain = self.scale is None and self.transform is None and isinstance(self.final_norm, LayerNorm | None)
         return self._compiled if plain else None
@@ -333,9 +347,9 @@ class Stack(nn.Module):
     def _layer_by_layer(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         caches: list[KeyValues] | Segment | None,
-        memory: Memory | None,
+        memory: CrossAttentionCache | None,
         relation: Relation | Sight | None,
     ) -> Tensor:
         for number, layer in enumerate(self.in_order()):
@@ -357,20 +371,20 @@ class Stack(nn.Module):
         vectors = self.recurrence.vectors(self.config.positions.memory_length, memory.layers[0].device)
         caches = []
         for layer, states in zip(self.in_order(), memory.layers, strict=True):
-            attention: RecurrentAttention = layer.self_attention  # type: ignore[assignment]
+            attention: SegmentAttention = layer.self_attention  # type: ignore[assignment]
             caches.append(attention.recall(layer.self_attention_residual.enter(states), vectors, spare))
         return caches
 
     def place(
         self,
         x: Tensor,
-        mask: Tensor | Slots | None,
+        mask: Tensor | BeamSlots | None,
         caches: list[KeyValues] | Segment | None,
-        places: Places | None = None,
-    ) -> tuple[Tensor | Slots | None, Relation | Sight | None]:
+        places: PositionIds | None = None,
+    ) -> tuple[Tensor | BeamSlots | None, Relation | Sight | None]:
         """What tells self-attention where tokens stand, once for all layers: the mask with the biases of distances
         added, (batch * heads, queries, keys), and the rotation of queries and new keys, or the distances between."""
-        if isinstance(mask, Slots):
+        if isinstance(mask, BeamSlots):
             return mask, None
         if self.recurrence is not None:
             seen: tuple[Tensor, Sight] = self.recurrence(x, mask, caches)
@@ -394,10 +408,10 @@ class Stack(nn.Module):
         return (mask.unflatten(0, (len(x), -1)) + bias).flatten(0, 1), None
 
 
-def _columns(x: Tensor, caches: list[KeyValues] | None) -> Places:
+def _columns(x: Tensor, caches: list[KeyValues] | None) -> PositionIds:
     """Position numbers of queries and keys, from 0: columns, or, with a cache, the step of the beams and slots."""
     if caches is None:
         columns = torch.arange(x.size(1), device=x.device)
-        return Places(columns, columns)
+        return PositionIds(columns, columns)
     steps = slot_steps(caches[0].length + x.size(1), x.size(1), x.device)
-    return Places(steps[-1:], steps)
+    return PositionIds(steps[-1:], steps)

@@ -1,7 +1,7 @@
 """One self-contained HTML page about a training run: curves, scores, samples and their attention."""
 
+from fairbeam.doctor.environment import environment
 from fairbeam.report.content import Attention, CurvePoint, Report, Sample, read_attention
-from fairbeam.report.environment import environment
 from fairbeam.report.page import render_report, write_report
 from fairbeam.report.training_log import read_training_log
 

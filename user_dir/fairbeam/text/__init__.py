@@ -1,11 +1,11 @@
 """Text in, ids out, and back: vocabularies, subwords and the tokenizer made of the two."""
 
+from fairbeam.text.backends import Side
 from fairbeam.text.dictionary import Dictionary
-from fairbeam.text.hub import from_hf
-from fairbeam.text.pieces import Side
-from fairbeam.text.pretrained import PretrainedTokenizer, TypedIds
-from fairbeam.text.pretrained_config import AddedToken, PretrainedConfig, SpecialTokens, Template
-from fairbeam.text.protocol import TextSide
+from fairbeam.text.dictionary_tokenizer import KINDS, Marks, Tokenizer
+from fairbeam.text.hugging_face_files import from_hf
+from fairbeam.text.interface import TextSide
+from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer, TypedIds
 from fairbeam.text.subwords import (
     ModelType,
     SentencePiece,
@@ -16,7 +16,7 @@ from fairbeam.text.subwords import (
     find_model,
     train_sentencepiece,
 )
-from fairbeam.text.tokenizer import KINDS, Marks, Tokenizer
+from fairbeam.text.tokenizer_config import AddedToken, PretrainedConfig, SpecialTokens, Template
 
 __all__ = [
     "KINDS",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from fairbeam.text.protocol import TextSide
+from fairbeam.text.interface import TextSide
 
 Phrases = Sequence[str | Sequence[str]]
 """What an output must contain: each a word or phrase, or several of which one will do."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.families.presets import Vocabularies, parse_overrides, sizes, untrained
-from fairbeam.network import AnyConfig, EncoderConfig, EncoderNetwork, LanguageModel, NetworkConfig, build
+from fairbeam.network import AnyConfig, DecoderOnly, EncoderDecoderConfig, EncoderOnly, EncoderOnlyConfig, build
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel, NetworkDecoder, NetworkEncoder, dtype_of
 
 
@@ -79,7 +79,7 @@ class FamilyEncoderDecoder(FairbeamTransformerModel):
 class FamilyEncoder(FairseqEncoderModel):
     """An encoder of a family with its masked language model's head."""
 
-    def __init__(self, network: EncoderNetwork, dictionary: Dictionary) -> None:
+    def __init__(self, network: EncoderOnly, dictionary: Dictionary) -> None:
         super().__init__(NetworkEncoder(dictionary, network))  # type: ignore[arg-type]
         self.network = network
 
@@ -116,7 +116,7 @@ class _Decoder(NetworkDecoder):
 class FamilyDecoder(FairseqLanguageModel):
     """A decoder of a family."""
 
-    def __init__(self, network: LanguageModel, dictionary: Dictionary) -> None:
+    def __init__(self, network: DecoderOnly, dictionary: Dictionary) -> None:
         super().__init__(_Decoder(dictionary, network))  # type: ignore[arg-type]
         self.network = network
 
@@ -135,7 +135,7 @@ class FamilyDecoder(FairseqLanguageModel):
 def _models() -> List[Tuple[str, str, str]]:
     """(fairseq's model, family, size) of every architecture."""
     vocabularies = Vocabularies(source=99, target=99, joined=True, bos=0, pad=1, eos=2, unk=3)
-    names = {NetworkConfig: "fairbeam_encoder_decoder", EncoderConfig: "fairbeam_encoder"}
+    names = {EncoderDecoderConfig: "fairbeam_encoder_decoder", EncoderOnlyConfig: "fairbeam_encoder"}
     described = [(family, size, untrained(family, size, {}, vocabularies)) for family, size in sizes()]
     return [(names.get(type(config), "fairbeam_decoder"), family, size) for family, size, config in described]
 

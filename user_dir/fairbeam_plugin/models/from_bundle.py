@@ -8,9 +8,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
 
 from fairbeam.errors import ConfigError
-from fairbeam.loading import generator
-from fairbeam.network import Generator, RecurrentNetwork, build
-from fairbeam.network.tuning import ATTENTION, TuningOptions, add_low_rank_, freeze_, learning_rates
+from fairbeam.formats.fairseq import generator
+from fairbeam.network import LSTM, Generator, build
+from fairbeam.network.finetuning import ATTENTION, FinetuningOptions, add_lora_, freeze_, learning_rates
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel, dtype_of
 
 
@@ -65,7 +65,7 @@ class FairbeamBundleModel(FairbeamTransformerModel):
             )
         network = _with_options(generator(bundle), cfg)
         tuning = tuning_options(cfg)
-        add_low_rank_(network, tuning)
+        add_lora_(network, tuning)
         freeze_(network, tuning)
         rates = learning_rates(network, tuning)
         for name, parameter in network.named_parameters():
@@ -87,13 +87,13 @@ class FairbeamBundleModel(FairbeamTransformerModel):
         return not hasattr(self.network, "encoder")
 
 
-def tuning_options(cfg: Any) -> TuningOptions:
+def tuning_options(cfg: Any) -> FinetuningOptions:
     """Ours from fairseq's."""
 
     def names(value: Optional[str]) -> Tuple[str, ...]:
         return tuple(name.strip() for name in (value or "").split(",") if name.strip())
 
-    return TuningOptions(
+    return FinetuningOptions(
         freeze=names(cfg.freeze),
         lora_rank=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha,
@@ -108,7 +108,7 @@ def _with_options(network: Generator, cfg: Any) -> Generator:
     chosen: Dict[str, Any] = {
         "residual": cfg.dropout, "attention": cfg.attention_dropout, "activation": cfg.activation_dropout,
     }  # fmt: skip
-    if isinstance(network, RecurrentNetwork):  # which has one kind, in several places
+    if isinstance(network, LSTM):  # which has one kind, in several places
         if cfg.attention_dropout is not None or cfg.activation_dropout is not None:
             raise ConfigError("--attention-dropout, --activation-dropout: a recurrent network has neither")
         chosen = dict.fromkeys(vars(network.config.dropout), cfg.dropout)

@@ -18,8 +18,8 @@ from fairseq.models import (
 from fairseq.utils import get_available_activation_fns
 from torch import Tensor
 
-from fairbeam.families.fairseq_transformer import config_from_options
-from fairbeam.network import Network
+from fairbeam.families.fairseq.transformer import config_from_options
+from fairbeam.network import EncoderDecoder
 
 
 @dataclass
@@ -80,7 +80,7 @@ def dtype_of(cfg: Any) -> torch.dtype:
 class NetworkEncoder(FairseqEncoder):
     """The encoder as stock's generator asks for it. Owns no parameters: they are the model's."""
 
-    def __init__(self, dictionary: Dictionary, network: Network) -> None:
+    def __init__(self, dictionary: Dictionary, network: EncoderDecoder) -> None:
         super().__init__(dictionary)
         self._network = (network,)  # a tuple, so that torch doesn't register the network here too
 
@@ -100,7 +100,7 @@ class NetworkEncoder(FairseqEncoder):
 class NetworkDecoder(FairseqDecoder):
     """The decoder as stock's generator asks for it; computes the whole prefix at every step."""
 
-    def __init__(self, dictionary: Dictionary, network: Network) -> None:
+    def __init__(self, dictionary: Dictionary, network: EncoderDecoder) -> None:
         super().__init__(dictionary)
         self._network = (network,)
 
@@ -116,7 +116,7 @@ class NetworkDecoder(FairseqDecoder):
         source = encoder_out["src_tokens"][0]
         network = self._network[0]
         logits = network(source, prev_output_tokens)
-        looks = [network.alignments(source, prev_output_tokens)] if isinstance(network, Network) else [None]
+        looks = [network.alignments(source, prev_output_tokens)] if isinstance(network, EncoderDecoder) else [None]
         return logits, {"attn": looks}
 
     def max_positions(self) -> int:
@@ -127,7 +127,7 @@ class NetworkDecoder(FairseqDecoder):
 class FairbeamTransformerModel(FairseqEncoderDecoderModel):
     """The engine's encoder-decoder network, trained by fairseq."""
 
-    def __init__(self, network: Network, source: Dictionary, target: Dictionary) -> None:
+    def __init__(self, network: EncoderDecoder, source: Dictionary, target: Dictionary) -> None:
         super().__init__(NetworkEncoder(source, network), NetworkDecoder(target, network))
         self.network = network
 
@@ -139,7 +139,7 @@ class FairbeamTransformerModel(FairseqEncoderDecoderModel):
         if options["share_all_embeddings"] and source != target:
             raise ValueError("--share-all-embeddings requires a joined dictionary")
         config = config_from_options(options, len(source), len(target))
-        return cls(Network(config, getattr(torch, options["compute_dtype"])), source, target)
+        return cls(EncoderDecoder(config, getattr(torch, options["compute_dtype"])), source, target)
 
     def forward(
         self,

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 
-from fairbeam.bundle import Bundle
-from fairbeam.loading import special_ids
+from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.fairseq import special_ids
 from fairbeam.network import pad_batch
 from fairbeam.text import Marks, TextSide, Tokenizer
 

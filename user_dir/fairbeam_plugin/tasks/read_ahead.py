@@ -13,7 +13,7 @@ from typing import Any, Deque, Dict, Iterator, Optional
 
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
-from fairbeam_plugin.generator import Asked, FairbeamGenerator
+from fairbeam_plugin.generator import FairbeamGenerator, GenerateRequest
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class ReadAhead(CountingIterator):
         """``reports``: log how long all took."""
         self._reports = reports
         self._generator: Optional[FairbeamGenerator] = None
-        self._asked = Asked()
+        self._asked = GenerateRequest()
         self._latest: Dict[str, Any] = {}
         self._started, self._sentences = 0.0, 0
         super().__init__(self._in_order(batches), start=batches.n, total=len(batches))
@@ -40,7 +40,7 @@ class ReadAhead(CountingIterator):
                 logger.info(f"{self._sentences:,} sentences read, decoded and printed in {seconds:.1f} s ({rate})")
             raise
 
-    def follow(self, generator: FairbeamGenerator, sample: Dict[str, Any], asked: Asked) -> None:
+    def follow(self, generator: FairbeamGenerator, sample: Dict[str, Any], asked: GenerateRequest) -> None:
         """A search was given a sample; if it was the latest batch, the next ones are begun with, with as long prefixes
         and with constraints if it had some."""
         if "net_input" in self._latest and sample["net_input"]["src_tokens"] is self._latest["net_input"]["src_tokens"]:
@@ -67,7 +67,7 @@ class ReadAhead(CountingIterator):
             return
         prefix = None if prefix is None else sample["target"][:, : prefix.size(1)]
         constraints = None if constraints is None else sample.get("constraints")
-        generator.begin(sample, Asked(prefix, constraints, start), apart=left < generator.decoder.workers)
+        generator.begin(sample, GenerateRequest(prefix, constraints, start), apart=left < generator.decoder.workers)
 
 
 class ReadAheadIterator(EpochBatchIterator):

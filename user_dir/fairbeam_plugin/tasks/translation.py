@@ -27,25 +27,25 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from fairbeam.bundle import Bundle
 from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
 from fairbeam.data.databin import DataBin, References
-from fairbeam.data.shortlist import SHORTLIST, Shortlist
+from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.families.fairseq import task_symbols
-from fairbeam.families.fairseq_transformer import UnsupportedArchitecture
+from fairbeam.families.fairseq.registry import task_symbols
+from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
+from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_ids
 from fairbeam.generation import Constraints, GenerationOptions, Required
-from fairbeam.generation.speculative import DRAFT_TOKENS
-from fairbeam.loading import ModelFiles, generator, read_model, special_ids
+from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.network import Generator, Precision
-from fairbeam.rescoring import Reranker, Rescorer
+from fairbeam.reranking import Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
 from fairbeam_plugin.generator import (
-    Asked,
     FairbeamGenerator,
+    GenerateRequest,
     generation_options,
     language_model_of,
     stock_only_options,
@@ -593,7 +593,7 @@ class FairbeamTranslationTask(TranslationTask):
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         reading = None if self._decoded is None else self._decoded.latest
         if reading is not None and isinstance(generator, FairbeamGenerator):
-            reading.follow(generator, sample, Asked(prefix_tokens, constraints))
+            reading.follow(generator, sample, GenerateRequest(prefix_tokens, constraints))
         for references, found in zip(sample.get("references") or [], hypotheses, strict=False):
             self.transcript.add(references, self._text(found[0]["tokens"]))
         return hypotheses

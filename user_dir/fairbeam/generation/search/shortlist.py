@@ -1,0 +1,238 @@
+"""Search among the few symbols that may translate a sentence: a small output projection, and short columns behind it.
+
+The search itself knows nothing of it. It runs over the places of a batch's symbols as over a vocabulary, with its
+special symbols, prefixes and phrases rewritten alike; what each sentence lacks in its own list is forbidden, so that
+its text does not depend on what else is in the batch. Probabilities are nearly those of the whole vocabulary
+(``fairbeam.network.inference.shortlist_head``).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fairbeam.data.lexical_shortlist import Shortlist
+from fairbeam.errors import ConfigError
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
+from fairbeam.generation.model import State
+from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.search.beam_search import BeamSearch
+from fairbeam.network import Generator
+from fairbeam.network.inference.fused_stack import Hypotheses
+from fairbeam.network.inference.shortlist_head import narrowed, rest_moments
+from fairbeam.network.linear import Linear
+
+PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
+"""Options that hold ids, as sequences of sequences or alone: they are rewritten."""
+EXCLUDED = (
+    "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
+    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha", "lm_weight",
+    "return_alternatives", "prompt_lookup_num_tokens", "draft_tokens",
+)  # fmt: skip
+"""Options that need ids of both sides, or of the whole vocabulary."""
+_DEFAULTS = GenerationOptions()
+_COLUMNS = 256
+"""Columns come in multiples of this: each number of them costs compiled kernels."""
+
+
+class ShortlistSearch:
+    """``BeamSearch`` within the lists of a batch's source symbols."""
+
+    def __init__(
+        self,
+        networks: Sequence[Generator],
+        options: GenerationOptions,
+        special: SpecialTokenIds,
+        shortlist: Shortlist | None,
+    ) -> None:
+        """Several networks are an ensemble; all share one target vocabulary.
+
+        Raises:
+            ConfigError: as of ``check_search``.
+        """
+        self.networks, self.options, self.special = networks, options, special
+        self.shortlist = check_search(shortlist, networks, options)
+        rest = torch.ones(self.shortlist.target_vocabulary, dtype=torch.bool)
+        rest[torch.from_numpy(self.shortlist.common)] = False
+        if special.pad >= 0:
+            rest[special.pad] = True
+        self._moments = [rest_moments(network, rest.nonzero()[:, 0]) for network in networks]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch; arguments and result as of ``BeamSearch``."""
+        if start is None:
+            first = self.networks[0].first_token
+            start = self.special.eos if first is None else first
+        columns = Columns.of(self._members(source, prefix, required), start, self.special.pad, self.options.temperature)
+        networks = [
+            _Narrow(network, columns, moments, self.options.temperature)
+            for network, moments in zip(self.networks, self._moments, strict=True)
+        ]
+        search = BeamSearch(cast(Sequence[Generator], networks), self._options(columns), self._special(columns))
+        found = search(
+            source,
+            prefix=None if prefix is None else columns.place_of[prefix],
+            start=int(columns.place_of[start]),
+            required=None if required is None else [_placed(groups, columns) for groups in required],
+            numbers=numbers,
+        )
+        return [
+            [dataclasses.replace(one, tokens=columns.symbols[one.tokens]) for one in hypotheses] for hypotheses in found
+        ]
+
+    def _members(self, source: Tensor, prefix: Tensor | None, required: Sequence[Required] | None) -> Tensor:
+        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what is asked of its text.
+
+        Padding, which is never chosen, is one of those that are left out.
+        """
+        special = self.special
+        rows = source.masked_fill(source == special.padding_of_sources, -1).numpy(force=True)
+        members = torch.from_numpy(self.shortlist.members(rows)).to(source.device)
+        asked = [token for name in TOKENS if (token := getattr(self.options, name)) >= 0]
+        members[:, [special.bos, special.eos, special.unk, *asked]] = True
+        for mine, groups in zip(members, required or (), strict=False):
+            mine[[token for group in groups for phrase in group for token in phrase]] = True
+        if prefix is not None:
+            members.scatter_(1, prefix.where(prefix >= 0, special.eos), True)
+        if special.pad >= 0:
+            members[:, special.pad] = False
+        return members
+
+    def _options(self, columns: "Columns") -> GenerationOptions:
+        """Options with columns for ids; a phrase with a symbol that no list has cannot be said."""
+
+        def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+            places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
+            return tuple(phrase for phrase in places if min(phrase) >= 0)
+
+        changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in PHRASES}
+        for name in TOKENS:
+            token = getattr(self.options, name)
+            changes[name] = token if token < 0 else int(columns.place_of[token])
+        return dataclasses.replace(self.options, **changes)
+
+    def _special(self, columns: "Columns") -> SpecialTokenIds:
+        names = ("bos", "pad", "eos", "unk")
+        places = {name: int(columns.place_of[getattr(self.special, name)]) for name in names}
+        return SpecialTokenIds(**places, source_pad=self.special.padding_of_sources)
+
+
+def check_search(shortlist: Shortlist | None, networks: Sequence[Generator], options: GenerationOptions) -> Shortlist:
+    """What a search with a shortlist needs, or one clear error.
+
+    Raises:
+        ConfigError: there is no list, it is for other vocabularies, a network has no plain output projection, or an
+            option is among ``EXCLUDED``.
+    """
+    if shortlist is None:
+        raise ConfigError(
+            "--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and "
+            "its place is beside the dictionaries"
+        )
+    for name in EXCLUDED:
+        if getattr(options, name) != getattr(_DEFAULTS, name):
+            raise ConfigError(f"--shortlist and --{name.replace('_', '-')} exclude each other")
+    for network in networks:
+        shortlist.check(network.config.source_vocabulary, network.config.target_vocabulary)
+        network.output_projection()
+    return shortlist
+
+
+def _placed(groups: Required, columns: "Columns") -> Required:
+    """What a sentence requires, in columns."""
+    return tuple(tuple(tuple(columns.place_of[list(phrase)].tolist()) for phrase in group) for group in groups)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The symbols of a batch, in the order in which their scores stand."""
+
+    symbols: Tensor
+    """(columns,) ids, ascending; behind them fillers, which no sentence has. The last stands for all other symbols."""
+    place_of: Tensor
+    """(vocabulary + 1,) the column of each symbol, -1 where it has none. Padding, a symbol or -1, has the last."""
+    closed: Tensor
+    """(batch, 1, columns), 0 where a symbol is in the sentence's own list and -inf elsewhere. In the last column the
+    logarithm of the number of symbols that are not, times the temperature that it will be divided by."""
+
+    @classmethod
+    def of(cls, members: Tensor, start: int, pad: int, temperature: float) -> "Columns":
+        """The union of all lists, (batch, vocabulary) bool, and the symbol that decoding begins with."""
+        union = members.any(0)
+        union[start] = True
+        symbols = union.nonzero()[:, 0]
+        fillers = _COLUMNS - len(symbols) % _COLUMNS  # one at least
+        place_of = symbols.new_full((members.size(1) + 1,), -1)
+        place_of[symbols] = torch.arange(len(symbols), device=symbols.device)
+        place_of[pad] = len(symbols) + fillers - 1
+        is_open = F.pad(members[:, symbols], (0, fillers))
+        closed = torch.zeros(is_open.shape, device=symbols.device).masked_fill_(~is_open, FORBIDDEN)
+        closed[:, -1] = (~members).sum(1).log() * temperature
+        return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1))
+
+
+class _NarrowState:
+    """A network's state, and which columns are closed to the sentences it still has."""
+
+    def __init__(self, whole: State, closed: Tensor) -> None:
+        self.whole, self.closed = whole, closed
+
+    def reorder(self, parents: Tensor) -> None:
+        self.whole.reorder(parents)
+
+    def select(self, sentences: Tensor) -> None:
+        self.whole.select(sentences)
+        self.closed = self.closed[sentences]
+
+
+class _Narrow:
+    """What the search takes for a network: tokens are columns, and so are the scores it gives."""
+
+    def __init__(self, network: Generator, columns: Columns, moments: Linear, temperature: float) -> None:
+        self._network: Any = narrowed(network, columns.symbols, moments, temperature)
+        self._columns = columns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def prefill(self, source: Tensor, beams: int) -> _NarrowState:
+        return _NarrowState(self._network.prefill(source, beams), self._columns.closed)
+
+    def step(self, state: _NarrowState, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._network.step(state.whole, self._columns.symbols[tokens])
+        return logits + state.closed
+
+    def rounding(self, state: _NarrowState, beams: Tensor, tokens: Tensor) -> Tensor | None:
+        found: Tensor | None = self._network.rounding(state.whole, beams, tokens)
+        return found
+
+    def best_continuations(
+        self, state: _NarrowState, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = self._network.best_continuations(
+            state.whole, self._columns.symbols[tokens], totals, closed, count, state.closed
+        )
+        return found
+
+    def search(
+        self, state: _NarrowState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
+    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
+        found: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = self._network.search(
+            state.whole, hypotheses, closed, eos, most, state.closed
+        )
+        return found

@@ -1,0 +1,88 @@
+"""The encoder without a decoder: every token's state, and what heads read from it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairbeam.network.base import BaseNetwork
+from fairbeam.network.cache import per_head
+from fairbeam.network.config import Activation, EncoderOnlyConfig, HeadConfig
+from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.heads import Head
+from fairbeam.network.linear import Linear
+from fairbeam.network.positions import position_ids
+from fairbeam.network.stacks import Embedding, Stack
+
+
+class Encoded(NamedTuple):
+    """A batch as an encoder sees it; scores are there where the network has the head. All are float32."""
+
+    states: Tensor
+    """(batch, length, dim)."""
+    pooled: Tensor | None
+    """(batch, dim)."""
+    symbols: Tensor | None
+    """(batch, length, vocabulary) scores."""
+    tokens: Tensor | None
+    """(batch, length, labels) scores."""
+    sequence: Tensor | None
+    """(batch, labels) scores."""
+
+
+class EncoderOnly(BaseNetwork):
+    """A Transformer described by an ``EncoderOnlyConfig``."""
+
+    def __init__(self, config: EncoderOnlyConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        stack, masks = config.encoder, MaskSource()
+
+        def head(description: HeadConfig | None) -> Head | None:
+            return None if description is None else Head(description, stack.dim, stack.norm_epsilon, masks)
+
+        self.embedding = Embedding(stack, config.vocabulary, config.pad, Dropout(config.dropout.residual, masks))
+        self.encoder = Stack(stack, None, config.dropout, masks)
+        self.pooler = Linear(stack.dim, stack.dim, activation=Activation.TANH) if config.pooler else None
+        self.symbol_head = head(config.symbol_head)
+        self.token_head = head(config.token_head)
+        self.sequence_head = head(config.sequence_head)
+        if config.tie_output and self.symbol_head is not None:
+            self.symbol_head.output.weight = self.embedding.weight
+        self._masks = masks
+        self._set_compute_dtype(compute_dtype, compute_dtype)
+
+    def forward(self, tokens: Tensor, types: Tensor | None = None) -> Encoded:
+        """States of a batch and the scores of every head.
+
+        Args:
+            tokens: (batch, length) ids, padded on either side; the first column holds the first tokens where
+                something reads the sequence as a whole.
+            types: (batch, length) kinds of tokens; all are of the first kind if None.
+        """
+        if self.training:
+            self._masks.restart()
+        states = self.encode(tokens, types)
+        first = states[:, 0]
+        pooled = None if self.pooler is None else self.pooler(first).float()
+        return Encoded(
+            states=states,
+            pooled=pooled,
+            symbols=None if self.symbol_head is None else self.symbol_head(states),
+            tokens=None if self.token_head is None else self.token_head(states),
+            sequence=None if self.sequence_head is None else self.sequence_head(first if pooled is None else pooled),
+        )
+
+    def encode(self, tokens: Tensor, types: Tensor | None = None) -> Tensor:
+        """Token ids (batch, length) to hidden states (batch, length, dim); arguments as for ``forward``."""
+        real = tokens.ne(self.config.pad)
+        x = self.embedding(tokens, position_ids(real, self.config.encoder.positions), types)
+        if bool(real.all()):
+            return self.encoder(x, None)
+        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
+        return self.encoder(x, per_head(closed, self.config.encoder.heads))
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest sequence in tokens."""
+        return self.config.encoder.positions.max_positions
