@@ -34,7 +34,7 @@ def apply() -> None:
             logger.addFilter(LineFilter(starts))
 
 
-class LineFilter(logging.LogitsProcessor):
+class LineFilter(logging.Filter):
     """Drops the lines that report an internal setting; they start with one of ``starts``."""
 
     def __init__(self, starts: tuple) -> None:
