@@ -24,7 +24,10 @@ from fairbeam.network import (
     PositionKind,
     StackConfig,
 )
-from fairbeam.network.stacks import Embedding, Layer, RMSNorm, Stack
+from fairbeam.network.embedding import Embedding
+from fairbeam.network.layer import Layer
+from fairbeam.network.norm import RMSNorm
+from fairbeam.network.stack import Stack
 from fairbeam.text import TextSide, Tokenizer
 
 MODEL, CONFIG = "model.bin", "config.json"
