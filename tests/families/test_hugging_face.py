@@ -13,7 +13,7 @@ import their_searches
 import torch
 from safetensors.torch import load_file, save_file
 
-from fairbeam.errors import CheckpointError
+from fairbeam.errors import CheckpointError, InputError
 from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 
@@ -477,7 +477,7 @@ def test_a_configuration_is_a_small_object(folder, content):
 
 def test_folders_without_weights_or_in_the_way_are_named(folder):
     checkpoint = read(folder)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         write(folder, *checkpoint)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):

@@ -10,8 +10,8 @@ from fairbeam.network import PositionConfig, PositionKind, StackConfig
 from fairbeam.network.attention import SelfAttention, for_group
 from fairbeam.network.cache import slot_steps
 from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.norm import LayerNorm, RMSNorm
 from fairbeam.network.positions import PositionIds, RelativeBuckets, Rotary, distance_buckets, distances
-from fairbeam.network.stacks import LayerNorm, RMSNorm
 
 
 def bucket_of(ahead: int, buckets: int, max_distance: int, bidirectional: bool) -> int:

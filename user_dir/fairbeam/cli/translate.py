@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fairbeam.errors import ConfigError, FairbeamError, InputError
-from fairbeam.files import read_lines, stream_lines
+from fairbeam.files import atomic_write, partial_path, read_lines, stream_lines
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.generation import Constraints, LengthNormalization
 from fairbeam.generation.options import parse_weights
@@ -420,23 +420,15 @@ def _reader(path: Path | None) -> Iterator[Iterator[str]]:
 
 @contextlib.contextmanager
 def _writer(path: Path | None) -> Iterator[Callable[[str], object]]:
-    """A function that writes text; a file gets its name when it is complete, until then ``PATH.partial``."""
+    """Yield a function that writes text; a file is ``PATH.partial`` until it is complete."""
     if path is None:
         yield _write_stdout
         return
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a file to write")
-    # A device or a pipe is written to, not replaced.
-    partial = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
+        with atomic_write(path, parents=False, keep_partial=True) as stream:
             yield stream.write
-        if partial != path:
-            partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}){_left(partial)}") from None
     except FairbeamError as error:
-        raise type(error)(f"{error}{_left(partial)}") from None
+        raise type(error)(f"{error}{_left(partial_path(path))}") from None
 
 
 def _left(partial: Path) -> str:

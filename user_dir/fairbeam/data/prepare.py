@@ -4,11 +4,9 @@ import itertools
 import logging
 import os
 import re
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from fairbeam.data.databin import MANIFEST, DataBin, Manifest, References, Subwo
 from fairbeam.data.indexed import IndexedWriter
 from fairbeam.data.lexical_shortlist import SHORTLIST, ShortlistOptions, build_shortlist
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.files import atomic_write, stream_lines
+from fairbeam.files import atomic_folder, atomic_write, stream_lines
 from fairbeam.text import Dictionary, SentencePiece, SentencePieceOptions, train_sentencepiece
 
 logger = logging.getLogger(__name__)
@@ -132,7 +130,7 @@ def prepare(options: PrepareOptions, progress: Progress = lambda step, done, tot
     out = options.out.resolve()
     _refuse_existing(out, options.overwrite)
     sizes = _survey(options)
-    with _built_aside(out) as folder:
+    with atomic_folder(out, replace=options.overwrite) as folder:
         sides = _sides(options, sizes, progress)
         for side in sides:
             side.save(folder)
@@ -355,31 +353,3 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
     foreign = sorted(path.name for path in out.iterdir() if not _OWN_FILE.fullmatch(path.name))
     if foreign:
         raise InputError(f"{out} holds {foreign[0]!r}, not part of a data folder; it is not overwritten")
-
-
-@contextmanager
-def _built_aside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its name and place when the block ends without an error."""
-    aside = f".{out.name}.{secrets.token_hex(4)}"
-    new, old = out.with_name(f"{aside}.new"), out.with_name(f"{aside}.old")
-    try:
-        new.mkdir(parents=True)
-        yield new
-        _replace(out, new, old)
-    except OSError as error:
-        place = error.filename or out
-        raise InputError(f"{place}: {error.strerror or error}; {out} was not written") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _replace(out: Path, new: Path, old: Path) -> None:
-    if out.exists():
-        out.rename(old)
-    try:
-        new.rename(out)
-    except BaseException:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -7,15 +7,13 @@ written it.
 
 import json
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError, ConfigError
@@ -44,7 +42,9 @@ from fairbeam.families import (
 from fairbeam.families import pairs as encoder_decoder
 from fairbeam.families.seq2seq import Page
 from fairbeam.families.weight_map import Row, expand, read_weights, write_weights
+from fairbeam.files import atomic_folder
 from fairbeam.formats.provenance import Provenance
+from fairbeam.formats.tensors import write_tensors
 from fairbeam.network import AnyConfig, AnyNetwork, EncoderDecoderConfig, StackConfig, build
 
 _PAGES: tuple[Page, ...] = (
@@ -111,28 +111,19 @@ def read(folder: str | Path) -> Checkpoint:
 def write(folder: str | Path, network: AnyNetwork, family: str, origin: Provenance) -> Path:
     """Inverse of ``read``: the same names in the same dtypes, in one ``model.safetensors``.
 
-    The folder is made under a temporary name and renamed, so that it is never half there.
-
     Raises:
-        CheckpointError: the folder exists, or cannot be written.
+        InputError: the folder exists, or cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() or folder.is_symlink():
-        raise CheckpointError(f"{folder}: exists already")
-    tensors = to_state_dict(network, family, origin)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = Path(workplace) / "new"
-            building.mkdir()
-            save_file(tensors, building / WEIGHTS, metadata={"format": "pt"})
-            (building / WEIGHTS).chmod(0o644)
-            text = json.dumps(origin.config, indent=2, sort_keys=True) + "\n"
-            (building / CONFIG).write_text(text, encoding="utf-8")
-            building.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
-    return folder
+    with atomic_folder(folder) as building:
+        write_into(building, network, family, origin)
+    return Path(folder)
+
+
+def write_into(folder: Path, network: AnyNetwork, family: str, origin: Provenance) -> None:
+    """Write the options and the weights into an empty folder."""
+    write_tensors(folder / WEIGHTS, to_state_dict(network, family, origin), {"format": "pt"})
+    text = json.dumps(origin.config, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def to_state_dict(network: AnyNetwork, family: str, origin: Provenance) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ bundle is written in the first that can say what it is.
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,14 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.files import atomic_folder, check_replaceable
 from fairbeam.formats import provenance as origins
 from fairbeam.formats.provenance import Provenance
+from fairbeam.formats.tensors import read_tensors, write_tensors
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.options import PER_CALL
 from fairbeam.network import (
@@ -162,26 +161,16 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def save(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
-    """Write a bundle: built under a temporary name and renamed, so that it is never half there.
+    """Write a bundle; it is never half there.
 
     Raises:
         ConfigError: ``folder`` exists and ``overwrite`` is false, or it exists and is no bundle.
-        CheckpointError: the disk is full or the place cannot be written; nothing is left behind.
+        InputError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     folder = Path(folder)
-    if os.path.lexists(folder) and not (overwrite and _is_replaceable(folder)):
-        raise ConfigError(f"{folder}: exists already; --overwrite replaces a bundle, and nothing but a bundle")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = Path(workplace) / "new"
-            building.mkdir()
-            _write(building, bundle, folder.name)
-            if folder.exists():
-                folder.rename(Path(workplace) / "old")
-            building.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    check_replaceable(folder, overwrite=overwrite, kind="a bundle", is_kind=_is_replaceable)
+    with atomic_folder(folder, replace=overwrite) as building:
+        _write(building, bundle, folder.name)
     return folder
 
 
@@ -196,7 +185,7 @@ def load(folder: str | Path) -> Bundle:
     folder = Path(folder)
     _refuse_links(folder)
     config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     try:
         network_config = _network_config(_SHAPES[config[_SHAPE]], config["network"], len(tensors))
         generation = _generation_options(config["generation"])
@@ -240,8 +229,6 @@ def _read_side(folder: Path, config: dict[str, Any], side: Side) -> TextSide | N
 
 def _is_replaceable(folder: Path) -> bool:
     """Whether ``folder`` is empty or our own; other libraries name their files alike."""
-    if not folder.is_dir():
-        return False
     if not any(folder.iterdir()):
         return True
     try:
@@ -251,8 +238,7 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write(folder: Path, bundle: Bundle, name: str) -> None:
-    save_file(_unique_tensors(bundle.network), folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)
+    write_tensors(folder / WEIGHTS, _unique_tensors(bundle.network))
     (folder / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(name, bundle), encoding="utf-8")
     for name, side in zip(Side, (bundle.source, bundle.target), strict=True):
@@ -466,15 +452,6 @@ def _as_phrases(value: Any) -> Any:
         isinstance(phrase, list) and all(type(token) is int and token >= 0 for token in phrase) for phrase in value
     )
     return tuple(tuple(phrase) for phrase in value) if phrases else value
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated ({error})") from None
 
 
 def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:

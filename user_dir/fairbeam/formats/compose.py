@@ -27,7 +27,7 @@ from fairbeam.network import (
     LSTMConfig,
     StackConfig,
 )
-from fairbeam.network.stacks import Layer
+from fairbeam.network.layer import Layer
 from fairbeam.text import Marks, PretrainedTokenizer, Side, TextSide, Tokenizer
 from fairbeam.text.tokenizer_config import FIRST, SECOND, Template
 

@@ -354,7 +354,7 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
             f"{path}: a model of family {model.family!r} does not fit into a fairseq checkpoint; "
             "expected one of fairseq's with its dictionaries"
         )
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.exists() and not (overwrite and path.is_file()):
         raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
     state = _fairseq_state(model, page)
     task = state["cfg"]["task"]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.network import LSTM, DecoderOnly, EncoderDecoder, Generator
-from fairbeam.network.cache import DecoderState, PromptState, Scored, VerificationState
+from fairbeam.network.decoder_state import DecoderState, PromptState
 from fairbeam.network.inference import native, ops
 from fairbeam.network.inference.fused_stack import Hypotheses
+from fairbeam.network.verification_state import Scored, VerificationState
 
 
 class State(Protocol):

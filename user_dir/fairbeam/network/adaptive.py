@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.config import AdaptiveConfig, StackConfig
+from fairbeam.network.config import AdaptiveConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.positions import build_positions
+from fairbeam.network.stack_config import StackConfig
 
 
 def _tables(adaptive: AdaptiveConfig, vocabulary: int, stack: StackConfig) -> nn.ParameterList:

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.cache import AbsorbedKeyValues, BeamSlots, CrossKeyValues, KeyValues
-from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.inference import ops
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import Distances, DistanceVectors, Relation, Rotation
+from fairbeam.network.stack_config import StackConfig
 
 
 def heads_apart(x: Tensor, heads: int, parts: int = 1) -> Tensor:

@@ -8,14 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.cache import CrossAttentionCache, DecoderState, KeyValues, Scored, VerificationState, per_head
-from fairbeam.network.config import EncoderDecoderConfig, PositionKind, StackConfig
+from fairbeam.network.cache import CrossAttentionCache, KeyValues, per_head
+from fairbeam.network.config import EncoderDecoderConfig
+from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.embedding import Embedding
+from fairbeam.network.enums import PositionKind
 from fairbeam.network.inference import native
 from fairbeam.network.inference.fused_stack import Hypotheses, Scorer, readable
+from fairbeam.network.layer import Layer
 from fairbeam.network.linear import Linear
+from fairbeam.network.norm import LayerNorm
 from fairbeam.network.positions import PositionIds, position_ids
-from fairbeam.network.stacks import Embedding, Layer, LayerNorm, Stack
+from fairbeam.network.stack import Stack
+from fairbeam.network.stack_config import StackConfig
+from fairbeam.network.verification_state import Scored, VerificationState
 
 
 class EncoderDecoder(DecodingNetwork):

@@ -7,7 +7,7 @@ from fairbeam.network.config import HeadConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.inference import native
 from fairbeam.network.linear import Linear
-from fairbeam.network.stacks import LayerNorm
+from fairbeam.network.norm import LayerNorm
 
 
 class Head(nn.Module):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.config import Activation
+from fairbeam.network.enums import Activation
 from fairbeam.network.inference.quantized_linear import QuantizedLinear
 
 # How oneDNN names an activation it can fuse with the product: (attribute, algorithm).

@@ -8,9 +8,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fairbeam.errors import ConfigError
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.cache import DecoderState
-from fairbeam.network.config import Activation, Described
+from fairbeam.network.config_io import Described
+from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.dropout import Dropout, MaskSource
+from fairbeam.network.enums import Activation
 from fairbeam.network.linear import Linear
 
 

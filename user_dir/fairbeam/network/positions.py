@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.config import PositionConfig, PositionKind, StackConfig
+from fairbeam.network.enums import PositionKind
+from fairbeam.network.stack_config import PositionConfig, StackConfig
 
 
 def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSOIDAL) -> Tensor:

@@ -1,20 +1,11 @@
-"""The machine underneath: allocator, threads, and the precisions it computes well in."""
+"""The precisions that a machine computes well in."""
 
-import ctypes
-import logging
-import os
-import sys
 from enum import StrEnum
 
 import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.network.inference import native
-
-logger = logging.getLogger(__name__)
-
-# mallopt parameter numbers of glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 class Precision(StrEnum):
@@ -67,30 +58,3 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
-def tune_memory() -> bool:
-    """Settings of libraries underneath that bound memory and save time; call it before the first tensor operation.
-
-    - oneDNN keeps a compiled kernel for each of the last 1,024 shapes that a matrix product had. Batches of text have
-      new shapes all the time, and the kernels, over half a mebibyte each, grew a small model's training by gigabytes.
-      128 hold those of decoding.
-    - glibc returns every large buffer to the system, which zeroes it page by page when it is asked for again. Freed
-      buffers stay in the process instead. Only Linux with glibc has this, and only where ``LD_PRELOAD`` brings no
-      other allocator.
-
-    Returns:
-        Whether the allocator could be tuned.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # the cache that torch itself keeps of them
-    if not sys.platform.startswith("linux") or os.environ.get("LD_PRELOAD"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most glibc accepts
-    mallopt(_M_TRIM_THRESHOLD, 512 << 20)
-    mallopt(_M_TOP_PAD, 64 << 20)
-    return True

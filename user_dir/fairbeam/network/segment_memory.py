@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from fairbeam.errors import ConfigError
 from fairbeam.network.attention import SelfAttention, attend, heads_apart, heads_together, packed
 from fairbeam.network.cache import KeyValues, per_head
-from fairbeam.network.config import StackConfig
 from fairbeam.network.dropout import Dropout
 from fairbeam.network.linear import Linear
+from fairbeam.network.stack_config import StackConfig
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.network import LSTM, Generator
-from fairbeam.network.cache import VerificationState
+from fairbeam.network.verification_state import VerificationState
 
 
 class Drafts(NamedTuple):

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from fairbeam.network.attention import SelfAttention
-from fairbeam.network.cache import BeamSlots, CrossAttentionCache, CrossKeyValues, DecoderState, KeyValues
+from fairbeam.network.cache import BeamSlots, CrossAttentionCache, CrossKeyValues, KeyValues
+from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.inference import native
 from fairbeam.network.inference.quantized_linear import QuantizedLinear, symbols
 from fairbeam.network.linear import Linear
 
 if TYPE_CHECKING:
-    from fairbeam.network.stacks import Embedding, Layer, LayerNorm
+    from fairbeam.network.embedding import Embedding
+    from fairbeam.network.layer import Layer
+    from fairbeam.network.norm import LayerNorm
 
 _HEAD_WIDTHS = {16, 32, 64, 80, 96, 128}
 """Of which attention is written in whole vectors."""
