@@ -10,12 +10,12 @@ import pytest
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.text import (
     AddedToken,
-    TokenizerConfig,
     PretrainedTokenizer,
     SentencePieceOptions,
     Side,
     SpecialTokens,
     Template,
+    TokenizerConfig,
     from_hf,
     reading,
     train_sentencepiece,
