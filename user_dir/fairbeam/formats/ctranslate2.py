@@ -261,7 +261,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _describe(config: Any, model: Bundle, source: Sequence[str], target: Sequence[str]) -> None:
-    network, (start, _) = encoder_decoder(model).config, model.beginning()
+    network, (start, _) = encoder_decoder(model).config, model.decoder_prefix()
     config.decoder_start_token = target[encoder_decoder(model).decoder_start if start is None else start]
     unknown = model.target.unk if model.target is not None and model.target.unk is not None else network.unk
     config.unk_token = target[min(unknown, len(target) - 1)]
