@@ -10,7 +10,7 @@ import pytest
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.text import (
     AddedToken,
-    PretrainedConfig,
+    TokenizerConfig,
     PretrainedTokenizer,
     SentencePieceOptions,
     Side,
@@ -101,8 +101,8 @@ def test_the_options_have_the_last_word_over_tokenizer_json(bert):
 
 def test_text_is_neither_cut_nor_padded(bert):
     tokenizer = from_hf(bert)
-    tokenizer.pieces.backend.enable_truncation(3)
-    tokenizer.pieces.backend.enable_padding(length=9)
+    tokenizer.backend.library.enable_truncation(3)
+    tokenizer.backend.library.enable_padding(length=9)
     tokenizer.save(bert)
     assert len(from_hf(bert).encode("the dog " * 50)) == 102
     assert len(PretrainedTokenizer.load(bert).encode("a")) == 3
@@ -337,7 +337,7 @@ def test_our_own_files(t5, tmp_path):
 
 
 def test_configurations_survive_json():
-    config = PretrainedConfig(
+    config = TokenizerConfig(
         kind=Kind.SENTENCEPIECE,
         special=SpecialTokens(unk="<unk>", eos="</s>"),
         template=Template(single=("$LANG", "$A"), pair=("$A", "$B", "</s>"), pair_types=(0, 1, 1)),
@@ -345,4 +345,4 @@ def test_configurations_survive_json():
         added=(AddedToken(content="<mask>", lstrip=True), AddedToken(content=">>de<<", opening=True, special=False)),
         two_models=True,
     )
-    assert PretrainedConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TokenizerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
