@@ -76,6 +76,7 @@ _BERT = FamilyDefaults(
 _ROBERTA = FamilyDefaults(
     special=_FAIRSEQ,
     template=Template(single=("<s>", "$A", "</s>"), pair=("<s>", "$A", "</s>", "</s>", "$B", "</s>")),
+    mask_lstrip=True,
 )
 _GPT2 = FamilyDefaults(special=SpecialTokens(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>"))
 _MBART = FamilyDefaults(
@@ -98,7 +99,7 @@ SENTENCEPIECE_FAMILIES = {
         layout=Layout(last=(Appended.SENTINELS,)),
     ),
     "xlm-roberta": dataclasses.replace(
-        _ROBERTA, layout=Layout(first=_FAIRSEQ_FIRST, skipped=3, last=(Appended.MASK,)), mask_lstrip=True
+        _ROBERTA, layout=Layout(first=_FAIRSEQ_FIRST, skipped=3, last=(Appended.MASK,))
     ),
     "mbart": _MBART,
     "mbart50": dataclasses.replace(_MBART, template=_PREFIXED),
@@ -119,7 +120,8 @@ SENTENCEPIECE_FAMILIES = {
 
 FAMILY_DEFAULTS = {
     **SENTENCEPIECE_FAMILIES,
-    "bert": _BERT, "distilbert": _BERT, "electra": _BERT, "roberta": _ROBERTA, "bart": _ROBERTA, "gpt2": _GPT2,
+    "bert": _BERT, "distilbert": _BERT, "electra": _BERT, "roberta": _ROBERTA, "bart": _ROBERTA, "led": _ROBERTA,
+    "longformer": _ROBERTA, "gpt2": _GPT2,
 }  # fmt: skip
 """Defaults by the family's name. Others have none: their ``tokenizer.json``, or its conversion, says all."""
 
