@@ -1,5 +1,5 @@
 # make demo: install, then train and score on the embedded corpus.   make test: install, then the quick tests.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,8 +23,9 @@ install: $(INSTALLED)
 # their own requirements: fairseq-fixed's torchaudio cannot be imported beside a CPU build of torch and takes
 # transformers down with it.
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find user_dir -name '*.cpp' -o -name '*.h')
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
-	  { echo "fairbeam needs Python 3.11 with pip and venv; make PYTHON=... names it" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "$(PYTHON): fairbeam is tested with Python 3.11; make PYTHON=... names one" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), in a few minutes the first time; pip's log is $(VENV)/install.log"
 	@$(STEP) "torch and tools to build the rest" $(PIP) install -c constraints.txt \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0 setuptools wheel Cython numpy

@@ -11,7 +11,7 @@ printf '  %-60s' "$what"
 status=$?
 if [ "$status" -ne 0 ]; then
   printf 'failed\n\n' >&2
-  grep -v "^WARNING: Location" "$log" | tail -n 20 >&2
+  tail -n 20 "$log" >&2
   printf '\nThe whole log is in %s\n' "$log" >&2
   exit "$status"
 fi

@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     for result in (Place(Form.HUGGING_FACE, tmp_path / "bart"), Place(Form.BUNDLE, tmp_path / "bart")):
         with pytest.raises(ConfigError, match="exists already"):
             convert(bart, result)
-    with pytest.raises(ConfigError, match="nothing but a bundle"):
+    with pytest.raises(ConfigError, match="replaces a bundle, and nothing else"):
         convert(bart, Place(Form.BUNDLE, tmp_path / "bart"), overwrite=True)
     with pytest.raises(ConfigError, match=r"checkpoint_best\.pt: exists already"):
         convert(trained, trained, files=FILES)

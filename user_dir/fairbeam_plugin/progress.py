@@ -12,12 +12,12 @@ import os
 import time
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
-from fairbeam_plugin.patches.patching import mend
 from fairseq.logging import metrics, progress_bar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from fairbeam.errors import ConfigError
+from fairbeam_plugin.patches.patching import mend
 
 VARIABLE = "FAIRBEAM_PROGRESS"
 REDRAW_SECONDS = 0.25

@@ -10,7 +10,6 @@ import sys
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 
 from fairbeam.errors import FairbeamError
@@ -21,10 +20,24 @@ COMMANDS = (
 )  # fmt: skip
 
 
+class ConsoleHandler(logging.Handler):
+    """Log handler that prints the message alone, after the word "warning" or "error" where it is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, above a progress bar if there is one."""
+        is_warning = record.levelno >= logging.WARNING
+        level = f"[bold yellow]{record.levelname.lower()}:[/] " if is_warning else ""
+        self.console.print(f"{level}{escape(self.format(record))}", highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; a ``FairbeamError`` becomes one line on stderr and exit status 2."""
     console = Console(stderr=True)
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[ConsoleHandler(console)])
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,

@@ -343,7 +343,7 @@ def estimate_decoding(
         ready.step(state, tokens[None])
     memory: list[Tensor] = []
     if isinstance(ready, EncoderDecoder):
-        remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
+        remembered = ready.cross_attention_cache(*ready.encode(_tokens(network, 1, length)))
         memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
     elif isinstance(state, LSTMState):
         source = state.encoding

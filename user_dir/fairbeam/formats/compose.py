@@ -225,10 +225,10 @@ def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
 @torch.no_grad()
 def _copy_self_attention(network: EncoderDecoder) -> None:
     stack, memory = network.config.decoder, network.config.encoder.dim
-    if stack.dim != memory or stack.kept_heads != stack.heads:
+    if stack.dim != memory or stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"--cross-attention copied: needs states of the decoder's width, {stack.dim}, and keys for every head; the "
-            f"encoder's width is {memory}, and there are keys for {stack.kept_heads} of {stack.heads} heads"
+            f"encoder's width is {memory}, and there are keys for {stack.num_kv_heads} of {stack.heads} heads"
         )
     for layer in network.decoder.layers:
         assert isinstance(layer, Layer)

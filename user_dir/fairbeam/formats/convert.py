@@ -222,7 +222,7 @@ def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
         pairs = zip(_log_probabilities(model, rows, targets), decoded.log_probabilities(rows, targets), strict=True)
         return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
 
-    limit, first = min(_STEPS, network.max_target_positions - 1), model.beginning()[1]
+    limit, first = min(_STEPS, network.max_target_positions - 1), model.decoder_prefix()[1]
     ours = [_outputs(model, sources, beam) for beam in (1, 5)]
     theirs = [[[*row, eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
 
@@ -254,7 +254,7 @@ def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
 @torch.no_grad()
 def _log_probabilities(model: Bundle, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
     """Of every token of the targets, in nats, where padding is never written."""
-    network, (start, _) = ctranslate.encoder_decoder(model), model.beginning()
+    network, (start, _) = ctranslate.encoder_decoder(model), model.decoder_prefix()
     start, pad = network.decoder_start if start is None else start, network.config.pad
     previous = pad_batch([[start, *row[:-1]] for row in targets], pad)
     logits = network(pad_batch(sources, network.config.padding_of_sources), previous)
@@ -312,7 +312,7 @@ def _computed(network: AnyNetwork, rows: list[list[int]]) -> list[Tensor]:
 def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
     """Tokens of the best hypotheses, as the model itself begins; a language left open is no difference."""
     try:
-        start, first = model.beginning()
+        start, first = model.decoder_prefix()
     except ConfigError:
         start, first = model.start, model.forced_first
     options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)

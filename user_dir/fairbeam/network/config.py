@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fairbeam.errors import ConfigError
-from fairbeam.network.config_io import Described
+from fairbeam.network.config_io import SerializableConfig
 from fairbeam.network.enums import Activation, PositionKind
 from fairbeam.network.stack_config import DropoutConfig, StackConfig, check_heads, check_tied, layer_fields
 
@@ -13,7 +13,7 @@ _MAX_CLUSTERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderConfig(Described):
+class EncoderDecoderConfig(SerializableConfig):
     """A whole encoder-decoder network."""
 
     source_vocabulary: int
@@ -84,7 +84,7 @@ class HeadConfig:
     """Before the last."""
 
 
-class OneVocabulary(Described):
+class SharedVocabularyConfig(SerializableConfig):
     """A configuration of a network with one embedding, which serves either side."""
 
     vocabulary: int
@@ -107,7 +107,7 @@ class OneVocabulary(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderOnlyConfig(OneVocabulary):
+class EncoderOnlyConfig(SharedVocabularyConfig):
     """An encoder without a decoder, and what is read from its states."""
 
     vocabulary: int
@@ -172,7 +172,7 @@ class AdaptiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOnlyConfig(OneVocabulary):
+class DecoderOnlyConfig(SharedVocabularyConfig):
     """A decoder without an encoder."""
 
     vocabulary: int

@@ -8,7 +8,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from fairbeam.errors import ConfigError
 
 
-class Described:
+class SerializableConfig:
     """A configuration that goes to JSON and back."""
 
     def to_dict(self) -> dict[str, Any]:

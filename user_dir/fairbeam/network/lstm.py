@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fairbeam.errors import ConfigError
 from fairbeam.network.base import DecodingNetwork
-from fairbeam.network.config_io import Described
+from fairbeam.network.config_io import SerializableConfig
 from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.enums import Activation
@@ -30,7 +30,7 @@ class LSTMDropout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LSTMConfig(Described):
+class LSTMConfig(SerializableConfig):
     """A whole recurrent network."""
 
     source_vocabulary: int

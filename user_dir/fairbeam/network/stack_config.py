@@ -165,22 +165,22 @@ class StackConfig:
         return self.dim if self.transform is None else self.embedding_width
 
     @property
-    def head_width(self) -> int:
+    def head_dim_resolved(self) -> int:
         """Numbers a head reads of a query."""
         return self.dim // self.heads if self.head_dim is None else self.head_dim
 
     @property
-    def projects_with_bias(self) -> bool:
+    def has_qkv_bias(self) -> bool:
         """Whether the projections of queries, keys and values add a trained vector."""
         return self.bias if self.qkv_bias is None else self.qkv_bias
 
     @property
-    def gathers_with_bias(self) -> bool:
+    def has_output_bias(self) -> bool:
         """Whether the projection of what attention has gathered adds a trained vector."""
         return self.bias if self.attention_output_bias is None else self.attention_output_bias
 
     @property
-    def kept_heads(self) -> int:
+    def num_kv_heads(self) -> int:
         """Heads whose keys and values self-attention computes, and decoding remembers."""
         return self.heads if self.key_value_heads is None else self.key_value_heads
 
@@ -202,31 +202,33 @@ class DropoutConfig:
 def check_heads(name: str, stack: StackConfig) -> None:
     if stack.head_dim is None and stack.dim % stack.heads:
         raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
-    if stack.kept_heads < 1 or stack.heads % stack.kept_heads:
+    if stack.num_kv_heads < 1 or stack.heads % stack.num_kv_heads:
         raise ConfigError(
-            f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.kept_heads}) does not divide"
+            f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.num_kv_heads}) does not divide"
         )
     kind = stack.positions.kind
     biased = kind is PositionKind.RELATIVE_BUCKETS or kind.has_distance_vectors
-    if biased and stack.kept_heads != stack.heads:
+    if biased and stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"{name}.positions.kind is {kind}, which scores distances for each head, and {name}.key_value_heads is "
-            f"{stack.kept_heads}; expected {stack.heads}"
+            f"{stack.num_kv_heads}; expected {stack.heads}"
         )
     if kind is PositionKind.RELATIVE_SINUSOIDAL:
         _check_recurrence(name, stack)
-    if kind is PositionKind.ROTARY and stack.head_width % 2:
-        raise ConfigError(f"{name}.positions.kind is {kind}, but a head is {stack.head_width} wide; expected pairs")
+    if kind is PositionKind.ROTARY and stack.head_dim_resolved % 2:
+        raise ConfigError(
+            f"{name}.positions.kind is {kind}, but a head is {stack.head_dim_resolved} wide; expected pairs"
+        )
 
 
 def _check_recurrence(name: str, stack: StackConfig) -> None:
     kind = stack.positions.kind
     if name != "decoder":
         raise ConfigError(f"{name}.positions.kind is {kind}, which only a decoder can have")
-    if stack.kept_heads != stack.heads:
+    if stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"{name}.positions.kind is {kind}, which wants a key for each head, and {name}.key_value_heads is "
-            f"{stack.kept_heads}; expected {stack.heads}"
+            f"{stack.num_kv_heads}; expected {stack.heads}"
         )
     if stack.dim % 2:
         raise ConfigError(f"{name}.positions.kind is {kind}, but {name}.dim is {stack.dim}; expected an even number")

@@ -91,7 +91,7 @@ class FusedStack:
     def step(self, x: Tensor, caches: Sequence[KeyValues], slots: BeamSlots, memory: CrossAttentionCache) -> Tensor:
         """The latest tokens of all beams, (batch, beams, dim) float32 to the same; ``caches`` grow."""
         out = x.clone(memory_format=torch.contiguous_format)
-        numbers = slots.numbers.contiguous()
+        numbers = slots.table.contiguous()
         starts = [0 if slots.starts is not None else cache.reserve(x.size(1)) for cache in caches]
         step = self._step(caches, slots.rows, memory, x.size(1))
         step.slots, step.steps, step.start = numbers.data_ptr(), numbers.size(2), starts[0]

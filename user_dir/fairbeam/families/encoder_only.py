@@ -297,7 +297,7 @@ class DecoderOnlyFamily(_Page):
     def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
         """Our tensors and theirs; keys and values are shorter than queries where heads share them."""
         stack = config.decoder if isinstance(config, DecoderOnlyConfig) else self.stack
-        shares = (stack.heads, stack.kept_heads, stack.kept_heads)
+        shares = (stack.heads, stack.num_kv_heads, stack.num_kv_heads)
         return tuple(
             replace(row, shares=shares) if ".self_attention.qkv." in row.ours and len(row.theirs) == 3 else row
             for row in self.rows
