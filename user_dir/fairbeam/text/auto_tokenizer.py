@@ -1,6 +1,5 @@
 """Conversion of older Hugging Face tokenizer files to ``tokenizer.json``, by ``transformers``' AutoTokenizer."""
 
-import importlib.util
 import json
 import re
 import tempfile
@@ -15,12 +14,11 @@ from fairbeam.text.hugging_face_schema import ADDED_TOKENS, MODEL_CONFIG, OPTION
 from fairbeam.text.reading import explained, inside, read_bytes, read_vocabulary
 from fairbeam.text.tokenizer_config import SpecialTokens
 
-VOCABULARY_FILES = (
-    "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
-    "spm.model",
-)  # fmt: skip
-"""Files that one of the library's tokenizers is made of."""
+VOCABULARY_FILES = ("vocab.txt", "vocab.json")
+"""Files that one of the library's tokenizers is made of, unless it is SentencePiece's."""
 _COPIED = (*VOCABULARY_FILES, "merges.txt", ADDED_TOKENS, SPECIAL_TOKENS)
+# What release 5 makes of a family that differs from the slow tokenizers of release 4, which the models were made with.
+_DIFFERING = {"blenderbot": "leaves out its </s>"}
 # Switches of the loading itself, which a file must not turn.
 _LOADING = {"trust_remote_code", "local_files_only", "use_fast"}
 _ROLES = [role for role, _ in SpecialTokens().items()]
@@ -40,10 +38,13 @@ def convert(folder: TokenizerFolder) -> tuple[dict[str, Any], dict[str, str | No
         InputError: it knows no tokenizer of this kind, or none that can be written as ``tokenizer.json``.
     """
     library = _library()
+    if folder.family in _DIFFERING:
+        raise InputError(
+            f"{folder.path}: transformers' conversion of {folder.family} {_DIFFERING[folder.family]}; "
+            "expected a tokenizer.json"
+        )
     with tempfile.TemporaryDirectory(prefix="fairbeam-") as place, _quiet(library):
         _stage(folder, Path(place))
-        if any(Path(place).glob("*.model")):
-            _require_protobuf()
         with explained(str(folder.path), "a tokenizer's files that transformers' AutoTokenizer can read"):
             tokenizer = library.AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=True)
             backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -71,13 +72,6 @@ def _library() -> Any:
             "a folder without tokenizer.json is converted by the transformers library: pip install 'fairbeam[hf]'"
         ) from None
     return transformers
-
-
-def _require_protobuf() -> None:
-    if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.protobuf") is None:
-        raise ConfigError(
-            "a SentencePiece model of this family is converted with the protobuf library: pip install 'fairbeam[hf]'"
-        )
 
 
 @contextmanager
