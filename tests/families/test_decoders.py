@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig
 from fairbeam.network.positions import rotary_rates

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError, InputError
-from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import HuggingFaceNetwork, read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
@@ -154,7 +155,7 @@ def save(model, folder) -> None:
     )
 
 
-def both(name: str, folder) -> tuple[object, Checkpoint]:
+def both(name: str, folder) -> tuple[object, HuggingFaceNetwork]:
     model = their_model(name)
     save(model, folder)
     return model, read(folder)

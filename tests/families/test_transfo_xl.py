@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig, SegmentMemory
 
