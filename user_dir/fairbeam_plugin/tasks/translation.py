@@ -34,10 +34,10 @@ from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq.registry import task_symbols
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_ids
+from fairbeam.formats.fairseq import ModelFiles, read_model
 from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
+from fairbeam.model import Bundle, generator, special_ids
 from fairbeam.network import Generator, Precision
 from fairbeam.reranking import Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
