@@ -15,7 +15,8 @@ from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
 from fairbeam.formats import provenance as origin
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions
 from fairbeam.translator import Translator
 

@@ -13,7 +13,8 @@ import torch
 from fairbeam.engine import Engine, complete_options
 from fairbeam.engine_model import HelperModels, model_of_bundles
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished

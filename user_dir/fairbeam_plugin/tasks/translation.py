@@ -34,7 +34,8 @@ from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq.registry import task_symbols
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.model import Bundle, generator, special_ids
