@@ -20,7 +20,7 @@ from fairbeam.families.fairseq import bart as fairseq_bart
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import transformer as fairseq_transformer
-from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.registry import FairseqFamily
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, Required, SpecialTokenIds
 from fairbeam.generation.alignment import hard_alignment
@@ -50,7 +50,7 @@ _STOCK_ONLY: Dict[str, tuple] = {
 
 
 # By the class itself: subclasses (NAT, …) compute something else with the same weights.
-_PAGES: Dict[type, Page] = {
+_PAGES: Dict[type, FairseqFamily] = {
     TransformerModel: fairseq_transformer,
     TransformerModelBase: fairseq_transformer,
     BARTModel: fairseq_bart,
