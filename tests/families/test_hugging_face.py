@@ -407,7 +407,7 @@ def test_tensors_that_contradict_the_configuration_are_refused(folder, name, ten
         ({"is_decoder": True}, "is_decoder is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
         ({"activation_function": "mish"}, "activation_function is 'mish'; expected one of relu"),
-        ({"d_model": "24"}, "d_model is '24'; expected an integer"),
+        ({"d_model": "24"}, 'd_model is "24"; expected an integer'),
         ({"encoder_layers": 0}, "encoder_layers is 0; expected an integer from 1"),
         ({"encoder_layers": 9999}, "encoder_layers is 9999, but there are only"),
         ({"encoder_attention_heads": 7}, "encoder.dim is 24, which encoder.heads (7) does not divide"),

@@ -13,7 +13,7 @@ from fairbeam.families.fairseq import bart as fairseq_bart
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import transformer as fairseq_transformer
-from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.registry import FairseqFamily
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.model import check_fusion_dictionary
 from fairbeam.network import DecoderOnly, Generator
@@ -21,7 +21,7 @@ from fairbeam_plugin.models.families import FamilyDecoder
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 # By the class itself: subclasses (NAT, …) compute something else with the same weights.
-_PAGES: Dict[type, Page] = {
+_FAMILIES: Dict[type, FairseqFamily] = {
     TransformerModel: fairseq_transformer,
     TransformerModelBase: fairseq_transformer,
     BARTModel: fairseq_bart,
@@ -37,11 +37,11 @@ def network_of(model: Any) -> Generator:
     """
     if isinstance(model, FairbeamTransformerModel):
         return model.network
-    page = _PAGES.get(type(model))
-    if page is None:
+    family = _FAMILIES.get(type(model))
+    if family is None:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no conversion")
-    options = _lstm_options(model) if page is fairseq_lstm else _flat_options(model.cfg)
-    return page.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
+    options = _lstm_options(model) if family is fairseq_lstm else _flat_options(model.cfg)
+    return family.load_network(options, {name: t.float() for name, t in model.state_dict().items()})
 
 
 def language_model_of(model: Any, dictionary: Any) -> DecoderOnly:

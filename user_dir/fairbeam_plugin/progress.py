@@ -214,11 +214,9 @@ class WatchedBar(progress_bar.BaseProgressBar):
         last = min((end for end in ends if end), default=None)
         text = _details("update", done, last, self.run.pace.left(done, last))
         meter = metrics.get_meter("train_inner", "loss")
-        loss = float(meter.smoothed_value) if meter is not None else 0.0
-        share = None if last is None else done / last
-        self.run.screen.status(
-            f"epoch {self.epoch}{_of(self.last_epoch)}", share, f"loss {loss:.2f}, {text}" if loss else text
-        )
+        if meter is not None and meter.smoothed_value is not None:
+            text = f"loss {float(meter.smoothed_value):.2f}, {text}"
+        self.run.screen.status(f"epoch {self.epoch}{_of(self.last_epoch)}", None if last is None else done / last, text)
 
 
 def duration(seconds: float) -> str:

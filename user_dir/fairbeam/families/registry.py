@@ -40,21 +40,21 @@ from fairbeam.families import (
     xlm_roberta,
 )
 from fairbeam.families import pairs as encoder_decoder
-from fairbeam.families.seq2seq import Page
+from fairbeam.families.spec import FamilySpec
 from fairbeam.families.weight_map import Row, expand, read_weights, write_weights
 from fairbeam.files import atomic_folder
 from fairbeam.formats.provenance import Provenance
 from fairbeam.formats.tensors import write_tensors
 from fairbeam.network import AnyConfig, AnyNetwork, EncoderDecoderConfig, StackConfig, build
 
-_PAGES: tuple[Page, ...] = (
-    *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
-    *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
+_FAMILIES: tuple[FamilySpec, ...] = (
+    *(module.FAMILY for module in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
+    *(module.FAMILY for module in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
+    *(module.FAMILY for module in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
     encoder_decoder.FAMILY,
 )
-FAMILIES = {page.model_type: page for page in _PAGES}
-"""The page of each ``model_type``."""
+FAMILIES = {family.model_type: family for family in _FAMILIES}
+"""Family of each ``model_type``."""
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 _WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
@@ -159,7 +159,7 @@ def described_network(family: str, config: Mapping[str, Any], tensors: Mapping[s
 
 
 def _convert(
-    family: Page, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
+    family: FamilySpec, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
 ) -> tuple[AnyNetwork, frozenset[str]]:
     """The network, and the names that tell it nothing."""
     not_weights = frozenset(name for name in theirs if re.fullmatch(family.not_weights, name))
@@ -171,7 +171,7 @@ def _convert(
             outline = build(network_config)
     except (ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"no network can have these sizes ({error})") from None
-    tables = {name: row.ours for row in family.tables for name in row.theirs}
+    tables = {name: row.ours for row in family.computed_tables for name in row.theirs}
     unread |= not_weights | tables.keys()
     state = read_weights(rows, _with_tied(rows, outline, theirs), outline.state_dict(), unread)
     network = build(network_config)
@@ -200,7 +200,7 @@ def _with_tied(rows: Sequence[Row], network: AnyNetwork, theirs: Mapping[str, Te
     return filled
 
 
-def _own_names(names: Mapping[str, Any], family: Page) -> dict[str, str]:
+def _own_names(names: Mapping[str, Any], family: FamilySpec) -> dict[str, str]:
     """Each name as the family's rows have it: with the prefix of the bare model, and brought up to date."""
     bare = not any(name.startswith(family.prefix) for name in names)
 
@@ -208,7 +208,7 @@ def _own_names(names: Mapping[str, Any], family: Page) -> dict[str, str]:
         for old, new in _OLD_NAMES.items():
             if name.endswith(f".{old}"):
                 name = name.removesuffix(old) + new
-        return f"{family.prefix}{name}" if bare and name not in family.outside else name
+        return f"{family.prefix}{name}" if bare and name not in family.unprefixed else name
 
     return {name: own(name) for name in names}
 

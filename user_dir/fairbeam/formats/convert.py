@@ -22,7 +22,7 @@ from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families import registry as hugging_face
 from fairbeam.families.fairseq import registry as fairseq
 from fairbeam.families.fairseq import transformer as fairseq_transformer
-from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.registry import FairseqFamily
 from fairbeam.formats import bundle
 from fairbeam.formats import ctranslate2 as ctranslate
 from fairbeam.formats import fairseq_checkpoint as checkpoint
@@ -374,9 +374,9 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         model.shortlist.save(path.parent / SHORTLIST)
 
 
-def _page_of(model: Bundle) -> Page | None:
+def _page_of(model: Bundle) -> FairseqFamily | None:
     """fairseq's page for a model: its own, or the ``transformer``'s for encoder-decoders that are nobody else's."""
-    page = fairseq.page_of_family(model.family)
+    page = fairseq.family_of_name(model.family)
     if page is None and isinstance(model.network, EncoderDecoder) and model.family not in hugging_face.FAMILIES:
         return fairseq_transformer
     return page
@@ -386,7 +386,7 @@ def _has_one_dictionary(model: Bundle, task: Mapping[str, Any]) -> bool:
     return not isinstance(model.network, Seq2Seq) or task["_name"] in fairseq.ONE_DICTIONARY
 
 
-def _fairseq_state(model: Bundle, page: Page) -> dict[str, Any]:
+def _fairseq_state(model: Bundle, page: FairseqFamily) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
     origin, config = model.origin, model.network.config
     weights: Mapping[str, Tensor] = page.save_weights(model.network)
@@ -420,7 +420,7 @@ def _fairseq_state(model: Bundle, page: Page) -> dict[str, Any]:
 
 
 def _original_options(
-    page: Page, origin: Provenance, weights: Mapping[str, Tensor], config: AnyConfig
+    page: FairseqFamily, origin: Provenance, weights: Mapping[str, Tensor], config: AnyConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model's and the task's options; they must describe the weights that there are."""
     options, task = origin.config.get("model"), origin.config.get("task")

@@ -5,9 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self
-
-import tokenizers
+from typing import TYPE_CHECKING, Protocol, Self
 
 from fairbeam.errors import InputError
 from fairbeam.files import atomic_write
@@ -21,6 +19,9 @@ from fairbeam.text.reading import (
 )
 from fairbeam.text.subwords import SentencePiece
 from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
+
+if TYPE_CHECKING:
+    import tokenizers
 
 TOKENIZER_JSON = "tokenizer.json"
 
@@ -69,7 +70,7 @@ class TokenizersBackend:
         where: where it came from, for error messages.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, where: str) -> None:
+    def __init__(self, library: "tokenizers.Tokenizer", where: str) -> None:
         library.no_truncation()
         library.no_padding()
         self.library = library
@@ -86,6 +87,8 @@ class TokenizersBackend:
         Raises:
             InputError: the text describes no tokenizer.
         """
+        import tokenizers  # a moment that commands without such a tokenizer need not wait
+
         with explained(where, "a tokenizer.json of the tokenizers library"):
             return cls(tokenizers.Tokenizer.from_str(text), where)
 

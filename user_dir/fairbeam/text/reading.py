@@ -5,13 +5,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from fairbeam.errors import ConfigError, FairbeamError, InputError
-
-_Checked = TypeVar("_Checked")
+from fairbeam.errors import FairbeamError, InputError
 
 MAX_TABLE_BYTES = 128 * 2**20
 """Of a vocabulary, a list of merges or a ``tokenizer.json``: those of a quarter million tokens take a third."""
@@ -81,42 +77,6 @@ def parse_object(text: str, path: Path) -> dict[str, Any]:
 def read_object(path: Path, limit: int = MAX_OPTIONS_BYTES) -> dict[str, Any]:
     """The JSON object in a file; errors as ``read_text`` and ``parse_object``."""
     return parse_object(read_text(path, limit), path)
-
-
-def validate(expected: type[_Checked], values: Mapping[str, Any], path: str | Path) -> _Checked:
-    """Check the values of a JSON object and return them as ``expected``, a dataclass or pydantic model.
-
-    Raises:
-        InputError: a value is none that ``expected`` takes; names ``path``, the value's JSON pointer, the value and
-            what was expected.
-    """
-    try:
-        return TypeAdapter(expected).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error, values)}") from None
-    except ConfigError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _explain(error: ValidationError, values: Any) -> str:
-    """Return one line about the first of pydantic's complaints."""
-    first = error.errors(include_url=False)[0]
-    pointer = ""
-    for part in first["loc"]:  # names of a union's members are no part of the file
-        if isinstance(values, dict) and str(part) in values:
-            values = values[str(part)]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        else:
-            continue
-        pointer += f"/{part}"
-    if first["type"] == "missing":
-        return f"{pointer or '/'} lacks {first['loc'][-1]!r}"
-    if first["loc"][-1:] == ("[key]",):
-        values = first["loc"][-2]
-    expected = first["msg"].removeprefix("Input should be ").replace("a valid dictionary", "an object")
-    unknown = first["type"] in ("extra_forbidden", "unexpected_keyword_argument")
-    return f"{pointer or '/'} is {values!r:.80}; expected {'no such field' if unknown else expected}"
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
