@@ -347,7 +347,7 @@ def estimate_decoding(
         memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
     elif isinstance(state, LSTMState):
         source = state.encoding
-        memory = [source.states, source.closed, source.order, state.hidden, state.cells, state.feed]
+        memory = [source.states, source.padding_mask, source.order, state.hidden, state.cells, state.feed]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),

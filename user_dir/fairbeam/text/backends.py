@@ -8,15 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from fairbeam.errors import InputError
-from fairbeam.files import atomic_write
-from fairbeam.text.reading import (
-    MAX_TOKENS,
-    explained,
-    inside,
-    parse_object,
-    read_text,
-    read_vocabulary,
-)
+from fairbeam.files import atomic_write, inside, parse_object, read_text
+from fairbeam.text.reading import MAX_TABLE_BYTES, MAX_TOKENS, explained, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
 from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
 
@@ -98,7 +91,7 @@ class TokenizersBackend:
         path = inside(folder, TOKENIZER_JSON)
         if path is None:
             raise InputError(f"{folder / TOKENIZER_JSON}: no such file")
-        text = read_text(path)
+        text = read_text(path, MAX_TABLE_BYTES)
         parse_object(text, path)
         return cls.parse(text, str(path))
 

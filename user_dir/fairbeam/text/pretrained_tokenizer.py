@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Self
 
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.files import atomic_write
+from fairbeam.files import atomic_write, inside, read_object
 from fairbeam.text.backends import Backend, SentencePieceBackend, Side, TokenizersBackend
-from fairbeam.text.reading import inside, read_object
+from fairbeam.text.reading import MAX_OPTIONS_BYTES
 from fairbeam.text.tokenizer_config import FIRST, LANGUAGE, SECOND, Kind, TokenizerConfig
 
 CONFIG = "tokenizer.fairbeam.json"
@@ -67,7 +67,7 @@ class PretrainedTokenizer:
         path = inside(folder, CONFIG)
         if path is None:
             raise InputError(f"{folder / CONFIG}: no such file; expected a tokenizer's configuration")
-        config = TokenizerConfig.from_dict(read_object(path), path)
+        config = TokenizerConfig.from_dict(read_object(path, MAX_OPTIONS_BYTES), path)
         backend: Backend
         if config.kind is Kind.TOKENIZERS:
             backend = TokenizersBackend.load(folder)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.files import inside
 from fairbeam.text.backends import SentencePieceBackend, Side
 from fairbeam.text.family_defaults import Appended
 from fairbeam.text.hugging_face_schema import TokenizerFolder, as_added_token, special_tokens
 from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer
-from fairbeam.text.reading import MAX_TOKENS, inside, read_vocabulary
+from fairbeam.text.reading import MAX_TOKENS, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
 from fairbeam.text.tokenizer_config import AddedToken, Kind, TokenizerConfig
 
