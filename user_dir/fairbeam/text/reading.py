@@ -1,4 +1,4 @@
-"""Reading a tokenizer's files, assuming that somebody hostile wrote them."""
+"""Bounds of a tokenizer's files, which somebody hostile may have written, and reading within them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ MAX_TOKENS = 10_000_000
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """A ``vocab.json``: tokens and their ids.
+    """Return token to id of a ``vocab.json``.
 
     Raises:
         InputError: the file is not an object of distinct ids between 0 and ten million.
@@ -25,7 +25,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def checked_vocabulary(values: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """``values`` where it gives every token an id of its own; errors as ``read_vocabulary``."""
+    """Return ``values`` if it gives every token an id of its own; errors as ``read_vocabulary``."""
     for token, index in values.items():
         if type(index) is not int or not 0 <= index < MAX_TOKENS:
             raise InputError(f"{path}: token {token[:80]!r} has id {index!r:.80}; expected 0 to {MAX_TOKENS - 1}")

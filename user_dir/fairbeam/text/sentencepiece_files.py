@@ -117,11 +117,11 @@ def _added(
     openings: bool,
 ) -> tuple[AddedToken, ...]:
     """Return the tokens that are found in the text before SentencePiece sees the rest of it."""
-    pattern = folder.defaults.opening
+    pattern, first = folder.defaults.opening, folder.defaults.layout.first
     starts = [token for token in vocabulary if openings and pattern and re.fullmatch(pattern, token)]
     added = {
         **{token: AddedToken(content=token, opening=True, special=False) for token in starts},
-        **{token: AddedToken(content=token) for token in (*languages.values(), *_sentinels(folder))},
+        **{token: AddedToken(content=token) for token in (*first, *languages.values(), *_sentinels(folder))},
         **{token.content: token for token in (*folder.listed, *folder.added)},
         **flags,
     }
