@@ -157,6 +157,14 @@ class DataBin:
         streams = tuple(stream for _, stream in named)
         return cls(folder=folder, source=pair[0], target=pair[1], streams=streams, manifest=manifest)
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of sentences of each split.
+
+        Raises:
+            InputError: an index is malformed.
+        """
+        return {stream.split: len(IndexedReader(stream.prefix)) for stream in self.streams}
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, those of the manifest first."""
