@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # CI sets this to --no-cache-dir: a cached wheel hides a broken build.
 FAIRSEQ_PIP_FLAGS ?=
 
-.PHONY: install demo test test-without-fairseq test-all check bench clean
+.PHONY: install demo test test-without-fairseq test-all check docs bench clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,10 @@ check: install
 	$(BIN)/ruff check user_dir tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Pages that are written from the code; a test fails where they are stale.
+docs: install
+	$(BIN)/python scripts/write_docs.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py

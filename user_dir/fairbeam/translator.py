@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fairbeam.data.batching import BatchLimits, sorted_batches
-from fairbeam.errors import CheckpointError, ConfigError, InputError
+from fairbeam.errors import CheckpointError, ConfigError, InputError, OptionName
 from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_ids
 from fairbeam.generation import (
@@ -28,11 +28,13 @@ from fairbeam.generation import (
     Required,
 )
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.build import CONTINUOUS_BATCHES, STREAMED_TEXT, Door
+from fairbeam.generation.model import LANGUAGE_MODEL_OPTION, check_fusion
+from fairbeam.generation.option_fields import check_options, option
+from fairbeam.generation.options import with_defaults
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished
-from fairbeam.generation.search.shortlist import check_search
-from fairbeam.generation.search.speculative import DRAFT_TOKENS, check_drafting
+from fairbeam.generation.search.speculative import DRAFT_MODEL_OPTION, DRAFT_TOKENS
 from fairbeam.generation.search.streaming import certain_tokens, given_by_thread
 from fairbeam.network import (
     DecoderOnly,
@@ -42,18 +44,12 @@ from fairbeam.network import (
     pad_batch,
     tune_memory,
 )
-from fairbeam.reranking import Reranker, Rescorer
+from fairbeam.reranking import CHANNEL_MODEL, LANGUAGE_MODEL, Reranker, Rescorer
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
 from fairbeam.text import TextSide, Tokenizer
 from fairbeam.text.phrases import Phrases, phrase_ids, required_ids, word_numbers
 
 logger = logging.getLogger(__name__)
-
-_NOT_STREAMED = (
-    "attention", "ch_wt", "constraints", "coverage_penalty", "lm_wt", "mbr", "penalty_alpha",
-    "prefix_allowed_tokens_fn", "return_alternatives", "shortlist",
-)  # fmt: skip
-"""Options that rank hypotheses, or explain them, when all have ended; or whose search is another."""
 
 
 class TooLong(StrEnum):
@@ -66,22 +62,34 @@ class TooLong(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingLimits:
-    """How much is decoded at a time, and what becomes of sentences that are too long."""
+    """Sizes of batches, and the treatment of sentences that are too long.
 
-    batch_size: int = 64
-    """Sentences in a batch at most."""
-    max_tokens: int = 8192
-    """Source tokens in a batch at most, padding included; bounds memory however long the input."""
-    buffer_size: int = 2048
-    """Sentences read ahead and sorted by length at a time."""
-    too_long: TooLong = TooLong.ERROR
-    continuous: bool = False
-    """Whether sentences join a batch as others leave it, so that it stays full, where the model can do that."""
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    batch_size: int = option(64, "Maximum batch size.", group="Speed", at_least=1, unit="sentences")
+    max_tokens: int = option(
+        8192, "Maximum batch size in source tokens, padding included; bounds memory however long the input.",
+        group="Speed", at_least=1, unit="tokens",
+    )  # fmt: skip
+    continuous: bool = option(
+        False, "Continuous batching: sentences join a batch as others leave it, so that it stays full, where the model "
+        "can do that (Yu et al., 2022).",
+        group="Speed",
+    )  # fmt: skip
+    buffer_size: int = option(
+        2048, "Sentences read ahead and sorted by length; on a terminal, always 1.",
+        group="Speed", at_least=1, unit="sentences",
+    )  # fmt: skip
+    too_long: TooLong = option(
+        TooLong.ERROR, "Treatment of sentences longer than the model reads: stop with an error, truncate them, or skip "
+        "them and leave their outputs empty.",
+        group="Model and files",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_tokens", "buffer_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        check_options(self)
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class Translator:
                 chosen, dictionaries that differ, or a model of the wrong kind.
         """
         if workers is not None and workers < 1:
-            raise ConfigError(f"--workers {workers}: must be at least 1")
+            raise ConfigError("{} {}: must be at least 1", OptionName("workers"), workers)
         tune_memory()
         first = models[0]
         networks = [generator(model) for model in models]
@@ -156,11 +164,18 @@ class Translator:
         self._shortlist = first.shortlist
         self._fusion = None if fusion_model is None else self._fused(fusion_model, first).for_inference(dtype)
         self._reranker = Reranker(
-            channel=None if channel_model is None else Rescorer(channel_model, self.device, "--channel-model"),
-            language_model=None if lm_model is None else Rescorer(lm_model, self.device, "--lm-model"),
+            channel=None if channel_model is None else Rescorer(channel_model, self.device, CHANNEL_MODEL),
+            language_model=None if lm_model is None else Rescorer(lm_model, self.device, LANGUAGE_MODEL),
         )
         self._draft = None if draft is None else generator(draft).to(self.device).for_inference(dtype)
-        searched = ModelSet(self.networks, self.special, self._shortlist, self._fusion, self._draft)
+        searched = ModelSet(
+            self.networks,
+            self.special,
+            self._shortlist,
+            self._fusion,
+            self._draft,
+            has_one_vocabulary=lambda: self._has_one_vocabulary,
+        )
         self._decoder = DecoderPool(searched, self.device, workers)
 
     def _fused(self, language_model: Bundle, model: Bundle) -> DecoderOnly:
@@ -168,7 +183,9 @@ class Translator:
         network = check_fusion(language_model.network, generator(model).config.target_vocabulary)
         own = language_model.source
         if own is not None and model.target is not None and _symbols(own) != _symbols(model.target):
-            raise ConfigError("--lm-path: the language model's dictionary differs from the model's target dictionary")
+            raise ConfigError(
+                "{}: the language model's dictionary differs from the model's target dictionary", LANGUAGE_MODEL_OPTION
+            )
         return network.to(self.device)
 
     @functools.cached_property
@@ -222,16 +239,16 @@ class Translator:
         )  # fmt: skip
         return [translations[0].text for translations in found]
 
-    def token_id(self, text: str, option: str) -> int:
-        """The target id of a text that is one token.
+    def token_id(self, text: str, name: str) -> int:
+        """Return the target id of a text that is one token.
 
         Raises:
-            ConfigError: it is none, or several, or unknown; names ``option``.
+            ConfigError: it is none, or several, or unknown; says so of the option of this name.
         """
         found = phrase_ids(self.target, [text])
         if len(found) != 1 or len(found[0]) != 1 or found[0][0] == self.target.unk:
             tokens = " ".join(self.target.symbols(found[0])) if found else "nothing"
-            raise ConfigError(f"{option} {text!r}: expected one token of the model's; it is {tokens}")
+            raise ConfigError("{} {!r}: expected one token of the model's; it is {}", OptionName(name), text, tokens)
         return found[0][0]
 
     def output_ids(self, outputs: Iterable[str]) -> tuple[tuple[int, ...], ...]:
@@ -261,19 +278,22 @@ class Translator:
         ``return_alternatives`` they are in the order of how probable the token behind the prefix is.
         """
         if required_phrases is None and options.get("constraints") is not None:
-            raise ConfigError(f"--constraints {options['constraints']}: needs phrases (required_phrases)")
+            raise ConfigError(
+                "{} {}: needs phrases (required_phrases)", OptionName("constraints"), options["constraints"]
+            )
         if required_phrases is not None:
             options = {"constraints": Constraints.UNORDERED, **options}
         if replace_unk is not None:
             if not (isinstance(self.source, Tokenizer) and isinstance(self.target, Tokenizer)):
                 raise ConfigError(
-                    "--replace-unk: needs a model with dictionaries; this one's tokenizer knows every text"
+                    "{}: needs a model with dictionaries; this one's tokenizer knows every text",
+                    OptionName("replace_unk"),
                 )
             options = {**options, "attention": True}
-        replaced = self._options(options, has_prefix=target_prefix is not None)
-        return self._stream(
-            sentences, target_prefix, required_phrases, replace_unk, replaced, limits or DecodingLimits()
-        )
+        limits = limits or DecodingLimits()
+        door = CONTINUOUS_BATCHES if limits.continuous else None
+        replaced = self._options(options, door, has_prefix=target_prefix is not None)
+        return self._stream(sentences, target_prefix, required_phrases, replace_unk, replaced, limits)
 
     def stream_text(
         self,
@@ -299,12 +319,7 @@ class Translator:
             ConfigError: an unknown or impossible option, or one that ranks hypotheses when all have ended.
             InputError: the sentence is too long for the model.
         """
-        replaced = self._options(options, has_prefix=target_prefix is not None)
-        if replaced.nbest > 1:
-            raise ConfigError(f"--nbest {replaced.nbest}: one translation is streamed; expected 1")
-        for name in _NOT_STREAMED:
-            if getattr(replaced, name):
-                raise ConfigError(f"--{name.replace('_', '-')} means nothing where a translation is streamed")
+        replaced = self._options(options, STREAMED_TEXT, has_prefix=target_prefix is not None)
         return self._stream_text(sentence, target_prefix, too_long, number, replaced)
 
     def _stream_text(
@@ -333,22 +348,15 @@ class Translator:
             raise _no_translation(number)
         give(self.target.decode(hypotheses[0].tokens.tolist()))
 
-    def _options(self, options: dict[str, Any], *, has_prefix: bool) -> GenerationOptions:
-        """The model's defaults with what the caller wants otherwise, checked against what there is."""
-        known = [field.name for field in dataclasses.fields(GenerationOptions)]
-        if unknown := sorted(options.keys() - set(known)):
-            raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
+    def _options(self, options: dict[str, Any], door: Door | None, *, has_prefix: bool) -> GenerationOptions:
+        """Return the model's defaults with what the caller wants otherwise, checked against what there is."""
         if self._draft is not None:
             options = {"draft_tokens": DRAFT_TOKENS, **options}
-        replaced = dataclasses.replace(self.generation, **self._reranker.with_weights(options))
-        if replaced.shortlist:
-            check_search(self._shortlist, self.networks, replaced)
-        if replaced.speculates:
-            check_drafting(self.networks, replaced, self.special, self._draft, one_vocabulary=self._has_one_vocabulary)
-        if replaced.lm_weight and self._fusion is None:
-            raise ConfigError(f"--lm-weight {replaced.lm_weight}: there is no language model; --lm-path names one")
+        replaced = with_defaults(self._reranker.with_weights(options), self.generation)
+        self._decoder.check(replaced, door)
         if replaced.prefix_bias_beta and not has_prefix:
-            raise ConfigError(f"--prefix-bias-beta {replaced.prefix_bias_beta}: needs a prefix (--target-prefix)")
+            names = OptionName("prefix_bias_beta"), replaced.prefix_bias_beta, OptionName("target_prefix")
+            raise ConfigError("{} {}: needs {}", *names)
         return replaced
 
     def _stream(
@@ -492,9 +500,8 @@ class Translator:
         if not options.prefix_bias_beta or self._first is None:
             return options
         if options.first_token >= 0:
-            raise ConfigError(
-                "--first-token and --prefix-bias-beta exclude each other: the model has its own first one"
-            )
+            names = OptionName("first_token"), OptionName("prefix_bias_beta")
+            raise ConfigError("{} and {} exclude each other: the model has its own first token", *names)
         return dataclasses.replace(options, first_token=self._first)
 
     def _fit(self, row: list[int], number: int, too_long: TooLong) -> list[int]:
@@ -601,7 +608,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise ConfigError("{} {}: {}", OptionName("device"), name, str(error).splitlines()[0]) from None
     return device
 
 
@@ -610,7 +617,7 @@ def _check_dictionaries(models: Sequence[Bundle], draft: Bundle | None) -> None:
     if any(_vocabularies(other) != expected for other in models[1:]):
         raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
     if draft is not None and _vocabularies(draft) != expected:
-        raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
+        raise ConfigError("{}: must have the model's dictionaries, and has others", DRAFT_MODEL_OPTION)
 
 
 def _vocabularies(model: Bundle) -> list[list[str]]:

@@ -15,7 +15,7 @@ from fairseq.token_generation_constraints import unpack_constraints
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import Shortlist
-from fairbeam.errors import ConfigError, InputError
+from fairbeam.errors import ConfigError, InputError, OptionName
 from fairbeam.families.fairseq import bart as fairseq_bart
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
@@ -24,11 +24,10 @@ from fairbeam.families.fairseq.registry import Page
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, Required, SpecialTokenIds
 from fairbeam.generation.alignment import hard_alignment
+from fairbeam.generation.build import check_search
 from fairbeam.generation.model import check_fusion
 from fairbeam.generation.options import parse_weights
 from fairbeam.generation.ranking import best_first
-from fairbeam.generation.search.shortlist import check_search
-from fairbeam.generation.search.speculative import check_drafting
 from fairbeam.network import DecoderOnly, Generator, Precision
 from fairbeam.reranking import Reranker
 from fairbeam.scoring.minimum_bayes_risk import expected_utilities
@@ -37,18 +36,6 @@ from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 
 logger = logging.getLogger(__name__)
 
-# fairseq's generation options that our search does not have, with the values that ask for nothing.
-_STOCK_ONLY: Dict[str, tuple] = {
-    "print_step": (False, None),
-    "iter_decode_with_beam": (1, None),
-    "iter_decode_with_external_reranker": (False, None),
-    "iter_decode_force_max_iter": (False, None),
-    "retain_iter_history": (False, None),
-    "retain_dropout": (False, None),
-    "decoding_format": (None,),
-}
-
-
 # By the class itself: subclasses (NAT, …) compute something else with the same weights.
 _PAGES: Dict[type, Page] = {
     TransformerModel: fairseq_transformer,
@@ -56,15 +43,6 @@ _PAGES: Dict[type, Page] = {
     BARTModel: fairseq_bart,
     LSTMModel: fairseq_lstm,
 }
-
-
-def stock_only_options(args: Any) -> List[str]:
-    """The options of ``args`` that only stock's generator knows, as they are written on a command line."""
-    return [
-        f"--{name.replace('_', '-')}"
-        for name, neutral in _STOCK_ONLY.items()
-        if getattr(args, name, neutral[0]) not in neutral
-    ]
 
 
 def generation_options(args: Any, own: Any = None, reranker: Optional[Reranker] = None) -> GenerationOptions:
@@ -251,16 +229,14 @@ class FairbeamGenerator:
         if language_model is not None:
             fused = check_fusion(language_model, networks[0].config.target_vocabulary)
             language_model = fused.to(device).for_inference(dtype)
-        if options.shortlist:
-            check_search(shortlist, networks, options)
         ahead = None if draft is None else draft.to(device).for_inference(dtype)
-        if options.speculates:
-            check_drafting(networks, options, special, ahead, one_vocabulary=one_vocabulary)
+        searched = ModelSet(networks, special, shortlist, language_model, ahead, lambda: one_vocabulary)
+        check_search(searched, self.options)
         self.alignment = alignment
         self.text = text
         self._begun: Dict[int, PendingBatch] = {}
         """By the identity of their source tensors, in the order of their beginning."""
-        self.decoder = DecoderPool(ModelSet(networks, special, shortlist, language_model, ahead), device)
+        self.decoder = DecoderPool(searched, device)
 
     def generate(
         self,
@@ -321,9 +297,8 @@ class FairbeamGenerator:
         numbers = sample["id"].tolist() if here and "id" in sample else None
         required = _unpacked(constraints) if isinstance(constraints, Tensor) else constraints
         if self.options.constraints is not None and required is None:
-            raise InputError(
-                f"--constraints {self.options.constraints}: there are no phrases; --constraints-file names their file"
-            )
+            names = OptionName("constraints"), self.options.constraints, OptionName("constraints_file")
+            raise InputError("{} {}: there are no phrases; {} names their file", *names)
         source = sample["net_input"]["src_tokens"].numpy(force=True)
         prefix = self._prefix(len(source), None if prefix_tokens is None else prefix_tokens.numpy(force=True))
         count = min(workers, max(1, len(source) // 2))

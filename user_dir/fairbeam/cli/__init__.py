@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from fairbeam.errors import FairbeamError
+from fairbeam.errors import FairbeamError, command_line
 
 COMMANDS = (
     "prepare", "shortlist", "translate", "average", "score", "export", "convert", "compose", "doctor", "report",
@@ -41,7 +41,7 @@ def main() -> None:
     try:
         app()
     except FairbeamError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(error.spoken(command_line))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

@@ -30,7 +30,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairbeam.data.batching import BatchLimits, make_batches, padding_fraction, sorted_batches
 from fairbeam.data.databin import DataBin, References
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
-from fairbeam.errors import ConfigError, InputError
+from fairbeam.errors import ConfigError, InputError, OptionName
 from fairbeam.families.fairseq.registry import task_symbols
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.files import read_lines, read_parallel
@@ -39,7 +39,7 @@ from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_
 from fairbeam.generation import Constraints, GenerationOptions, Required
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.network import Generator, Precision
-from fairbeam.reranking import Reranker, Rescorer
+from fairbeam.reranking import CHANNEL_MODEL, LANGUAGE_MODEL, Reranker, Rescorer
 from fairbeam.scoring import BleuStatistics
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam.text.phrases import phrase_ids, required_ids, split_phrases
@@ -48,13 +48,12 @@ from fairbeam_plugin.generator import (
     GenerateRequest,
     generation_options,
     language_model_of,
-    stock_only_options,
 )
 from fairbeam_plugin.generator import special_ids as special_of
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary, BundlePairDataset, TargetLines
 from fairbeam_plugin.tasks.read_ahead import ReadAheadIterator
-from fairbeam_plugin.tasks.search_options import SearchOptions
+from fairbeam_plugin.tasks.search_options import SearchOptions, own_options, stock_only_options
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset
 
 logger = logging.getLogger(__name__)
@@ -94,13 +93,6 @@ class FairbeamTranslationConfig(SearchOptions, TranslationConfig):
         },
     )
     prepend_bos: bool = field(default=False, metadata={"help": "begin binarised texts with <s>"})
-    shortlist: bool = field(
-        default=False,
-        metadata={
-            "help": "decode among the target symbols that may translate a sentence's own (shortlist.safetensors of the "
-            "data folder, or of the bundle): faster, and not always the same text"
-        },
-    )
 
 
 class SubwordCodec:
@@ -470,10 +462,8 @@ class FairbeamTranslationTask(TranslationTask):
                 reasons.append(str(error))
         if reasons and self.bundle is not None:
             raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
-        for name in ("shortlist", "prompt_lookup_num_tokens", "draft_model"):
-            if reasons and getattr(self.cfg, name):
-                option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option}: our search alone has it, which lacks {'; '.join(reasons)}")
+        if reasons and (own := own_options(self.cfg)):
+            raise ConfigError(f"{own[0]}: our search alone has it, which lacks {'; '.join(reasons)}")
         if reasons:
             logger.warning(f"decoding with fairseq's own generator, in float32: {'; '.join(reasons)}")
         if self._symbols:
@@ -495,8 +485,8 @@ class FairbeamTranslationTask(TranslationTask):
         channel, beside = self.cfg.channel_model, self.cfg.lm_model
         back = ModelFiles(source_lang=self.cfg.target_lang, target_lang=self.cfg.source_lang)
         return Reranker(
-            channel=None if channel is None else Rescorer(read_model(channel, back), device, "--channel-model"),
-            language_model=None if beside is None else Rescorer(read_model(beside), device, "--lm-model"),
+            channel=None if channel is None else Rescorer(read_model(channel, back), device, CHANNEL_MODEL),
+            language_model=None if beside is None else Rescorer(read_model(beside), device, LANGUAGE_MODEL),
         )
 
     def _own_generator(
@@ -551,9 +541,11 @@ class FairbeamTranslationTask(TranslationTask):
     def _generation_options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
         options = generation_options(args, self.cfg, self._reranker)
         if options.lm_weight and getattr(args, "lm_path", None) is None:
-            raise ConfigError(f"--lm-weight {options.lm_weight}: there is no language model; --lm-path names one")
+            names = OptionName("lm_weight"), options.lm_weight, OptionName("lm_path")
+            raise ConfigError("{} {}: there is no language model; {} names one", *names)
         if options.prefix_bias_beta and not getattr(args, "prefix_size", 0):
-            raise ConfigError(f"--prefix-bias-beta {options.prefix_bias_beta}: needs --prefix-size")
+            names = OptionName("prefix_bias_beta"), options.prefix_bias_beta, OptionName("prefix_size")
+            raise ConfigError("{} {}: needs {}", *names)
         if getattr(args, "replace_unk", None) is not None and getattr(args, "print_alignment", None) == "soft":
             raise ConfigError(
                 "--replace-unk and --print-alignment soft exclude each other; hard alignments can do both"
