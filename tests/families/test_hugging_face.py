@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from searching import search_with
 
-from fairbeam.errors import CheckpointError
+from fairbeam.errors import CheckpointError, InputError
 from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
 from fairbeam.generation import GenerationOptions, SpecialTokenIds
 
@@ -408,7 +408,7 @@ def test_tensors_that_contradict_the_configuration_are_refused(folder, name, ten
         ({"is_decoder": True}, "is_decoder is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
         ({"activation_function": "mish"}, "activation_function is 'mish'; expected one of relu"),
-        ({"d_model": "24"}, "d_model is '24'; expected an integer"),
+        ({"d_model": "24"}, 'd_model is "24"; expected an integer'),
         ({"encoder_layers": 0}, "encoder_layers is 0; expected an integer from 1"),
         ({"encoder_layers": 9999}, "encoder_layers is 9999, but there are only"),
         ({"encoder_attention_heads": 7}, "encoder.dim is 24, which encoder.heads (7) does not divide"),
@@ -478,7 +478,7 @@ def test_a_configuration_is_a_small_object(folder, content):
 
 def test_folders_without_weights_or_in_the_way_are_named(folder):
     checkpoint = read(folder)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         write(folder, *checkpoint)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):

@@ -377,7 +377,7 @@ def test_existing_folders_are_replaced_only_if_asked_and_only_bundles(saved, tmp
     file = tmp_path / "file"
     file.write_text("text")
     for place in (precious, elsewhere, file):
-        with pytest.raises(ConfigError, match="nothing but a bundle"):
+        with pytest.raises(ConfigError, match="replaces a bundle, and nothing else"):
             bundle.save(place, other, overwrite=True)
     assert (precious / "thesis.tex").read_text() == "years of work"
     assert (elsewhere / WEIGHTS).read_bytes() == b"weights"
@@ -391,7 +391,7 @@ def test_a_failing_save_leaves_everything_as_it_was(saved, monkeypatch, error):
 
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     monkeypatch.setattr(Tokenizer, "save", fail)
-    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    expected = InputError if isinstance(error, OSError) else KeyboardInterrupt
     for name in ("model", "new"):
         with pytest.raises(expected):
             bundle.save(saved.parent / name, small_bundle(), overwrite=True)

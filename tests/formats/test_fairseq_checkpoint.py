@@ -261,20 +261,21 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     old = path.read_bytes()
     # A limit on the size of files stands in for a full disk; it holds for the whole process, so use another.
     script = (
-        "import sys, torch; from fairbeam import checkpoint; from fairbeam.errors import CheckpointError\n"
+        "import sys, torch; from fairbeam.formats import fairseq_checkpoint as checkpoint\n"
+        "from fairbeam.errors import InputError\n"
         "try: checkpoint.write(sys.argv[1], {'model': {'w': torch.zeros(1_000_000)}})\n"
-        "except CheckpointError as error: print(error); sys.exit(3)"
+        "except InputError as error: print(error); sys.exit(3)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, path],
-        env={**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[2])},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
         capture_output=True,
         check=False,
         text=True,
     )
     assert done.returncode == 3, done.stderr
-    assert "could not be written" in done.stdout
+    assert f"{path}: cannot be written" in done.stdout
     assert "File too large" in done.stdout
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["model.pt"]

@@ -62,7 +62,7 @@ import resource, sys
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
-from fairbeam.errors import CheckpointError
+from fairbeam.errors import FairbeamError
 import fairbeam_plugin
 
 folder, failed = sys.argv[1], 0
@@ -74,7 +74,7 @@ for attempt in (
 ):
     try:
         attempt()
-    except (OSError, CheckpointError):
+    except FairbeamError:
         failed += 1
 sys.exit(failed)
 """

@@ -20,7 +20,7 @@ from fairbeam.families.fairseq import bart as fairseq_bart
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import transformer as fairseq_transformer
-from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.registry import FairseqFamily
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, Required, SpecialTokenIds
 from fairbeam.generation.alignment import hard_alignment
@@ -37,7 +37,7 @@ from fairbeam_plugin.models.transformer import FairbeamTransformerModel
 logger = logging.getLogger(__name__)
 
 # By the class itself: subclasses (NAT, …) compute something else with the same weights.
-_PAGES: Dict[type, Page] = {
+_PAGES: Dict[type, FairseqFamily] = {
     TransformerModel: fairseq_transformer,
     TransformerModelBase: fairseq_transformer,
     BARTModel: fairseq_bart,
@@ -230,8 +230,8 @@ class FairbeamGenerator:
             fused = check_fusion(language_model, networks[0].config.target_vocabulary)
             language_model = fused.to(device).for_inference(dtype)
         ahead = None if draft is None else draft.to(device).for_inference(dtype)
-        searched = ModelSet(networks, special, shortlist, language_model, ahead, lambda: one_vocabulary)
-        check_search(searched, self.options)
+        searched = ModelSet(networks, special, shortlist, language_model, ahead)
+        check_search(searched, self.options, shares_vocabulary=lambda: one_vocabulary)
         self.alignment = alignment
         self.text = text
         self._begun: Dict[int, PendingBatch] = {}

@@ -18,7 +18,7 @@ from fairbeam.network import (
     StackConfig,
     pad_batch,
 )
-from fairbeam.network.config import NormPlacement
+from fairbeam.network.enums import NormPlacement
 from fairbeam.network.inference import native
 
 PAD, EOS = 1, 2

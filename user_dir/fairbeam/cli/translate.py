@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fairbeam.cli._console import STDERR
 from fairbeam.cli._derived import Form, derive_options, flag_option, path_option, text_option
 from fairbeam.cli._help import PanelCommand
 from fairbeam.errors import ConfigError, FairbeamError, InputError, OptionName
-from fairbeam.files import read_lines, stream_lines
+from fairbeam.files import atomic_write, partial_path, read_lines, stream_lines
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.generation import Constraints, GenerationOptions
 from fairbeam.generation.options import parse_weights
@@ -298,23 +298,15 @@ def _reader(path: Path | None) -> Iterator[Iterator[str]]:
 
 @contextlib.contextmanager
 def _writer(path: Path | None) -> Iterator[Callable[[str], object]]:
-    """A function that writes text; a file gets its name when it is complete, until then ``PATH.partial``."""
+    """Yield a function that writes text; a file is ``PATH.partial`` until it is complete."""
     if path is None:
         yield _write_stdout
         return
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a file to write")
-    # A device or a pipe is written to, not replaced.
-    partial = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
+        with atomic_write(path, parents=False, keep_partial=True) as stream:
             yield stream.write
-        if partial != path:
-            partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}){_left(partial)}") from None
     except FairbeamError as error:
-        raise error.followed_by(_left(partial)) from None
+        raise error.followed_by(_left(partial_path(path))) from None
 
 
 def _left(partial: Path) -> str:
@@ -337,6 +329,6 @@ def _write_stdout(text: str) -> None:
 def _progress(hidden: bool) -> Iterator[Callable[[], object]]:
     """A function that counts one more sentence on a progress bar on stderr."""
     columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+    with Progress(*columns, console=STDERR, disable=hidden) as progress:
         task = progress.add_task("translating", total=None)
         yield lambda: progress.advance(task)

@@ -7,15 +7,13 @@ written it.
 
 import json
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError, ConfigError
@@ -42,19 +40,21 @@ from fairbeam.families import (
     xlm_roberta,
 )
 from fairbeam.families import pairs as encoder_decoder
-from fairbeam.families.seq2seq import Page
+from fairbeam.families.spec import FamilySpec
 from fairbeam.families.weight_map import Row, expand, read_weights, write_weights
+from fairbeam.files import atomic_folder
 from fairbeam.formats.provenance import Provenance
+from fairbeam.formats.tensors import write_tensors
 from fairbeam.network import AnyConfig, AnyNetwork, EncoderDecoderConfig, StackConfig, build
 
-_PAGES: tuple[Page, ...] = (
-    *(page.FAMILY for page in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
-    *(page.FAMILY for page in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
-    *(page.FAMILY for page in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
+_FAMILIES: tuple[FamilySpec, ...] = (
+    *(module.FAMILY for module in (bart, mbart, marian, pegasus, m2m_100, t5, mt5)),
+    *(module.FAMILY for module in (bert, roberta, xlm_roberta, distilbert, electra, albert)),
+    *(module.FAMILY for module in (gpt2, openai_gpt, ctrl, transfo_xl, llama, mistral, qwen2)),
     encoder_decoder.FAMILY,
 )
-FAMILIES = {page.model_type: page for page in _PAGES}
-"""The page of each ``model_type``."""
+FAMILIES = {family.model_type: family for family in _FAMILIES}
+"""Family of each ``model_type``."""
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 _WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
@@ -111,28 +111,19 @@ def read(folder: str | Path) -> Checkpoint:
 def write(folder: str | Path, network: AnyNetwork, family: str, origin: Provenance) -> Path:
     """Inverse of ``read``: the same names in the same dtypes, in one ``model.safetensors``.
 
-    The folder is made under a temporary name and renamed, so that it is never half there.
-
     Raises:
-        CheckpointError: the folder exists, or cannot be written.
+        InputError: the folder exists, or cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() or folder.is_symlink():
-        raise CheckpointError(f"{folder}: exists already")
-    tensors = to_state_dict(network, family, origin)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = Path(workplace) / "new"
-            building.mkdir()
-            save_file(tensors, building / WEIGHTS, metadata={"format": "pt"})
-            (building / WEIGHTS).chmod(0o644)
-            text = json.dumps(origin.config, indent=2, sort_keys=True) + "\n"
-            (building / CONFIG).write_text(text, encoding="utf-8")
-            building.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
-    return folder
+    with atomic_folder(folder) as building:
+        write_into(building, network, family, origin)
+    return Path(folder)
+
+
+def write_into(folder: Path, network: AnyNetwork, family: str, origin: Provenance) -> None:
+    """Write the options and the weights into an empty folder."""
+    write_tensors(folder / WEIGHTS, to_state_dict(network, family, origin), {"format": "pt"})
+    text = json.dumps(origin.config, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def to_state_dict(network: AnyNetwork, family: str, origin: Provenance) -> dict[str, Tensor]:
@@ -168,7 +159,7 @@ def described_network(family: str, config: Mapping[str, Any], tensors: Mapping[s
 
 
 def _convert(
-    family: Page, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
+    family: FamilySpec, config: Mapping[str, Any], theirs: Mapping[str, Tensor]
 ) -> tuple[AnyNetwork, frozenset[str]]:
     """The network, and the names that tell it nothing."""
     not_weights = frozenset(name for name in theirs if re.fullmatch(family.not_weights, name))
@@ -180,7 +171,7 @@ def _convert(
             outline = build(network_config)
     except (ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"no network can have these sizes ({error})") from None
-    tables = {name: row.ours for row in family.tables for name in row.theirs}
+    tables = {name: row.ours for row in family.computed_tables for name in row.theirs}
     unread |= not_weights | tables.keys()
     state = read_weights(rows, _with_tied(rows, outline, theirs), outline.state_dict(), unread)
     network = build(network_config)
@@ -209,7 +200,7 @@ def _with_tied(rows: Sequence[Row], network: AnyNetwork, theirs: Mapping[str, Te
     return filled
 
 
-def _own_names(names: Mapping[str, Any], family: Page) -> dict[str, str]:
+def _own_names(names: Mapping[str, Any], family: FamilySpec) -> dict[str, str]:
     """Each name as the family's rows have it: with the prefix of the bare model, and brought up to date."""
     bare = not any(name.startswith(family.prefix) for name in names)
 
@@ -217,7 +208,7 @@ def _own_names(names: Mapping[str, Any], family: Page) -> dict[str, str]:
         for old, new in _OLD_NAMES.items():
             if name.endswith(f".{old}"):
                 name = name.removesuffix(old) + new
-        return f"{family.prefix}{name}" if bare and name not in family.outside else name
+        return f"{family.prefix}{name}" if bare and name not in family.unprefixed else name
 
     return {name: own(name) for name in names}
 

@@ -14,21 +14,20 @@ bundle is written in the first that can say what it is.
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.files import atomic_folder, check_replaceable
 from fairbeam.formats import provenance as origins
 from fairbeam.formats.provenance import Provenance
+from fairbeam.formats.tensors import read_tensors, write_tensors
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.build import check_features
 from fairbeam.generation.option_fields import MODEL, options_from
@@ -74,6 +73,15 @@ _TOKENIZERS: dict[str, Callable[[Path, str | None, Side], TextSide]] = {
 """What ``tokenizer`` may name, and how each is read."""
 _MARKED = {KINDS[marks]: marks for marks in Marks if marks is not Marks.ENDED}
 """Dictionaries in format 3, with other marks around a text."""
+
+
+class DecoderPrefix(NamedTuple):
+    """Tokens that a model's every output begins with."""
+
+    start: int | None = None
+    """Decoder start token (``decoder_start_token_id``); the network's own if None."""
+    forced_bos: int | None = None
+    """First token of every output (``forced_bos_token_id``); any if None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,26 +133,26 @@ class Bundle:
             if value is not None and not 0 <= value < config.target_vocabulary:
                 raise CheckpointError(f"{name} is {value}; expected an id from 0 to {config.target_vocabulary - 1}")
 
-    def beginning(self) -> tuple[int | None, int | None]:
-        """The symbol decoding begins with, if not the network's own, and the token every output begins with, if any.
+    def decoder_prefix(self) -> DecoderPrefix:
+        """Return the tokens that every output begins with.
 
-        A chosen target language takes the place of a start that is a language's token or left open (mBART-25), and is
-        forced behind any other (mBART-50, M2M-100, NLLB).
+        A chosen target language takes the place of a start token that is a language's token or left open (mBART-25),
+        and is the forced first token behind any other (mBART-50, M2M-100, NLLB).
 
         Raises:
             ConfigError: the model translates into many languages, and none is chosen.
         """
         start = getattr(self.network.config, "decoder_start", None) if self.start is None else self.start
         if self.target is None:
-            return self.start, self.forced_first
+            return DecoderPrefix(self.start, self.forced_first)
         language, languages = self.target.language_id, self.target.language_ids
         if language is None:
             if self.target.language_needed and self.forced_first is None and start not in languages:
                 raise ConfigError("the model translates into several languages; choose one with --target-lang")
-            return self.start, self.forced_first
+            return DecoderPrefix(self.start, self.forced_first)
         if start is None or start in languages:
-            return language, self.forced_first
-        return self.start, language
+            return DecoderPrefix(language, self.forced_first)
+        return DecoderPrefix(self.start, language)
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -153,26 +161,16 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def save(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
-    """Write a bundle: built under a temporary name and renamed, so that it is never half there.
+    """Write a bundle; it is never half there.
 
     Raises:
         ConfigError: ``folder`` exists and ``overwrite`` is false, or it exists and is no bundle.
-        CheckpointError: the disk is full or the place cannot be written; nothing is left behind.
+        InputError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     folder = Path(folder)
-    if os.path.lexists(folder) and not (overwrite and _is_replaceable(folder)):
-        raise ConfigError(f"{folder}: exists already; --overwrite replaces a bundle, and nothing but a bundle")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = Path(workplace) / "new"
-            building.mkdir()
-            _write(building, bundle, folder.name)
-            if folder.exists():
-                folder.rename(Path(workplace) / "old")
-            building.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    check_replaceable(folder, overwrite=overwrite, kind="a bundle", is_kind=_is_replaceable)
+    with atomic_folder(folder, replace=overwrite) as building:
+        _write(building, bundle, folder.name)
     return folder
 
 
@@ -187,7 +185,7 @@ def load(folder: str | Path) -> Bundle:
     folder = Path(folder)
     _refuse_links(folder)
     config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     try:
         network_config = _network_config(_SHAPES[config[_SHAPE]], config["network"], len(tensors))
         generation = _generation_options(config["generation"])
@@ -231,8 +229,6 @@ def _read_side(folder: Path, config: dict[str, Any], side: Side) -> TextSide | N
 
 def _is_replaceable(folder: Path) -> bool:
     """Whether ``folder`` is empty or our own; other libraries name their files alike."""
-    if not folder.is_dir():
-        return False
     if not any(folder.iterdir()):
         return True
     try:
@@ -242,8 +238,7 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write(folder: Path, bundle: Bundle, name: str) -> None:
-    save_file(_unique_tensors(bundle.network), folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)
+    write_tensors(folder / WEIGHTS, _unique_tensors(bundle.network))
     (folder / CONFIG).write_text(json.dumps(_describe(bundle), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(name, bundle), encoding="utf-8")
     for name, side in zip(Side, (bundle.source, bundle.target), strict=True):
@@ -399,8 +394,8 @@ def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:
         ("dim", stack.dim, _MAX_SIZE),
         ("embedding_dim", stack.embedding_width, _MAX_SIZE),
         ("heads", stack.heads, stack.dim),
-        ("head_dim", stack.head_width, _MAX_SIZE),
-        ("key_value_heads", stack.kept_heads, stack.heads),
+        ("head_dim", stack.head_dim_resolved, _MAX_SIZE),
+        ("key_value_heads", stack.num_kv_heads, stack.heads),
         ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
         ("positions.buckets", stack.positions.buckets, _MAX_SIZE),
         ("positions.max_distance", stack.positions.max_distance, _MAX_POSITIONS),
@@ -443,15 +438,6 @@ def _generation_options(values: Any) -> GenerationOptions:
     except ConfigError as error:
         raise ConfigError(error.spoken(lambda option: f"generation.{option.name}")) from None
     return options
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated ({error})") from None
 
 
 def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:

@@ -4,8 +4,6 @@ The package ``ctranslate2`` is optional and is imported when something is writte
 """
 
 import importlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.errors import ConfigError
+from fairbeam.files import atomic_folder, check_replaceable
 from fairbeam.formats.bundle import Bundle
 from fairbeam.network import (
     Activation,
@@ -25,7 +24,10 @@ from fairbeam.network import (
     PositionKind,
     StackConfig,
 )
-from fairbeam.network.stacks import Embedding, Layer, RMSNorm, Stack
+from fairbeam.network.embedding import Embedding
+from fairbeam.network.layer import Layer
+from fairbeam.network.norm import RMSNorm
+from fairbeam.network.stack import Stack
 from fairbeam.text import TextSide, Tokenizer
 
 MODEL, CONFIG = "model.bin", "config.json"
@@ -83,25 +85,15 @@ def write(folder: Path, model: Bundle, *, overwrite: bool = False) -> None:
         ConfigError: ``folder`` exists, and is not one of the kind or is not to be replaced; the model has no
             tokenizer, a target language that has yet to be chosen, or something in it that the specification has no
             place for, which is named.
-        CheckpointError: the place cannot be written.
+        InputError: the folder cannot be written.
     """
-    if os.path.lexists(folder) and not (overwrite and is_folder(folder)):
-        raise ConfigError(f"{folder}: exists already; --overwrite replaces a folder of CTranslate2's, and nothing else")
+    check_replaceable(folder, overwrite=overwrite, kind="a folder of CTranslate2's", is_kind=is_folder)
     spec = specification(model)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = Path(workplace) / "new"
-            building.mkdir()
-            spec.save(str(building))
-            for side in (model.source, model.target):
-                if side is not None:
-                    side.save(building)
-            if folder.exists():
-                folder.rename(Path(workplace) / "old")
-            building.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    with atomic_folder(folder, replace=overwrite) as building:
+        spec.save(str(building))
+        for side in (model.source, model.target):
+            if side is not None:
+                side.save(building)
 
 
 def specification(model: Bundle) -> Any:
@@ -178,7 +170,7 @@ def _check(config: EncoderDecoderConfig) -> None:
             ("positions.bidirectional", both_ways, not buckets or both_ways == (name == "encoder")),
             ("norm_epsilon", stack.norm_epsilon, stack.norm_epsilon == epsilon),
             ("final_norm", stack.final_norm, pre_norm or not stack.final_norm),
-            ("key_value_heads", stack.key_value_heads, stack.kept_heads == stack.heads),
+            ("key_value_heads", stack.key_value_heads, stack.num_kv_heads == stack.heads),
             ("embedding_dim", stack.embedding_dim, stack.embedding_dim is None),
             ("transform", stack.transform, stack.transform is None),
             ("token_types", stack.token_types, not stack.token_types),
@@ -201,7 +193,7 @@ def _stack_options(stack: StackConfig) -> dict[str, Any]:
         "relative_attention_bias": stack.positions.kind is PositionKind.RELATIVE_BUCKETS,
         "ffn_glu": stack.gated,
         "rms_norm": stack.norm is NormKind.RMS,
-        "head_dim": None if stack.head_width * stack.heads == stack.dim else stack.head_width,
+        "head_dim": None if stack.head_dim_resolved * stack.heads == stack.dim else stack.head_dim_resolved,
     }
 
 
@@ -269,7 +261,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _describe(config: Any, model: Bundle, source: Sequence[str], target: Sequence[str]) -> None:
-    network, (start, _) = encoder_decoder(model).config, model.beginning()
+    network, (start, _) = encoder_decoder(model).config, model.decoder_prefix()
     config.decoder_start_token = target[encoder_decoder(model).decoder_start if start is None else start]
     unknown = model.target.unk if model.target is not None and model.target.unk is not None else network.unk
     config.unk_token = target[min(unknown, len(target) - 1)]

@@ -132,14 +132,13 @@ def write(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that ``path`` is at every moment the old file or the whole new one.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the old file is untouched.
+        InputError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    try:
-        with atomic_write(path, "wb") as stream:
+    with atomic_write(path, "wb") as stream:
+        try:
             torch.save(state, stream)
-    except (OSError, RuntimeError) as error:  # torch reports a short write as a RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        raise CheckpointError(f"{path}: could not be written, nothing was changed ({cause})") from error
+        except RuntimeError as error:  # torch's report of a short write
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def average(paths: Sequence[str | Path]) -> dict[str, Any]:

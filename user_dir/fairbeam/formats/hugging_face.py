@@ -4,7 +4,6 @@ The weights are ``families.hugging_face``'s work, the tokenizer ``text.hub``'s; 
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.families import registry as hugging_face
+from fairbeam.files import atomic_folder, check_replaceable
 from fairbeam.formats import provenance as origins
 from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.provenance import Provenance
@@ -98,7 +98,8 @@ def write(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Pat
     Raises:
         ConfigError: ``folder`` exists, and is not one of the kind or is not to be replaced; or the bundle did not
             come from such a folder.
-        CheckpointError: what the bundle says of its origin does not fit it, or the place cannot be written.
+        CheckpointError: what the bundle says of its origin does not fit it.
+        InputError: the folder cannot be written.
     """
     folder = Path(folder)
     if bundle.origin is None or bundle.family not in hugging_face.FAMILIES:
@@ -106,19 +107,11 @@ def write(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Pat
             f"{folder}: a model of family {bundle.family!r} did not come from a Hugging Face folder; expected one of "
             f"{', '.join(hugging_face.FAMILIES)} that did"
         )
-    if (folder.exists() or folder.is_symlink()) and not (overwrite and is_folder(folder)):
-        raise ConfigError(f"{folder}: exists already; --overwrite replaces a folder of the kind, and nothing else")
+    check_replaceable(folder, overwrite=overwrite, kind="a Hugging Face folder", is_kind=is_folder)
     _check_origin(bundle, bundle.origin)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-            building = hugging_face.write(Path(workplace) / "new", bundle.network, bundle.family, bundle.origin)
-            origins.write_files(building, bundle.origin.files)
-            if folder.exists():
-                folder.rename(Path(workplace) / "old")
-            building.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    with atomic_folder(folder, replace=overwrite) as building:
+        hugging_face.write_into(building, bundle.network, bundle.family, bundle.origin)
+        origins.write_files(building, bundle.origin.files)
     return folder
 
 

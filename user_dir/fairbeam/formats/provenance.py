@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError
+from fairbeam.formats.tensors import read_tensors, write_tensors
 from fairbeam.text.reading import inside, read_object
 
 DESCRIPTION, TENSORS, FILES = "origin.json", "origin.safetensors", "original"
@@ -92,8 +91,7 @@ def save(folder: Path, origin: Provenance) -> None:
     dtypes = {name: str(dtype).removeprefix("torch.") for name, dtype in origin.dtypes.items()}
     text = json.dumps({"config": origin.config, "dtypes": dtypes}, indent=2) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
-    save_file({name: tensor.clone().contiguous() for name, tensor in origin.kept.items()}, folder / TENSORS)
-    (folder / TENSORS).chmod(0o644)
+    write_tensors(folder / TENSORS, {name: tensor.clone().contiguous() for name, tensor in origin.kept.items()})
     if origin.files:
         (folder / FILES).mkdir()
         write_files(folder / FILES, origin.files)
@@ -127,7 +125,4 @@ def _load_tensors(folder: Path) -> dict[str, Tensor]:
     path = inside(folder, TENSORS)
     if path is None:
         raise CheckpointError(f"{folder / TENSORS}: no such file; {DESCRIPTION} needs it")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated ({error})") from None
+    return read_tensors(path)

@@ -5,7 +5,7 @@ are held against all that is asked for. A combination that nobody declared is re
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -113,12 +113,22 @@ class ModelSet:
     """Language model for ``lm_weight``, over the same target vocabulary."""
     draft: Generator | None = None
     """Draft model for ``draft_tokens``, over the same vocabularies."""
-    has_one_vocabulary: Callable[[], bool] = field(default=_always)
-    """Returns whether ids of sources mean what ids of targets do."""
 
 
-def check_search(models: ModelSet, options: GenerationOptions, door: Door | None = None) -> None:
+def check_search(
+    models: ModelSet,
+    options: GenerationOptions,
+    door: Door | None = None,
+    *,
+    shares_vocabulary: Callable[[], bool] = _always,
+) -> None:
     """Check that there is a search for options, through a door, and that the models can do it.
+
+    Args:
+        models: networks as inference uses them.
+        options: what is asked for.
+        door: the way in, where not every search has it.
+        shares_vocabulary: returns whether ids of sources mean what ids of targets do.
 
     Raises:
         ConfigError: no search combines what is asked for, or it needs another model.
@@ -130,8 +140,7 @@ def check_search(models: ModelSet, options: GenerationOptions, door: Door | None
         check_shortlist(models.shortlist, models.networks)
     if options.drafts:
         special = models.special or SpecialTokenIds()
-        one = models.has_one_vocabulary
-        check_drafting(models.networks, options, special, models.draft, has_one_vocabulary=one)
+        check_drafting(models.networks, options, special, models.draft, shares_vocabulary=shares_vocabulary)
     if options.lm_weight and models.language_model is None:
         names = OptionName("lm_weight"), options.lm_weight, LANGUAGE_MODEL_OPTION
         raise ConfigError("{} {}: there is no language model; {} names one", *names)

@@ -10,9 +10,10 @@ from torch import Tensor
 from fairbeam.errors import ConfigError, OptionName
 from fairbeam.generation.features import DIVERSITY, MASKS, RANKING, Capabilities, Feature
 from fairbeam.network import LSTM, DecoderOnly, EncoderDecoder, Generator
-from fairbeam.network.cache import DecoderState, PromptState, Scored, VerificationState
+from fairbeam.network.decoder_state import DecoderState, PromptState
 from fairbeam.network.inference import native, ops
 from fairbeam.network.inference.fused_stack import Hypotheses
+from fairbeam.network.verification_state import ScoredPositions, VerificationState
 
 
 class State(Protocol):
@@ -76,7 +77,7 @@ class Verifier(Model, Protocol):
     def begin(self, source: Tensor) -> Any:
         """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``read`` goes on with."""
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float) -> Tensor:
         """Feed several tokens of each hypothesis, (batch, new), the first of them its token ``starts``, (batch,); get
         float32 log probabilities behind those whose rows and columns are ``scored``, (scored, vocabulary). What was
         read from there on before is forgotten.
@@ -131,9 +132,9 @@ class SingleModel:
     def begin(self, source: Tensor) -> VerificationState:
         return VerificationState(self.network.prefill(source, 1))
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float) -> Tensor:
         assert not isinstance(self.network, LSTM)
-        logits = self.network.read(state, tokens, starts, scored)
+        logits = self.network.forward_block(state, tokens, starts, scored)
         return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
     def features(self, state: DecoderState) -> Tensor:
@@ -209,7 +210,9 @@ class Ensemble:
     def begin(self, source: Tensor) -> EnsembleState:
         return EnsembleState([model.begin(source) for model in self.models])
 
-    def read(self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> Tensor:
+    def read(
+        self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
+    ) -> Tensor:
         members = zip(self.models, state.members, strict=True)
         each = [model.read(member, tokens, starts, scored, temperature) for model, member in members]
         state.each = torch.stack(each).unsqueeze(2)

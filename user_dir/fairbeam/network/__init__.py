@@ -1,49 +1,22 @@
-"""The configurable Transformer, and a recurrent network: tensors only, knows nothing of files, text or search."""
-
-import torch
+"""Configurable Transformers and an LSTM: tensors in, tensors out; no files, text or search."""
 
 from fairbeam.network.config import (
-    Activation,
     AdaptiveConfig,
     DecoderOnlyConfig,
-    DropoutConfig,
     EncoderDecoderConfig,
     EncoderOnlyConfig,
     HeadConfig,
-    NormKind,
-    NormPlacement,
-    PositionConfig,
-    PositionKind,
-    RotaryScaling,
-    StackConfig,
 )
 from fairbeam.network.decoder_only import DecoderOnly
 from fairbeam.network.encoder_decoder import EncoderDecoder, pad_batch
 from fairbeam.network.encoder_only import Encoded, EncoderOnly
+from fairbeam.network.enums import Activation, NormKind, NormPlacement, PositionKind
+from fairbeam.network.factory import AnyConfig, AnyNetwork, Generator, Seq2Seq, build
 from fairbeam.network.lstm import LSTM, LSTMConfig, LSTMDropout
-from fairbeam.network.precision import Precision, has_fast_bfloat16, tune_memory
+from fairbeam.network.memory import tune_memory
+from fairbeam.network.precision import Precision, has_fast_bfloat16
 from fairbeam.network.segment_memory import SegmentMemory
-
-Generator = EncoderDecoder | DecoderOnly | LSTM
-"""Networks that decode."""
-Seq2Seq = EncoderDecoder | LSTM
-"""Networks that read a source and a target apart."""
-AnyNetwork = EncoderDecoder | EncoderOnly | DecoderOnly | LSTM
-AnyConfig = EncoderDecoderConfig | EncoderOnlyConfig | DecoderOnlyConfig | LSTMConfig
-
-
-def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
-    """The network that ``config`` describes, of whichever shape."""
-    match config:
-        case EncoderDecoderConfig():
-            return EncoderDecoder(config, compute_dtype)
-        case EncoderOnlyConfig():
-            return EncoderOnly(config, compute_dtype)
-        case DecoderOnlyConfig():
-            return DecoderOnly(config, compute_dtype)
-        case LSTMConfig():
-            return LSTM(config, compute_dtype)
-
+from fairbeam.network.stack_config import DropoutConfig, PositionConfig, RotaryScaling, StackConfig
 
 __all__ = [
     "LSTM",

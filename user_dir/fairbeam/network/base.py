@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from fairbeam.errors import ConfigError
 from fairbeam.network.adaptive import AdaptiveSoftmax
 from fairbeam.network.attention import CrossAttention, SelfAttention
-from fairbeam.network.cache import DecoderState
+from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.heads import ShortlistHead
 from fairbeam.network.inference import native
 from fairbeam.network.inference.fused_stack import Hypotheses, Scorer
 from fairbeam.network.inference.quantized_linear import qmax_for
 from fairbeam.network.linear import Linear
-from fairbeam.network.stacks import Stack
+from fairbeam.network.stack import Stack
 
 
 class BaseNetwork(nn.Module):

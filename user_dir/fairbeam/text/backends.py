@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from fairbeam.errors import ConfigError, InputError
+from fairbeam.errors import InputError
 from fairbeam.files import atomic_write
 from fairbeam.text.reading import (
     MAX_TOKENS,
@@ -18,7 +18,7 @@ from fairbeam.text.reading import (
     read_vocabulary,
 )
 from fairbeam.text.subwords import SentencePiece
-from fairbeam.text.tokenizer_config import AddedToken, PretrainedConfig
+from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
 
 if TYPE_CHECKING:
     import tokenizers
@@ -33,7 +33,7 @@ class Side(StrEnum):
     TARGET = "target"
 
 
-class Pieces(Protocol):
+class Backend(Protocol):
     """A vocabulary and what splits text into it."""
 
     @property
@@ -62,33 +62,20 @@ class Pieces(Protocol):
         ...
 
 
-def require_tokenizers() -> Any:
-    """The ``tokenizers`` module.
-
-    Raises:
-        ConfigError: it is not installed; names the extra that brings it.
-    """
-    try:
-        import tokenizers
-    except ImportError:
-        raise ConfigError("this tokenizer needs the tokenizers library: pip install 'fairbeam[hf]'") from None
-    return tokenizers
-
-
-class JsonPieces:
+class TokenizersBackend:
     """What a ``tokenizer.json`` describes, run by the ``tokenizers`` library.
 
     Args:
-        backend: the library's tokenizer; its truncation and padding are turned off, for no text may be lost.
+        library: the library's tokenizer; its truncation and padding are turned off, for no text may be lost.
         where: where it came from, for error messages.
     """
 
-    def __init__(self, backend: "tokenizers.Tokenizer", where: str) -> None:
-        backend.no_truncation()
-        backend.no_padding()
-        self.backend = backend
+    def __init__(self, library: "tokenizers.Tokenizer", where: str) -> None:
+        library.no_truncation()
+        library.no_padding()
+        self.library = library
         self._where = where
-        vocabulary = backend.get_vocab(with_added_tokens=True)
+        vocabulary = library.get_vocab(with_added_tokens=True)
         self.size = max(vocabulary.values(), default=-1) + 1
         if not 0 < self.size <= MAX_TOKENS:
             raise InputError(f"{where}: ids up to {self.size - 1}; expected 0 to {MAX_TOKENS - 1}")
@@ -98,12 +85,12 @@ class JsonPieces:
         """Build from the text of a ``tokenizer.json``.
 
         Raises:
-            ConfigError: the library is not installed.
             InputError: the text describes no tokenizer.
         """
-        library = require_tokenizers()
+        import tokenizers  # a moment that commands without such a tokenizer need not wait
+
         with explained(where, "a tokenizer.json of the tokenizers library"):
-            return cls(library.Tokenizer.from_str(text), where)
+            return cls(tokenizers.Tokenizer.from_str(text), where)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -118,29 +105,29 @@ class JsonPieces:
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """The ids of each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""
         with explained(self._where, "a tokenizer that can encode this text"):
-            encodings = self.backend.encode_batch_fast(list(lines), add_special_tokens=False)
+            encodings = self.library.encode_batch_fast(list(lines), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD."""
         with explained(self._where, "a tokenizer that can decode these ids"):
-            return self.backend.decode(ids, skip_special_tokens=not keep_special)
+            return self.library.decode(ids, skip_special_tokens=not keep_special)
 
     def index(self, token: str) -> int | None:
         """The id of a token."""
-        return self.backend.token_to_id(token)
+        return self.library.token_to_id(token)
 
     def token(self, index: int) -> str | None:
         """The token of an id."""
-        return self.backend.id_to_token(index)
+        return self.library.id_to_token(index)
 
     def save(self, folder: Path, side: Side) -> None:
         """Write ``tokenizer.json``, the same for both sides."""
         with atomic_write(folder / TOKENIZER_JSON) as stream:
-            stream.write(self.backend.to_str(pretty=False))
+            stream.write(self.library.to_str(pretty=False))
 
 
-class SentencePiecePieces:
+class SentencePieceBackend:
     """A SentencePiece model whose pieces get their ids from a vocabulary beside it.
 
     Args:
@@ -154,7 +141,7 @@ class SentencePiecePieces:
     """
 
     def __init__(
-        self, model: SentencePiece, vocabulary: Mapping[str, int], config: PretrainedConfig, where: str
+        self, model: SentencePiece, vocabulary: Mapping[str, int], config: TokenizerConfig, where: str
     ) -> None:
         unknown = config.special.unk
         for token in (unknown, *(added.content for added in config.added)):
@@ -175,7 +162,7 @@ class SentencePiecePieces:
         self.size = max(self._tokens, default=-1) + 1
 
     @classmethod
-    def load(cls, folder: Path, config: PretrainedConfig, side: Side) -> Self:
+    def load(cls, folder: Path, config: TokenizerConfig, side: Side) -> Self:
         """Read the files that ``save`` wrote.
 
         Raises:
@@ -253,7 +240,7 @@ def _pattern_of(added: Iterable[AddedToken]) -> re.Pattern[str] | None:
     return re.compile("|".join(alternatives)) if alternatives else None
 
 
-def _file_names(config: PretrainedConfig) -> dict[Side, tuple[str, str]]:
+def _file_names(config: TokenizerConfig) -> dict[Side, tuple[str, str]]:
     """The vocabulary's and the model's file of each side."""
     vocabularies = ("vocab.json", "target_vocab.json" if config.two_vocabularies else "vocab.json")
     models = ("source.spm", "target.spm") if config.two_models else ("tokenizer.spm", "tokenizer.spm")

@@ -9,9 +9,9 @@ from typing import Self
 
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.files import atomic_write
-from fairbeam.text.backends import JsonPieces, Pieces, SentencePiecePieces, Side
+from fairbeam.text.backends import Backend, SentencePieceBackend, Side, TokenizersBackend
 from fairbeam.text.reading import inside, read_object
-from fairbeam.text.tokenizer_config import FIRST, LANGUAGE, SECOND, Kind, PretrainedConfig
+from fairbeam.text.tokenizer_config import FIRST, LANGUAGE, SECOND, Kind, TokenizerConfig
 
 CONFIG = "tokenizer.fairbeam.json"
 
@@ -30,7 +30,7 @@ class PretrainedTokenizer:
 
     Attributes:
         config: special tokens, templates and languages.
-        pieces: the vocabulary and what splits text into it.
+        backend: vocabulary and the library that splits text into it.
         language: the code whose token the template asks for; elsewhere a mere name, or None.
         side: which of the model's two texts it is for.
 
@@ -40,15 +40,15 @@ class PretrainedTokenizer:
         InputError: a token with a role, of the template or of a language is not in the vocabulary.
     """
 
-    config: PretrainedConfig
-    pieces: Pieces
+    config: TokenizerConfig
+    backend: Backend
     language: str | None = None
     side: Side = Side.SOURCE
 
     def __post_init__(self) -> None:
         config = self.config
         for token in (*config.special.tokens(), *config.template.tokens(), *config.languages.values()):
-            if self.pieces.index(token) is None:
+            if self.backend.index(token) is None:
                 raise InputError(f"the tokenizer's vocabulary lacks {token!r}, which its configuration names")
         chosen = self.language in config.languages or (self.side is Side.TARGET and self.language is None)
         if config.template.names_language and not chosen:
@@ -67,21 +67,18 @@ class PretrainedTokenizer:
         path = inside(folder, CONFIG)
         if path is None:
             raise InputError(f"{folder / CONFIG}: no such file; expected a tokenizer's configuration")
-        try:
-            config = PretrainedConfig.from_dict(read_object(path))
-        except ConfigError as error:
-            raise InputError(f"{path}: {error}") from None
-        pieces: Pieces
+        config = TokenizerConfig.from_dict(read_object(path), path)
+        backend: Backend
         if config.kind is Kind.TOKENIZERS:
-            pieces = JsonPieces.load(folder)
+            backend = TokenizersBackend.load(folder)
         else:
-            pieces = SentencePiecePieces.load(folder, config, side)
-        return cls(config=config, pieces=pieces, language=language, side=side)
+            backend = SentencePieceBackend.load(folder, config, side)
+        return cls(config=config, backend=backend, language=language, side=side)
 
     def save(self, folder: str | Path) -> None:
         """Write the configuration and this side's files; two sides of a model share a folder."""
         folder = Path(folder)
-        self.pieces.save(folder, self.side)
+        self.backend.save(folder, self.side)
         with atomic_write(folder / CONFIG) as stream:
             stream.write(json.dumps(self.config.to_dict(), ensure_ascii=False, indent=2) + "\n")
 
@@ -130,7 +127,7 @@ class PretrainedTokenizer:
     @property
     def language_ids(self) -> frozenset[int]:
         """The ids of all languages' tokens."""
-        found = (self.pieces.index(token) for token in self.config.languages.values())
+        found = (self.backend.index(token) for token in self.config.languages.values())
         return frozenset(index for index in found if index is not None)
 
     @property
@@ -150,19 +147,19 @@ class PretrainedTokenizer:
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """The tokens of ids; the number, in angle brackets, of an id that has none."""
-        return [self.pieces.token(i) or f"<{i}>" for i in ids]
+        return [self.backend.token(i) or f"<{i}>" for i in ids]
 
     def __len__(self) -> int:
         """Rows an embedding needs: the highest id, plus one."""
-        return self.pieces.size
+        return self.backend.size
 
     def index(self, token: str) -> int | None:
         """The id of a token, or None."""
-        return self.pieces.index(token)
+        return self.backend.index(token)
 
     def token(self, index: int) -> str | None:
         """The token of an id, or None."""
-        return self.pieces.token(index)
+        return self.backend.token(index)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text within its template."""
@@ -197,13 +194,13 @@ class PretrainedTokenizer:
         Ids outside of the vocabulary, such as the rows that some models pad their embeddings with or the
         negative ones of ignored labels, are left out; bytes that are not UTF-8 become U+FFFD.
         """
-        return self.pieces.decode([i for i in ids if 0 <= i < self.pieces.size], keep_special=keep_special)
+        return self.backend.decode([i for i in ids if 0 <= i < self.backend.size], keep_special=keep_special)
 
     def _bare(self, lines: Sequence[str], threads: int) -> list[list[int]]:
         for number, line in enumerate(lines, start=1):
             if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
                 raise InputError(f"text {number} of {len(lines)} holds a lone surrogate; expected Unicode text")
-        return self.pieces.encode_batch(lines, threads)
+        return self.backend.encode_batch(lines, threads)
 
     def _resolve(self, entries: Sequence[str]) -> list[int | str]:
         """The entries of a template with tokens turned to ids, slots of text left as they are."""
@@ -214,7 +211,7 @@ class PretrainedTokenizer:
         return [entry if entry in (FIRST, SECOND) else self._index(entry) for entry in named]  # type: ignore[misc]
 
     def _index(self, token: str | None) -> int | None:
-        return None if token is None else self.pieces.index(token)
+        return None if token is None else self.backend.index(token)
 
 
 def _fill(around: Sequence[int | str], bare: Sequence[list[int]]) -> list[int]:

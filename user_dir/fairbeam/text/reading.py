@@ -33,16 +33,26 @@ def inside(folder: Path, name: str) -> Path | None:
     return path
 
 
-def read_text(path: Path, limit: int = MAX_TABLE_BYTES) -> str:
-    """The text of a UTF-8 file of at most ``limit`` bytes.
+def read_bytes(path: Path, limit: int = MAX_TABLE_BYTES) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes.
 
     Raises:
-        InputError: it is larger, or not UTF-8.
+        InputError: it is larger.
     """
     with path.open("rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise InputError(f"{path}: larger than {limit} bytes; not a tokenizer's file")
+    return data
+
+
+def read_text(path: Path, limit: int = MAX_TABLE_BYTES) -> str:
+    """Return the text of a UTF-8 file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it is larger, or not UTF-8.
+    """
+    data = read_bytes(path, limit)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

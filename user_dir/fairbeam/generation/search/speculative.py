@@ -78,18 +78,18 @@ def check_drafting(
     special: SpecialTokenIds,
     draft: Generator | None,
     *,
-    has_one_vocabulary: Callable[[], bool],
+    shares_vocabulary: Callable[[], bool],
 ) -> None:
     """Check that models can do the speculative decoding that options ask for.
 
     Args:
-        has_one_vocabulary: returns whether ids of sources mean what ids of targets do.
+        shares_vocabulary: returns whether ids of sources mean what ids of targets do.
 
     Raises:
         ConfigError: as of ``drafter_maker``.
     """
     drafter_maker(networks, options, special, draft)
-    if options.prompt_lookup_num_tokens and not has_one_vocabulary():
+    if options.prompt_lookup_num_tokens and not shares_vocabulary():
         raise ConfigError(
             "{}: needs one vocabulary for both sides; the model's have other symbols on each", _drafting_option(options)
         )

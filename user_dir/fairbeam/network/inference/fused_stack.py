@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from fairbeam.network.attention import SelfAttention
-from fairbeam.network.cache import BeamSlots, CrossAttentionCache, CrossKeyValues, DecoderState, KeyValues
+from fairbeam.network.cache import BeamSlots, CrossAttentionCache, CrossKeyValues, KeyValues
+from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.inference import native
 from fairbeam.network.inference.quantized_linear import QuantizedLinear, symbols
 from fairbeam.network.linear import Linear
 
 if TYPE_CHECKING:
-    from fairbeam.network.stacks import Embedding, Layer, LayerNorm
+    from fairbeam.network.embedding import Embedding
+    from fairbeam.network.layer import Layer
+    from fairbeam.network.norm import LayerNorm
 
 _HEAD_WIDTHS = {16, 32, 64, 80, 96, 128}
 """Of which attention is written in whole vectors."""
@@ -88,7 +91,7 @@ class FusedStack:
     def step(self, x: Tensor, caches: Sequence[KeyValues], slots: BeamSlots, memory: CrossAttentionCache) -> Tensor:
         """The latest tokens of all beams, (batch, beams, dim) float32 to the same; ``caches`` grow."""
         out = x.clone(memory_format=torch.contiguous_format)
-        numbers = slots.numbers.contiguous()
+        numbers = slots.table.contiguous()
         starts = [0 if slots.starts is not None else cache.reserve(x.size(1)) for cache in caches]
         step = self._step(caches, slots.rows, memory, x.size(1))
         step.slots, step.steps, step.start = numbers.data_ptr(), numbers.size(2), starts[0]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairbeam.network.config import Activation
+from fairbeam.network.enums import Activation
 from fairbeam.network.inference import native
 
 _PANEL = 64
