@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 STEP := scripts/step.sh $(VENV)/install.log
-# A package index or folder of wheels with another build of torch, for instance for CPUs alone.
+# Address of a package index with another build of torch, for instance for CPUs alone.
 TORCH_INDEX ?=
 # CI sets this to --no-cache-dir: a cached wheel hides a broken build.
 FAIRSEQ_PIP_FLAGS ?=

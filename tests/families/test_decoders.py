@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from searching import search_with
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig
 from fairbeam.network.positions import rotary_rates

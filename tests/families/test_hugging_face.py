@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from searching import search_with
 
 from fairbeam.errors import CheckpointError, InputError
-from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import HuggingFaceNetwork, read, to_state_dict, write
 from fairbeam.generation import GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
@@ -155,7 +156,7 @@ def save(model, folder) -> None:
     )
 
 
-def both(name: str, folder) -> tuple[object, Checkpoint]:
+def both(name: str, folder) -> tuple[object, HuggingFaceNetwork]:
     model = their_model(name)
     save(model, folder)
     return model, read(folder)

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from searching import search_with
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig, SegmentMemory
 

@@ -13,9 +13,9 @@ from searching import search_with
 import fairbeam
 from fairbeam.demo.grammar import corpus
 from fairbeam.errors import ConfigError, FairbeamError
-from fairbeam.families import registry as hugging_face
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
+from fairbeam.formats import hugging_face_weights as hugging_face
 from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.compose import (
     CompositionOptions,

@@ -35,7 +35,7 @@ def lines(run: Run) -> list[str]:
 def bar(run: Run, batches: int, epoch: int | None = None, prefix: str | None = None, start: int = 0) -> WatchedBar:
     iterator = CountingIterator(iter(range(start, batches)), start=start, total=batches)
     stock = progress_bar.progress_bar(iterator, "json", 100, epoch=epoch, prefix=prefix)
-    return WatchedBar(stock, run, epoch, prefix)
+    return WatchedBar(stock, iterator, run, epoch, prefix)
 
 
 def train_epoch(run: Run, clock: list[float], epoch: int, max_epoch: int, max_update: int = 0, start: int = 0) -> None:
@@ -62,10 +62,11 @@ def test_time_left_counts_validation_and_all_epochs(run, clock):
     assert lines(run) == [
         # After 40 s of 2 updates, 6 more take 120 s: validation is not known yet.
         "epoch 1 of 2: loss 8.00, update 2 of 8, 2 min 0 s left",
+        "validating: batch 0 of 1",
         "epoch 1 of 2: loss 8.00, valid loss 7.00, valid BLEU 10.00 (1 min 30 s)",
-        # 90 s, 4 of 8 updates.
-        "epoch 2 of 2: update 4 of 8, 1 min 30 s left",
-        "epoch 2 of 2: loss 7.00, update 6 of 8, 43 s left",
+        # 110 s with a validation, 5 of 8 updates.
+        "epoch 2 of 2: loss 7.00, update 5 of 8, 1 min 6 s left",
+        "epoch 2 of 2: loss 7.00, update 7 of 8, 21 s left",
         "epoch 2 of 2: loss 7.00, valid loss 6.00, valid BLEU 20.00 (1 min 30 s)",
     ]
 
@@ -73,7 +74,7 @@ def test_time_left_counts_validation_and_all_epochs(run, clock):
 def test_training_ends_at_an_update_and_begins_where_it_stopped(run, clock):
     train_epoch(run, clock, epoch=3, max_epoch=0, max_update=12, start=2)
     # Updates 10 and 11 come; those of an earlier run have no part in the pace.
-    assert lines(run) == ["epoch 3: loss 6.00, valid loss 5.00, valid BLEU 30.00 (50 s)"]
+    assert lines(run)[1:] == ["epoch 3: loss 6.00, valid loss 5.00, valid BLEU 30.00 (50 s)"]
     text = progress._details("update", 11, 12, run.pace.left(11, 12))
     assert text == "update 11 of 12, 50 s left"
 
@@ -98,8 +99,8 @@ def test_fairseq_logs_what_it_logs_without(run, clock, caplog):
     with caplog.at_level(logging.INFO):
         train_epoch(run, clock, 1, max_epoch=1)
     assert [json.loads(record.message) for record in caplog.records if record.message.startswith("{")] == [
-        {"epoch": 1, "valid_loss": 7.0, "valid_bleu": 10.0},
-        {"epoch": 1, "train_loss": 8.0},
+        {"epoch": 1, "valid_loss": "7", "valid_bleu": "10"},
+        {"epoch": 1, "train_loss": "8"},
     ]
 
 

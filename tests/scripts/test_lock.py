@@ -34,5 +34,6 @@ def test_the_lock_keeps_the_pins_and_holds_for_every_machine():
     assert len(packages) > 60
     for line in packages:
         name, equals, version = line.partition("==")
-        assert equals and name == lock.canonicalize_name(name) and version == lock.public(version), line
+        assert equals, line
+        assert (name, version) == (lock.canonicalize_name(name), lock.public(version))
         assert not set("@:/;* ") & set(line), line

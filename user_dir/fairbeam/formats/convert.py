@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import SHORTLIST
-from fairbeam.demo.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import registry as hugging_face
 from fairbeam.families.fairseq import registry as fairseq
 from fairbeam.families.fairseq import transformer as fairseq_transformer
 from fairbeam.families.fairseq.registry import FairseqFamily
+from fairbeam.families.registry import FAMILIES
 from fairbeam.formats import bundle
 from fairbeam.formats import ctranslate2 as ctranslate
 from fairbeam.formats import fairseq_checkpoint as checkpoint
@@ -44,7 +43,18 @@ from fairbeam.network import (
 )
 from fairbeam.text import Dictionary, TextSide, Tokenizer
 
-_SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
+_ROWS, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
+_SENTENCES = (
+    "The train to the coast leaves at nine.",
+    "Our neighbour has painted her door blue, and now the whole street wants to follow.",
+    "How many apples did you buy?",
+    "He read the letter twice before he answered.",
+    "In winter the lake freezes from the edges inwards, and children skate where ships passed in July.",
+    "Please close the window; it is raining.",
+    "She counted 17 swallows, 3 herons and one very patient cat.",
+    "No.",
+)
+"""Text of the comparison, of several lengths."""
 _TOLERANCE = 1e-4
 """Of logits, where a dtype was not kept; equal weights give equal logits."""
 _OTHER_KERNELS = 1e-3
@@ -274,7 +284,7 @@ def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
     words = min(config.source_vocabulary, config.target_vocabulary)
     choices = [i for i in range(words) if i not in padding] or [0]
     longest = min(_LONGEST, network.max_source_positions, getattr(network, "max_target_positions", _LONGEST))
-    lengths = [min(2 + 3 * row, longest) for row in range(_SENTENCES)]
+    lengths = [min(2 + 3 * row, longest) for row in range(_ROWS)]
     last = [] if eos is None or eos >= words else [eos]
     return [[*draw.choices(choices, k=length - len(last)), *last] for length in lengths]
 
@@ -282,7 +292,7 @@ def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
 def _text_ids(model: Bundle) -> list[list[int]] | None:
     if model.source is None:
         return None
-    rows = model.source.encode_batch([source for source, _ in corpus(_SENTENCES, seed=_SEED)])
+    rows = model.source.encode_batch(_SENTENCES)
     longest = model.network.max_source_positions
     return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
 
@@ -377,7 +387,7 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
 def _page_of(model: Bundle) -> FairseqFamily | None:
     """fairseq's page for a model: its own, or the ``transformer``'s for encoder-decoders that are nobody else's."""
     page = fairseq.family_of_name(model.family)
-    if page is None and isinstance(model.network, EncoderDecoder) and model.family not in hugging_face.FAMILIES:
+    if page is None and isinstance(model.network, EncoderDecoder) and model.family not in FAMILIES:
         return fairseq_transformer
     return page
 

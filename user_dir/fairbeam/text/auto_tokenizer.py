@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.files import inside, read_bytes
 from fairbeam.text.hugging_face_schema import ADDED_TOKENS, MODEL_CONFIG, OPTIONS, SPECIAL_TOKENS, TokenizerFolder
-from fairbeam.text.reading import explained, inside, read_bytes, read_vocabulary
+from fairbeam.text.reading import MAX_TABLE_BYTES, explained, read_vocabulary
 from fairbeam.text.tokenizer_config import SpecialTokens
 
 VOCABULARY_FILES = ("vocab.txt", "vocab.json")
@@ -91,7 +92,7 @@ def _quiet(library: Any) -> Iterator[None]:
 def _stage(folder: TokenizerFolder, place: Path) -> None:
     for name in _COPIED:
         if file := inside(folder.path, name):
-            (place / name).write_bytes(read_bytes(file))
+            (place / name).write_bytes(read_bytes(file, MAX_TABLE_BYTES))
     if file := inside(folder.path, "vocab.json"):
         read_vocabulary(file)
     kind = folder.options.tokenizer_class

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbeam.errors import InputError
+from fairbeam.files import inside, parse_object, read_text
 from fairbeam.text.auto_tokenizer import VOCABULARY_FILES, convert
 from fairbeam.text.backends import TOKENIZER_JSON, Side, TokenizersBackend
 from fairbeam.text.family_defaults import SENTENCEPIECE_FAMILIES
@@ -18,7 +19,7 @@ from fairbeam.text.hugging_face_schema import (
     template_of,
 )
 from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer
-from fairbeam.text.reading import inside, parse_object, read_text
+from fairbeam.text.reading import MAX_TABLE_BYTES
 from fairbeam.text.sentencepiece_files import MODEL_FILES, find_models, from_sentencepiece
 from fairbeam.text.tokenizer_config import AddedToken, Kind, TokenizerConfig
 
@@ -69,7 +70,7 @@ def from_hf(
 def _read(folder: TokenizerFolder, language: str | None, side: Side) -> PretrainedTokenizer:
     path = inside(folder.path, TOKENIZER_JSON)
     if path:
-        return _from_tokenizer_json(folder, parse_object(read_text(path), path), language, side)
+        return _from_tokenizer_json(folder, parse_object(read_text(path, MAX_TABLE_BYTES), path), language, side)
     models = find_models(folder.path)
     if models:
         _check_family(folder)

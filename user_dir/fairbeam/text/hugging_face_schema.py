@@ -10,8 +10,9 @@ from annotated_types import Ge, Le, Lt
 
 from fairbeam import schema
 from fairbeam.errors import InputError
+from fairbeam.files import inside, read_object
 from fairbeam.text.family_defaults import FAMILY_DEFAULTS, TOKENIZER_CLASSES, FamilyDefaults
-from fairbeam.text.reading import MAX_TOKENS, inside, read_object
+from fairbeam.text.reading import MAX_OPTIONS_BYTES, MAX_TOKENS
 from fairbeam.text.tokenizer_config import AddedToken, SpecialTokens, Template, Token
 
 _T = TypeVar("_T")
@@ -161,7 +162,7 @@ def _parse(kind: type[_T], values: Any, path: Path) -> _T:
 
 def _optional(path: Path, name: str) -> dict[str, Any]:
     file = inside(path, name)
-    return read_object(file) if file else {}
+    return read_object(file, MAX_OPTIONS_BYTES) if file else {}
 
 
 def _family(options: TokenizerOptions, config: Mapping[str, Any], family: str | None) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import CommonConfig, GenerationConfig
 
-from fairbeam.errors import command_line
+from fairbeam.errors import OptionName, command_line
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.option_fields import TASK, Option, options_from
 
@@ -75,17 +75,13 @@ def stock_only_options(args: Any) -> List[str]:
     ours = _names(GenerationOptions) | _NOT_OF_GENERATORS
     defaults: Dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationConfig)}
     return [
-        _flag(name)
+        command_line(OptionName(name))
         for name, default in defaults.items()
         if name not in ours and getattr(args, name, default) not in (default, None)
     ]
 
 
-def own_options(task: Any) -> List[str]:
-    """Return the options of a task that only our generator knows, as they are written on a command line."""
+def own_options(task: Any) -> List[OptionName]:
+    """Return the options of a task that are given and that only our generator knows."""
     names = (field.name for field in dataclasses.fields(SearchOptions) if field.name != "_name")
-    return [_flag(name) for name in names if getattr(task, name, None) not in (None, False)]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return [OptionName(name) for name in names if getattr(task, name, None) not in (None, False)]
