@@ -14,7 +14,7 @@ SHARD ?= 1/1
 STARTED := $(shell date +%s)
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: install lock demo test test-slow test-all test-without-fairseq check bench clean
+.PHONY: install lock demo test test-slow test-all test-without-fairseq check docs bench clean
 
 install: $(INSTALLED)
 
@@ -69,6 +69,10 @@ check: install
 	$(BIN)/ruff check user_dir tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Pages that are written from the code; a test fails where they are stale.
+docs: install
+	$(BIN)/python scripts/write_docs.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py

@@ -8,6 +8,7 @@ from pathlib import Path
 import hub_folders
 import pytest
 import torch
+from searching import search_with
 
 import fairbeam
 from fairbeam.demo.grammar import corpus
@@ -22,7 +23,7 @@ from fairbeam.formats.compose import (
     compose,
     sequence_to_sequence,
 )
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     LSTM,
@@ -278,7 +279,7 @@ def test_what_it_writes_rescores_to_its_score(prefix_attention, packed, read, tm
     model = bundle.load(bundle.save(tmp_path / "model", alone(read, prefix_attention=prefix_attention)))
     network = model.network
     decoder = network.for_inference(torch.float32) if packed else network
-    search = BeamSearch([decoder], GenerationOptions(beam=3, max_len_b=9), special_ids(model))
+    search = search_with([decoder], GenerationOptions(beam=3, max_len_b=9), special_ids(model))
     sources, _ = rows()
     for source, found in zip(sources, search(pad_batch(sources, network.config.pad)), strict=True):
         for hypothesis in found:

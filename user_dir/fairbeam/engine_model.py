@@ -8,10 +8,11 @@ import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import ModelSet, SpecialTokenIds
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.model import LANGUAGE_MODEL_OPTION, check_fusion
+from fairbeam.generation.search.speculative import DRAFT_MODEL_OPTION
 from fairbeam.model import Bundle, DecoderPrefix, generator, special_ids
 from fairbeam.network import DecoderOnly
-from fairbeam.reranking import Reranker, Rescorer
+from fairbeam.reranking import CHANNEL_MODEL, LANGUAGE_MODEL, Reranker, Rescorer
 from fairbeam.text import TextSide
 
 
@@ -89,8 +90,8 @@ def reranker_of(channel: Bundle | None, language_model: Bundle | None, device: t
         ConfigError: a model is of the wrong kind or lacks a tokenizer; names its option.
     """
     return Reranker(
-        channel=None if channel is None else Rescorer(channel, device, "--channel-model"),
-        language_model=None if language_model is None else Rescorer(language_model, device, "--lm-model"),
+        channel=None if channel is None else Rescorer(channel, device, CHANNEL_MODEL),
+        language_model=None if language_model is None else Rescorer(language_model, device, LANGUAGE_MODEL),
     )
 
 
@@ -107,9 +108,9 @@ def check_fusion_dictionary(language_model: Sequence[str], target: Sequence[str]
     """
     if list(language_model) != list(target):
         raise ConfigError(
-            f"--lm-path: the language model's dictionary ({len(language_model)} entries) differs from the target "
-            f"dictionary ({len(target)} entries)"
-        )
+            "{}: the language model's dictionary ({} entries) differs from the target dictionary ({} entries)",
+            LANGUAGE_MODEL_OPTION, len(language_model), len(target),
+        )  # fmt: skip
 
 
 def check_draft_dictionaries(draft: Sequence[Sequence[str]], model: Sequence[Sequence[str]]) -> None:
@@ -119,7 +120,7 @@ def check_draft_dictionaries(draft: Sequence[Sequence[str]], model: Sequence[Seq
         ConfigError: one of its dictionaries is another.
     """
     if [list(side) for side in draft] != [list(side) for side in model]:
-        raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
+        raise ConfigError("{}: must have the model's dictionaries, and has others", DRAFT_MODEL_OPTION)
 
 
 def _sides(bundle: Bundle) -> tuple[TextSide, TextSide]:

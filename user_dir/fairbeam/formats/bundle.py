@@ -11,12 +11,10 @@ for each side, in folders ``source`` and ``target``, and texts that do not just 
 bundle is written in the first that can say what it is.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,8 @@ from fairbeam.formats import provenance
 from fairbeam.formats.limits import check_limits
 from fairbeam.formats.tensors import read_tensors, write_tensors
 from fairbeam.generation import GenerationOptions
-from fairbeam.generation.options import PER_CALL
+from fairbeam.generation.build import check_features
+from fairbeam.generation.option_fields import MODEL, options_from
 from fairbeam.model import Bundle
 from fairbeam.network import (
     AnyConfig,
@@ -307,35 +306,21 @@ def _read_config(path: Path) -> BundleConfig:
 
 
 def _written_options(options: GenerationOptions) -> dict[str, Any]:
-    return {
-        option.name: getattr(options, option.name)
-        for option in dataclasses.fields(options)
-        if option.name not in PER_CALL
-    }
+    return {name: getattr(options, name) for name in options_from(GenerationOptions, MODEL)}
 
 
 def _generation_options(values: Any) -> GenerationOptions:
     if not isinstance(values, dict):
         raise ConfigError(f"generation: expected an object, found {values!r}")
-    kinds = {
-        name: str if isinstance(value, StrEnum) else type(value)
-        for name, value in _written_options(GenerationOptions()).items()
-    }
-    values = {name: _as_phrases(value) if kinds.get(name) is tuple else value for name, value in values.items()}
-    for name, value in values.items():
-        if name not in kinds:
-            raise ConfigError(f"generation: unknown field {name!r}; known are {', '.join(kinds)}")
-        if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
-            raise ConfigError(f"generation.{name}: expected {kinds[name].__name__}, found {value!r}")
-    return GenerationOptions(**values)
-
-
-def _as_phrases(value: Any) -> Any:
-    """JSON's lists of lists of ids as tuples; anything else as it is."""
-    phrases = isinstance(value, list) and all(
-        isinstance(phrase, list) and all(type(token) is int and token >= 0 for token in phrase) for phrase in value
-    )
-    return tuple(tuple(phrase) for phrase in value) if phrases else value
+    known = options_from(GenerationOptions, MODEL)
+    if unknown := sorted(values.keys() - known.keys()):
+        raise ConfigError(f"generation: unknown field {unknown[0]!r}; known are {', '.join(known)}")
+    try:
+        options = GenerationOptions(**values)
+        check_features(options)
+    except ConfigError as error:
+        raise ConfigError(error.spoken(lambda option: f"generation.{option.name}")) from None
+    return options
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

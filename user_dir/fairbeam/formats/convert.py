@@ -17,7 +17,7 @@ from fairbeam.errors import ConfigError
 from fairbeam.formats import ctranslate2 as ctranslate
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.formats.registry import Format, Location, locate, read, write
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions, ModelSet, build_search
 from fairbeam.model import Bundle, generator, special_ids
 from fairbeam.network import (
     AnyNetwork,
@@ -251,7 +251,7 @@ def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
     except ConfigError:
         start, first = model.start, model.forced_bos
     options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)
-    search = BeamSearch([generator(model)], options, special_ids(model))
+    search = build_search(ModelSet([generator(model)], special_ids(model)), options)
     prefix = None if first is None else torch.full((len(sources), 1), first)
     found = search(pad_batch(sources, model.network.config.padding_of_sources), prefix=prefix, start=start)
     return [hypotheses[0].tokens.tolist() if hypotheses else None for hypotheses in found]
