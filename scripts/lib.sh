@@ -46,7 +46,7 @@ logged() {
   "$@" >> "$log" 2>&1 || status=$?
   [ "$status" -eq 0 ] && return
   printf '\n%s stopped with exit status %s. %s ends with:\n\n' "$1" "$status" "$log" >&2
-  tail -n 15 "$log" >&2
+  tail -n 15 "$log" | cut -c -400 >&2
   exit "$status"
 }
 

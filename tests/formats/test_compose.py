@@ -12,10 +12,9 @@ import torch
 import fairbeam
 from fairbeam.demo.grammar import corpus
 from fairbeam.errors import ConfigError, FairbeamError
-from fairbeam.families import registry as hugging_face
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
-from fairbeam.formats.bundle import Bundle
+from fairbeam.formats import hugging_face_weights as hugging_face
 from fairbeam.formats.compose import (
     CompositionOptions,
     CrossAttentionStart,
@@ -23,8 +22,8 @@ from fairbeam.formats.compose import (
     compose,
     sequence_to_sequence,
 )
-from fairbeam.formats.fairseq import special_ids
 from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     LSTM,
     AdaptiveConfig,

@@ -7,11 +7,12 @@ a tuple, a string a ``StrEnum``, an integer a float where one is expected.
 
 import dataclasses
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fairbeam.errors import ConfigError, FairbeamError
 
@@ -22,8 +23,9 @@ T = TypeVar("T")
 _SHOWN = 80
 """Characters of a wrong value, and of a name, in an error."""
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
-_RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
-"""Pydantic's names of the errors whose message says how large a number must be, but not that it is one."""
+"""Pydantic's names of the error of a field that there is not."""
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
+_CONTAINERS = {tuple: "a list", list: "a list", dict: "an object", Mapping: "an object"}
 
 
 def parse(
@@ -59,8 +61,7 @@ def parse(
         validate = _adapter(cast(Hashable, kind)).validate_json
         return validate(json.dumps(values), strict=True, extra="forbid" if known_fields_only else None)
     except ValidationError as found:
-        first = found.errors(include_url=False)[0]
-        raise error(f"{where}{_explain(kind, values, pointer, first)}") from None
+        raise error(f"{where}{_explain(kind, values, pointer, found.errors(include_url=False))}") from None
     except (TypeError, ValueError, RecursionError) as found:
         raise error(f"{where}{pointer or 'the value'} cannot be written as JSON ({str(found)[:_SHOWN]})") from None
     except FairbeamError as found:
@@ -84,18 +85,27 @@ def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
     return TypeAdapter(cast(Any, kind))
 
 
-def _explain(kind: Any, values: Any, pointer: str, found: Any) -> str:
-    """Return one error of pydantic's as "POINTER is VALUE; expected WHAT"."""
-    path, reason = list(_within(values, found)), found["msg"].removeprefix("Input should be ")
-    place = pointer + "".join(f"/{_escaped(part)}" for part in path)
+def _explain(kind: Any, values: Any, pointer: str, errors: Sequence[Any]) -> str:
+    """Return the first of pydantic's errors as "POINTER is VALUE; expected WHAT".
+
+    Of a union there is an error for each member: the one that leads deepest is of the member that was meant.
+    """
+    paths = [list(_within(values, found)) for found in errors]
+    path, found = max(
+        ((path, found) for path, found in zip(paths, errors, strict=True) if path[: len(paths[0])] == paths[0]),
+        key=lambda pair: len(pair[0]),
+    )
+    place = pointer + "".join(f"/{_escaped(part)}" for part in path) or "the value"
     if found["type"] == "json_invalid":
-        return f"{place or 'the value'}: {reason}"
+        return f"{place}: {found['msg']}"
     if found["type"] == "missing":
         return f"{place} is missing"
     if found["type"] in _UNKNOWN:
-        return f"{place} is an unknown field; known are {', '.join(_fields(kind, path[:-1]))}"
-    number = "a number " if found["type"] in _RANGES else ""
-    return f"{place or 'the value'} is {_shown(found['input'])}; expected {number}{reason}"
+        parents = _dataclasses(_annotations(kind, path[:-1]))
+        known = ", ".join(field.name for parent in parents for field in dataclasses.fields(parent))
+        return f"{place} is an unknown field" + (f"; known are {known}" if known else "")
+    expected = " or ".join(filter(None, map(_described, _annotations(kind, path))))
+    return f"{place} is {_shown(found['input'])}; expected {expected or found['msg'].removeprefix('Input should be ')}"
 
 
 def _within(values: Any, found: Any) -> Iterator[str | int]:
@@ -121,22 +131,50 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _fields(kind: Any, path: list[str | int]) -> list[str]:
-    """Return the names of the fields of the dataclass at ``path`` within ``kind``."""
+def _annotations(kind: Any, path: Sequence[str | int]) -> list[Any]:
+    """Return the annotations, members of a union one by one, of the value at ``path`` within ``kind``."""
+    found = _members(kind)
     for part in path:
-        kinds = _dataclasses(kind)
-        hints = {name: hint for one in kinds for name, hint in get_type_hints(one).items()}
-        kind = hints.get(str(part), kind)  # an entry of a list: the list's kind names that of its entries too
-    return [field.name for one in _dataclasses(kind) for field in dataclasses.fields(one) if field.init]
+        inner: list[Any] = []
+        for one in found:
+            bare, arguments = _bare(one), get_args(_bare(one))
+            if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+                inner += _members(get_type_hints(bare, include_extras=True).get(str(part)))
+            elif arguments:  # of a mapping the values', of a list the entries'
+                inner += _members(arguments[-1] if arguments[-1] is not ... else arguments[0])
+        found = inner
+    return found
 
 
-def _dataclasses(kind: Any) -> Iterator[type]:
-    """Yield the dataclasses that an annotation names."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        yield kind
-    elif isinstance(kind, UnionType) or get_origin(kind) is not None:
-        for part in get_args(kind):
-            yield from _dataclasses(part)
+def _members(kind: Any) -> list[Any]:
+    """Return the members of a union, or the annotation alone."""
+    return list(get_args(kind)) if get_origin(kind) in (UnionType, Union) else [] if kind is None else [kind]
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _dataclasses(kinds: Iterable[Any]) -> list[type]:
+    return [kind for kind in map(_bare, kinds) if dataclasses.is_dataclass(kind) and isinstance(kind, type)]
+
+
+def _described(kind: Any) -> str:
+    """Return what an annotation takes: "an integer from 1 to 9"; an empty string if only pydantic knows."""
+    bare = _bare(kind)
+    if isinstance(bare, type) and issubclass(bare, StrEnum):
+        return f"one of {', '.join(bare)}"
+    if dataclasses.is_dataclass(bare):
+        return "an object"
+    word = _WORDS.get(bare) or _CONTAINERS.get(get_origin(bare) or bare, "")
+    return word + (_range(get_args(kind)[1:]) if bare in (int, float) and bare is not kind else "")
+
+
+def _range(bounds: Iterable[Any]) -> str:
+    """Return the bounds of a number in words: " from 1 to 9", " above 0"."""
+    limits = {type(part).__name__: part for bound in bounds for part in getattr(bound, "metadata", [bound])}
+    words = {"Ge": " from {.ge}", "Gt": " above {.gt}", "Le": " to {.le}", "Lt": " below {.lt}"}
+    return "".join(text.format(limits[name]) for name, text in words.items() if name in limits)
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

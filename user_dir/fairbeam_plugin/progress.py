@@ -39,7 +39,7 @@ def install(screen: "Screen") -> None:
         # Two bars cannot be redrawn on one terminal.
         bar = stock(iterator, "json" if log_format in (None, "tqdm") else log_format, *args, **options)
         is_other_worker = progress_bar.logger.getEffectiveLevel() > logging.INFO  # of a training in several processes
-        return bar if is_other_worker else WatchedBar(bar, run, options.get("epoch"), options.get("prefix"))
+        return bar if is_other_worker else WatchedBar(bar, iterator, run, options.get("epoch"), options.get("prefix"))
 
     mend(progress_bar, "progress_bar", build)
     logging.getLogger().addHandler(WarningLines(screen))
@@ -78,11 +78,11 @@ class Screen:
             stream = os.fdopen(os.dup(int(descriptor)), "w", encoding="utf-8")
         except (ValueError, OSError) as error:
             raise ConfigError(f"{VARIABLE}={descriptor}: expected the number of an open file descriptor") from error
-        return cls(Console(file=stream, highlight=False, markup=False, emoji=False))
+        return cls(Console(file=stream))
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
         self.console.file.flush()
 
     def status(self, label: str, share: Optional[float], text: str) -> None:
@@ -100,7 +100,7 @@ class Screen:
             self.line(f"{label}: {text}")
             return
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
+            columns = ("{task.description}", BarColumn(bar_width=20), TextColumn("{task.fields[text]}", markup=False))
             self._bar = Progress(*columns, console=self.console, auto_refresh=False, transient=True)
             self._task = self._bar.add_task(label, text=text)
             self._bar.start()
@@ -147,13 +147,15 @@ class Run:
 class WatchedBar(progress_bar.BaseProgressBar):
     """Wrapper around one of fairseq's progress bars that also reports to a screen."""
 
-    def __init__(self, wrapped_bar: Any, run: Run, epoch: Optional[int] = None, prefix: Optional[str] = None) -> None:
+    def __init__(
+        self, wrapped_bar: Any, iterable: Any, run: Run, epoch: Optional[int] = None, prefix: Optional[str] = None
+    ) -> None:
+        super().__init__(iterable, epoch, prefix)
         self.wrapped_bar = wrapped_bar
         self.run = run
-        self.epoch = epoch
-        self.prefix = prefix
-        self.batches = len(wrapped_bar.iterable)
-        self.done = getattr(wrapped_bar.iterable, "n", 0)
+        self.subset = prefix
+        self.batches = len(iterable)
+        self.done = self.n
         self.started = time.monotonic()
         self.last_epoch: Optional[int] = None
         self.last_update: Optional[int] = None
@@ -197,7 +199,7 @@ class WatchedBar(progress_bar.BaseProgressBar):
 
     def _show_batches(self, pace: Pace) -> Callable[[], None]:
         """Return a function that shows the share of batches that is done, in decoding or validation."""
-        label = "decoding" if self.prefix is None else "validating"
+        label = "decoding" if self.subset is None else "validating"
 
         def show() -> None:
             left = pace.left(self.done, self.batches)
@@ -214,11 +216,9 @@ class WatchedBar(progress_bar.BaseProgressBar):
         last = min((end for end in ends if end), default=None)
         text = _details("update", done, last, self.run.pace.left(done, last))
         meter = metrics.get_meter("train_inner", "loss")
-        loss = float(meter.smoothed_value) if meter is not None else 0.0
-        share = None if last is None else done / last
-        self.run.screen.status(
-            f"epoch {self.epoch}{_of(self.last_epoch)}", share, f"loss {loss:.2f}, {text}" if loss else text
-        )
+        if meter is not None and meter.smoothed_value is not None:
+            text = f"loss {float(meter.smoothed_value):.2f}, {text}"
+        self.run.screen.status(f"epoch {self.epoch}{_of(self.last_epoch)}", None if last is None else done / last, text)
 
 
 def duration(seconds: float) -> str:

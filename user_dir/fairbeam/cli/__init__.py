@@ -9,9 +9,9 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from fairbeam.cli._console import STDERR, ConsoleHandler
 from fairbeam.errors import FairbeamError
 
 COMMANDS = (
@@ -20,24 +20,9 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class ConsoleHandler(logging.Handler):
-    """Log handler that prints the message alone, after the word "warning" or "error" where it is one."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record, above a progress bar if there is one."""
-        is_warning = record.levelno >= logging.WARNING
-        level = f"[bold yellow]{record.levelname.lower()}:[/] " if is_warning else ""
-        self.console.print(f"{level}{escape(self.format(record))}", highlight=False, soft_wrap=True)
-
-
 def main() -> None:
     """Run the command line; a ``FairbeamError`` becomes one line on stderr and exit status 2."""
-    console = Console(stderr=True)
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[ConsoleHandler(console)])
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[ConsoleHandler()])
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -54,7 +39,7 @@ def main() -> None:
     try:
         app()
     except FairbeamError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        STDERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fairbeam.cli._console import STDERR
 from fairbeam.data.databin import References
 from fairbeam.data.lexical_shortlist import ShortlistOptions
 from fairbeam.data.prepare import PrepareOptions, available_workers, prepare
@@ -92,6 +92,5 @@ def command(
 
 
 def _bars() -> Progress:
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=STDERR, disable=not STDERR.is_terminal)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.parts import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed
-from fairbeam.formats.bundle import Bundle
+from fairbeam.families.pairs import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed_part
+from fairbeam.model import Bundle
 from fairbeam.network import (
     LSTM,
     AnyConfig,
@@ -110,8 +110,8 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
         family=FAMILY,
         generation=decoder.generation,
         start=decoder.start,
-        forced_first=decoder.forced_first,
-        apart=True,
+        forced_bos=decoder.forced_bos,
+        separate_tokenizers=True,
     )
 
 
@@ -135,7 +135,12 @@ def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None
     separated.load_state_dict(network.state_dict())
     source = _with_template(target, Side.SOURCE, ()) if isinstance(target, PretrainedTokenizer) else target
     return Bundle(
-        network=separated.eval(), source=source, target=target, family=FAMILY, generation=decoder.generation, apart=True
+        network=separated.eval(),
+        source=source,
+        target=target,
+        family=FAMILY,
+        generation=decoder.generation,
+        separate_tokenizers=True,
     )
 
 
@@ -148,7 +153,7 @@ def _encoder_part(model: Bundle) -> _Part:
         raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
     if isinstance(network, LSTM):
         raise ConfigError(f"--encoder: a model of family {model.family!r} is recurrent; expected a Transformer")
-    weights = _renamed(network, ENCODER_NAMES)
+    weights = _weights_of_part(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 
 
@@ -156,7 +161,7 @@ def _decoder_part(model: Bundle) -> _Part:
     network = model.network
     if isinstance(network, LSTM):
         raise ConfigError(f"--decoder: a model of family {model.family!r} is recurrent; expected a Transformer")
-    weights = _renamed(network, DECODER_NAMES[type(network.config)])
+    weights = _weights_of_part(network, DECODER_NAMES[type(network.config)])
     stack = decoder_stack(network.config)
     if stack.positions.memory_length:
         raise ConfigError(
@@ -171,9 +176,10 @@ def _decoder_part(model: Bundle) -> _Part:
     return _Part(stack, network.config.target_vocabulary, weights)
 
 
-def _renamed(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The weights of a part, by the names they have in an encoder-decoder."""
-    return {new: tensor for name, tensor in network.state_dict().items() if (new := renamed(name, names)) is not None}
+def _weights_of_part(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the weights of a part, by their names in an encoder-decoder."""
+    renamed = ((renamed_part(name, names), tensor) for name, tensor in network.state_dict().items())
+    return {name: tensor for name, tensor in renamed if name is not None}
 
 
 def _joined(

@@ -1,4 +1,4 @@
-"""Text in, ids out, and back: vocabularies, subwords and the tokenizer made of the two."""
+"""Tokenizers: vocabularies, subwords, and those of pretrained models."""
 
 from fairbeam.text.backends import Side
 from fairbeam.text.dictionary import Dictionary

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.files import inside, read_bytes
 from fairbeam.text.hugging_face_schema import ADDED_TOKENS, MODEL_CONFIG, OPTIONS, SPECIAL_TOKENS, TokenizerFolder
-from fairbeam.text.reading import explained, inside, read_bytes
+from fairbeam.text.reading import MAX_TABLE_BYTES, explained, read_vocabulary
 from fairbeam.text.tokenizer_config import SpecialTokens
 
-VOCABULARY_FILES = (
-    "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
-    "spm.model",
-)  # fmt: skip
-"""Files that one of the library's tokenizers is made of."""
+VOCABULARY_FILES = ("vocab.txt", "vocab.json")
+"""Files that one of the library's tokenizers is made of, unless it is SentencePiece's."""
 _COPIED = (*VOCABULARY_FILES, "merges.txt", ADDED_TOKENS, SPECIAL_TOKENS)
+# What release 5 makes of a family that differs from the slow tokenizers of release 4, which the models were made with.
+_DIFFERING = {"blenderbot": "leaves out its </s>"}
 # Switches of the loading itself, which a file must not turn.
 _LOADING = {"trust_remote_code", "local_files_only", "use_fast"}
 _ROLES = [role for role, _ in SpecialTokens().items()]
@@ -39,19 +39,28 @@ def convert(folder: TokenizerFolder) -> tuple[dict[str, Any], dict[str, str | No
         InputError: it knows no tokenizer of this kind, or none that can be written as ``tokenizer.json``.
     """
     library = _library()
+    if folder.family in _DIFFERING:
+        raise InputError(
+            f"{folder.path}: transformers' conversion of {folder.family} {_DIFFERING[folder.family]}; "
+            "expected a tokenizer.json"
+        )
     with tempfile.TemporaryDirectory(prefix="fairbeam-") as place, _quiet(library):
         _stage(folder, Path(place))
         with explained(str(folder.path), "a tokenizer's files that transformers' AutoTokenizer can read"):
             tokenizer = library.AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=True)
             backend = getattr(tokenizer, "backend_tokenizer", None)
             text = backend.to_str() if backend is not None else ""
-            roles = {role: getattr(tokenizer, f"{role}_token", None) for role in _ROLES}
+            found = {role: getattr(tokenizer, f"{role}_token", None) for role in _ROLES}
     if not text:
         raise InputError(f"{folder.path}: {type(tokenizer).__name__} is Python alone; expected a tokenizer.json")
+    roles = {role: None if token is None else str(token) for role, token in found.items()}
     values = json.loads(text)
     values["added_tokens"] = [token for token in values["added_tokens"] if _has_row(token, values["model"], folder)]
+    for token in values["added_tokens"]:
+        # The library's release 5 leaves out this flag of 4's classes, which fairseq's fill_mask agrees with.
+        token["lstrip"] |= folder.defaults.mask_lstrip and token["content"] == roles["mask"]
     _check_added(folder, {token["content"]: token["id"] for token in values["added_tokens"]})
-    return values, {role: None if token is None else str(token) for role, token in roles.items()}
+    return values, roles
 
 
 def _library() -> Any:
@@ -83,7 +92,9 @@ def _quiet(library: Any) -> Iterator[None]:
 def _stage(folder: TokenizerFolder, place: Path) -> None:
     for name in _COPIED:
         if file := inside(folder.path, name):
-            (place / name).write_bytes(read_bytes(file))
+            (place / name).write_bytes(read_bytes(file, MAX_TABLE_BYTES))
+    if file := inside(folder.path, "vocab.json"):
+        read_vocabulary(file)
     kind = folder.options.tokenizer_class
     if kind is not None and not re.fullmatch(r"\w+Tokenizer(Fast)?|TokenizersBackend", kind, re.ASCII):
         raise InputError(f"{folder.path / OPTIONS}: /tokenizer_class is {kind!r:.80}; expected a tokenizer's class")

@@ -1,75 +1,69 @@
-"""Text to bare ids and back, without templates: through the ``tokenizers`` library, or through SentencePiece."""
+"""Backends that split text into ids, without templates: the ``tokenizers`` library and SentencePiece."""
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self
-
-import tokenizers
+from typing import TYPE_CHECKING, Protocol, Self
 
 from fairbeam.errors import InputError
-from fairbeam.files import atomic_write
-from fairbeam.text.reading import (
-    MAX_TOKENS,
-    explained,
-    inside,
-    parse_object,
-    read_text,
-    read_vocabulary,
-)
+from fairbeam.files import atomic_write, inside, parse_object, read_text
+from fairbeam.text.reading import MAX_TABLE_BYTES, MAX_TOKENS, explained, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
 from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
+
+if TYPE_CHECKING:
+    import tokenizers
 
 TOKENIZER_JSON = "tokenizer.json"
 
 
 class Side(StrEnum):
-    """Which of a model's two texts a tokenizer is for; it matters where each has files of its own."""
+    """Side of a translation model: its source or its target text, which may have vocabularies of their own."""
 
     SOURCE = "source"
     TARGET = "target"
 
 
 class Backend(Protocol):
-    """A vocabulary and what splits text into it."""
+    """A vocabulary and the algorithm that splits text into its tokens."""
 
     @property
     def size(self) -> int:
-        """The highest id, plus one."""
+        """Rows that an embedding needs: the highest id, plus one."""
         ...
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line, nothing put around them."""
+        """Encode each line, without special tokens around it."""
         ...
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids, all of them within ``size``; gaps of the vocabulary are left out."""
+        """Decode ids, all of them below ``size``; ids without a token are left out."""
         ...
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token, or None if the vocabulary lacks it."""
         ...
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id, or None if it has none."""
         ...
 
     def save(self, folder: Path, side: Side) -> None:
-        """Write the vocabulary's files for a side."""
+        """Write the vocabulary's files of one side."""
         ...
 
 
 class TokenizersBackend:
-    """What a ``tokenizer.json`` describes, run by the ``tokenizers`` library.
+    """Backend that a ``tokenizer.json`` describes, run by the ``tokenizers`` library.
 
     Args:
         library: the library's tokenizer; its truncation and padding are turned off, for no text may be lost.
-        where: where it came from, for error messages.
+        where: name of its file or folder, for error messages.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, where: str) -> None:
+    def __init__(self, library: "tokenizers.Tokenizer", where: str) -> None:
         library.no_truncation()
         library.no_padding()
         self.library = library
@@ -86,6 +80,8 @@ class TokenizersBackend:
         Raises:
             InputError: the text describes no tokenizer.
         """
+        import tokenizers  # a moment that commands without such a tokenizer need not wait
+
         with explained(where, "a tokenizer.json of the tokenizers library"):
             return cls(tokenizers.Tokenizer.from_str(text), where)
 
@@ -95,27 +91,27 @@ class TokenizersBackend:
         path = inside(folder, TOKENIZER_JSON)
         if path is None:
             raise InputError(f"{folder / TOKENIZER_JSON}: no such file")
-        text = read_text(path)
+        text = read_text(path, MAX_TABLE_BYTES)
         parse_object(text, path)
         return cls.parse(text, str(path))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""
+        """Encode each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""
         with explained(self._where, "a tokenizer that can encode this text"):
             encodings = self.library.encode_batch_fast(list(lines), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD."""
+        """Decode ids; bytes that are not UTF-8 become U+FFFD."""
         with explained(self._where, "a tokenizer that can decode these ids"):
             return self.library.decode(ids, skip_special_tokens=not keep_special)
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token, or None if the vocabulary lacks it."""
         return self.library.token_to_id(token)
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id, or None if it has none."""
         return self.library.id_to_token(index)
 
     def save(self, folder: Path, side: Side) -> None:
@@ -125,13 +121,13 @@ class TokenizersBackend:
 
 
 class SentencePieceBackend:
-    """A SentencePiece model whose pieces get their ids from a vocabulary beside it.
+    """Backend of a SentencePiece model whose pieces get their ids from a vocabulary beside it.
 
     Args:
-        model: splits the text and joins it.
-        vocabulary: ids of the pieces and of all other tokens.
-        config: the unknown token and the tokens found in the text as they are.
-        where: where it came from, for error messages.
+        model: SentencePiece model that splits and joins the text.
+        vocabulary: token to id, for the pieces and all other tokens.
+        config: configuration that names the unknown token and those found in the text as they are.
+        where: name of its file or folder, for error messages.
 
     Raises:
         InputError: the vocabulary lacks the unknown token or an added one.
@@ -173,7 +169,7 @@ class SentencePieceBackend:
         return cls(SentencePiece.load(model), read_vocabulary(vocabulary), config, str(vocabulary))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line: added tokens first, the text between them on the model's own threads."""
+        """Encode each line: find its added tokens, then split the text between them on SentencePiece's threads."""
         cut = [self._cut(line) for line in lines]
         texts = [part for parts in cut for part in parts if part not in self._added]
         pieces = iter(self.model.encode_batch(texts, threads) if texts else [])
@@ -187,7 +183,7 @@ class SentencePieceBackend:
         return encoded
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids, without spaces around it; byte pieces that are not UTF-8 become U+FFFD."""
+        """Decode ids and strip spaces around the text; byte pieces that are not UTF-8 become U+FFFD."""
         parts: list[str] = []
         run: list[str] = []
         for token in (self._tokens[index] for index in ids if index in self._tokens):
@@ -199,11 +195,11 @@ class SentencePieceBackend:
         return "".join([*parts, self.model.decode(run)]).strip(" ")
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token, or None if the vocabulary lacks it."""
         return self._ids.get(token)
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id, or None if it has none."""
         return self._tokens.get(index)
 
     def save(self, folder: Path, side: Side) -> None:
@@ -214,7 +210,7 @@ class SentencePieceBackend:
         self.model.save(folder / model)
 
     def _cut(self, line: str) -> list[str]:
-        """The text and the added tokens in it, in order."""
+        """Split a line into its added tokens and the text between them."""
         if self._pattern is None:
             return [line]
         parts: list[str] = []
@@ -226,7 +222,7 @@ class SentencePieceBackend:
 
 
 def _pattern_of(added: Iterable[AddedToken]) -> re.Pattern[str] | None:
-    """Matches any of the tokens, the longest first, with the white space that belongs to it."""
+    """Return a pattern of any of the tokens, the longest first, with the white space that belongs to it."""
     alternatives = [
         (r"\A" if token.opening else "")
         + (r"\s*" if token.lstrip else "")
@@ -238,7 +234,7 @@ def _pattern_of(added: Iterable[AddedToken]) -> re.Pattern[str] | None:
 
 
 def _file_names(config: TokenizerConfig) -> dict[Side, tuple[str, str]]:
-    """The vocabulary's and the model's file of each side."""
+    """Return the names of each side's vocabulary and model."""
     vocabularies = ("vocab.json", "target_vocab.json" if config.two_vocabularies else "vocab.json")
     models = ("source.spm", "target.spm") if config.two_models else ("tokenizer.spm", "tokenizer.spm")
     return dict(zip(Side, zip(vocabularies, models, strict=True), strict=True))

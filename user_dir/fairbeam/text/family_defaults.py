@@ -76,6 +76,7 @@ _BERT = FamilyDefaults(
 _ROBERTA = FamilyDefaults(
     special=_FAIRSEQ,
     template=Template(single=("<s>", "$A", "</s>"), pair=("<s>", "$A", "</s>", "</s>", "$B", "</s>")),
+    mask_lstrip=True,
 )
 _GPT2 = FamilyDefaults(special=SpecialTokens(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>"))
 _MBART = FamilyDefaults(
@@ -86,20 +87,25 @@ _MBART = FamilyDefaults(
     mask_lstrip=True,
 )
 
+_T5 = FamilyDefaults(
+    special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>"),
+    template=Template(single=("$A", "</s>"), pair=("$A", "</s>", "$B", "</s>")),
+    layout=Layout(last=(Appended.SENTINELS,)),
+)
+_LLAMA = FamilyDefaults(
+    special=SpecialTokens(bos="<s>", eos="</s>", unk="<unk>"),
+    template=Template(single=("<s>", "$A"), pair=("<s>", "$A", "<s>", "$B")),
+)
+
 SENTENCEPIECE_FAMILIES = {
     "pegasus": FamilyDefaults(
         special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>", mask="<mask_2>"),
         template=_ENDED,
         layout=Layout(first=_PEGASUS_FIRST, skipped=2),
     ),
-    "t5": FamilyDefaults(
-        special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>"),
-        template=Template(single=("$A", "</s>"), pair=("$A", "</s>", "$B", "</s>")),
-        layout=Layout(last=(Appended.SENTINELS,)),
-    ),
-    "xlm-roberta": dataclasses.replace(
-        _ROBERTA, layout=Layout(first=_FAIRSEQ_FIRST, skipped=3, last=(Appended.MASK,)), mask_lstrip=True
-    ),
+    "t5": _T5,
+    "mt5": _T5,
+    "xlm-roberta": dataclasses.replace(_ROBERTA, layout=Layout(first=_FAIRSEQ_FIRST, skipped=3, last=(Appended.MASK,))),
     "mbart": _MBART,
     "mbart50": dataclasses.replace(_MBART, template=_PREFIXED),
     "nllb": dataclasses.replace(
@@ -114,12 +120,15 @@ SENTENCEPIECE_FAMILIES = {
     "marian": FamilyDefaults(
         special=SpecialTokens(eos="</s>", unk="<unk>", pad="<pad>"), template=_ENDED, opening=r">>.+<<"
     ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
 }
 """Families whose SentencePiece models run in SentencePiece itself; siblings share a value."""
 
 FAMILY_DEFAULTS = {
     **SENTENCEPIECE_FAMILIES,
-    "bert": _BERT, "distilbert": _BERT, "electra": _BERT, "roberta": _ROBERTA, "bart": _ROBERTA, "gpt2": _GPT2,
+    "bert": _BERT, "distilbert": _BERT, "electra": _BERT, "roberta": _ROBERTA, "bart": _ROBERTA, "led": _ROBERTA,
+    "longformer": _ROBERTA, "gpt2": _GPT2,
 }  # fmt: skip
 """Defaults by the family's name. Others have none: their ``tokenizer.json``, or its conversion, says all."""
 
@@ -137,6 +146,8 @@ TOKENIZER_CLASSES = {
     "NllbTokenizer": "nllb",
     "M2M100Tokenizer": "m2m_100",
     "MarianTokenizer": "marian",
+    "MT5Tokenizer": "mt5",
     "PegasusTokenizer": "pegasus",
+    "LlamaTokenizer": "llama",
 }
 """Family of a class that ``tokenizer_config.json`` names, without the suffix ``Fast``."""

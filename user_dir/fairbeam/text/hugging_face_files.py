@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
 from fairbeam.errors import InputError
+from fairbeam.files import inside, parse_object, read_text
 from fairbeam.text.auto_tokenizer import VOCABULARY_FILES, convert
 from fairbeam.text.backends import TOKENIZER_JSON, Side, TokenizersBackend
 from fairbeam.text.family_defaults import SENTENCEPIECE_FAMILIES
@@ -20,7 +19,7 @@ from fairbeam.text.hugging_face_schema import (
     template_of,
 )
 from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer
-from fairbeam.text.reading import inside, parse_object, read_text
+from fairbeam.text.reading import MAX_TABLE_BYTES
 from fairbeam.text.sentencepiece_files import MODEL_FILES, find_models, from_sentencepiece
 from fairbeam.text.tokenizer_config import AddedToken, Kind, TokenizerConfig
 
@@ -42,11 +41,10 @@ def from_hf(
 ) -> PretrainedTokenizer:
     """Read the tokenizer of a Hugging Face style folder.
 
-    ``tokenizer.json`` comes first. SentencePiece models of the families that `SENTENCEPIECE_FAMILIES` names run in
-    SentencePiece itself. All older files (``vocab.txt``, ``vocab.json`` with ``merges.txt``, SentencePiece models of
-    other families) are converted to a ``tokenizer.json`` by the ``transformers`` library; a saved tokenizer needs it
-    no more. Special tokens and options are those of ``tokenizer_config.json``, ``special_tokens_map.json`` and
-    ``added_tokens.json``.
+    ``tokenizer.json`` comes first. SentencePiece models run in SentencePiece itself, with the ids of
+    `SENTENCEPIECE_FAMILIES`. Other files (``vocab.txt``, ``vocab.json`` with ``merges.txt``) are converted to a
+    ``tokenizer.json`` by the ``transformers`` library; a tokenizer that was saved needs it no more. Special tokens
+    and options are those of ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``.
 
     Args:
         folder: where the files are.
@@ -72,9 +70,10 @@ def from_hf(
 def _read(folder: TokenizerFolder, language: str | None, side: Side) -> PretrainedTokenizer:
     path = inside(folder.path, TOKENIZER_JSON)
     if path:
-        return _from_tokenizer_json(folder, parse_object(read_text(path), path), language, side)
+        return _from_tokenizer_json(folder, parse_object(read_text(path, MAX_TABLE_BYTES), path), language, side)
     models = find_models(folder.path)
-    if models and folder.family in SENTENCEPIECE_FAMILIES:
+    if models:
+        _check_family(folder)
         return from_sentencepiece(folder, models, language, side)
     if not any(inside(folder.path, name) for name in VOCABULARY_FILES):
         raise InputError(
@@ -83,6 +82,15 @@ def _read(folder: TokenizerFolder, language: str | None, side: Side) -> Pretrain
         )
     values, roles = convert(folder)
     return _from_tokenizer_json(_with_roles(folder, roles), values, language, side)
+
+
+def _check_family(folder: TokenizerFolder) -> None:
+    """Refuse SentencePiece models whose family's ids are unknown: conversions to ``tokenizer.json`` are not exact."""
+    if folder.family not in SENTENCEPIECE_FAMILIES:
+        raise InputError(
+            f"{folder.path}: a SentencePiece model of {folder.family or 'no family that its files name'}; expected "
+            f"tokenizer.json, or a model of {', '.join(SENTENCEPIECE_FAMILIES)}"
+        )
 
 
 def _with_roles(folder: TokenizerFolder, roles: Mapping[str, str | None]) -> TokenizerFolder:
@@ -129,6 +137,8 @@ def _add_missing(backend: TokenizersBackend, folder: TokenizerFolder) -> None:
 
 
 def _add(backend: TokenizersBackend, token: AddedToken) -> int | None:
+    import tokenizers
+
     entry = tokenizers.AddedToken(
         token.content, lstrip=token.lstrip, rstrip=token.rstrip, special=token.special, normalized=not token.special
     )

@@ -4,14 +4,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Ge, Le, Lt
 
+from fairbeam import schema
 from fairbeam.errors import InputError
+from fairbeam.files import inside, read_object
 from fairbeam.text.family_defaults import FAMILY_DEFAULTS, TOKENIZER_CLASSES, FamilyDefaults
-from fairbeam.text.reading import MAX_TOKENS, inside, read_object, validate
+from fairbeam.text.reading import MAX_OPTIONS_BYTES, MAX_TOKENS
 from fairbeam.text.tokenizer_config import AddedToken, SpecialTokens, Template, Token
+
+_T = TypeVar("_T")
 
 OPTIONS = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -20,10 +24,11 @@ MODEL_CONFIG = "config.json"
 
 TokenEntry = Token | AddedToken
 """A token as Hugging Face writes it: its text, or an object with its flags."""
-TokenId = Annotated[int, Field(ge=0, lt=MAX_TOKENS)]
+TokenId = Annotated[int, Ge(0), Lt(MAX_TOKENS)]
 
 
-class TokenizerOptions(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class TokenizerOptions:
     """Options of ``tokenizer_config.json``, the special tokens of ``special_tokens_map.json`` among them.
 
     Attributes:
@@ -42,8 +47,6 @@ class TokenizerOptions(BaseModel):
         separate_vocabs: Marian's vocabulary for each side.
         extra_ids: number of T5's sentinels.
     """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     tokenizer_class: str | None = None
     bos_token: TokenEntry | None = None
@@ -64,15 +67,7 @@ class TokenizerOptions(BaseModel):
     add_prefix_space: bool | None = None
     legacy_behaviour: bool | None = None
     separate_vocabs: bool | None = None
-    extra_ids: Annotated[int, Field(ge=0, le=10_000)] = 100
-
-    def role(self, name: str, default: str | None) -> TokenEntry | None:
-        """Return the token of a role, or ``default`` where the files do not name the role at all."""
-        return getattr(self, f"{name}_token") if self.names(name) else default
-
-    def names(self, role: str) -> bool:
-        """Whether the files name a role, be it with null."""
-        return f"{role}_token" in self.model_fields_set
+    extra_ids: Annotated[int, Ge(0), Le(10_000)] = 100
 
     def listed(self) -> list[AddedToken]:
         """Return the special tokens without a role, in the order of the file."""
@@ -108,6 +103,14 @@ class TokenizerFolder:
     rows: int | None
     defaults: FamilyDefaults
 
+    def names(self, role: str) -> bool:
+        """Whether the files name a role, be it with null."""
+        return f"{role}_token" in self.raw_options
+
+    def role(self, role: str, default: str | None) -> TokenEntry | None:
+        """Return the token of a role, or ``default`` where the files do not name the role at all."""
+        return getattr(self.options, f"{role}_token") if self.names(role) else default
+
     @property
     def listed(self) -> list[AddedToken]:
         """Special tokens without a role, in the order of the file."""
@@ -135,8 +138,8 @@ def read_folder(path: Path, family: str | None) -> TokenizerFolder:
     config = _optional(path, MODEL_CONFIG)
     if "tokenizer_class" not in options and isinstance(kind := config.get("tokenizer_class"), str):
         options["tokenizer_class"] = kind
-    checked = validate(TokenizerOptions, options, path / OPTIONS)
-    added = validate(dict[Token, TokenId], _optional(path, ADDED_TOKENS), path / ADDED_TOKENS)
+    checked = _parse(TokenizerOptions, options, path / OPTIONS)
+    added = _parse(dict[Token, TokenId], _optional(path, ADDED_TOKENS), path / ADDED_TOKENS)
     known = _family(checked, config, family)
     rows = config.get("vocab_size")
     return TokenizerFolder(
@@ -153,9 +156,13 @@ def read_folder(path: Path, family: str | None) -> TokenizerFolder:
     )
 
 
+def _parse(kind: type[_T], values: Any, path: Path) -> _T:
+    return schema.parse(kind, values, file=path, error=InputError, known_fields_only=False)
+
+
 def _optional(path: Path, name: str) -> dict[str, Any]:
     file = inside(path, name)
-    return read_object(file) if file else {}
+    return read_object(file, MAX_OPTIONS_BYTES) if file else {}
 
 
 def _family(options: TokenizerOptions, config: Mapping[str, Any], family: str | None) -> str | None:
@@ -182,13 +189,13 @@ def special_tokens(
     roles: dict[str, str | None] = {}
     flags: dict[str, AddedToken] = {}
     for role, default in folder.defaults.special.items():
-        entry = folder.options.role(role, default)
+        entry = folder.role(role, default)
         if entry is None:
             roles[role] = None
             continue
         token = _with_flags(entry, role, folder)
         known = index(token.content) is not None
-        if not known and folder.options.names(role):
+        if not known and folder.names(role):
             raise InputError(f"{folder.path / OPTIONS}: /{role}_token is {token.content!r}, which the vocabulary lacks")
         roles[role] = token.content if known else None
         if known and (role == "mask" or token.content not in flags):
@@ -207,24 +214,29 @@ def _with_flags(entry: TokenEntry, role: str, folder: TokenizerFolder) -> AddedT
 # --- the post-processor of a tokenizer.json ---
 
 
-class _Slot(BaseModel):
+@dataclass(frozen=True)
+class _Slot:
     id: str
     type_id: int
 
 
-class _TextSlot(BaseModel):
+@dataclass(frozen=True)
+class _TextSlot:
     Sequence: _Slot
 
 
-class _TokenSlot(BaseModel):
+@dataclass(frozen=True)
+class _TokenSlot:
     SpecialToken: _Slot
 
 
-class _Tokens(BaseModel):
+@dataclass(frozen=True)
+class _Tokens:
     tokens: list[Token]
 
 
-class _TemplateProcessing(BaseModel):
+@dataclass(frozen=True)
+class _TemplateProcessing:
     type: Literal["TemplateProcessing"]
     single: list[_TextSlot | _TokenSlot]
     pair: list[_TextSlot | _TokenSlot]
@@ -247,7 +259,8 @@ class _TemplateProcessing(BaseModel):
         return tuple(token for token, _ in entries), tuple(kind for _, kind in entries)
 
 
-class _Enclosing(BaseModel):
+@dataclass(frozen=True)
+class _Enclosing:
     type: Literal["BertProcessing", "RobertaProcessing"]
     cls: tuple[Token, int]
     sep: tuple[Token, int]
@@ -259,14 +272,16 @@ class _Enclosing(BaseModel):
         return Template(single=(cls, "$A", sep), pair=(cls, "$A", *between, "$B", sep), pair_types=types)
 
 
-class _ByteLevel(BaseModel):
+@dataclass(frozen=True)
+class _ByteLevel:
     type: Literal["ByteLevel"]
 
     def template(self) -> None:
         """Return None: it changes offsets alone."""
 
 
-class _Sequence(BaseModel):
+@dataclass(frozen=True)
+class _Sequence:
     type: Literal["Sequence"]
     processors: list["_PostProcessor"]
 
@@ -276,10 +291,11 @@ class _Sequence(BaseModel):
         return next((template for template in reversed(found) if template), None)
 
 
-_PostProcessor = Annotated[_TemplateProcessing | _Enclosing | _ByteLevel | _Sequence, Field(discriminator="type")]
+_PostProcessor = _TemplateProcessing | _Enclosing | _ByteLevel | _Sequence
 
 
-class _TokenizerJson(BaseModel):
+@dataclass(frozen=True)
+class _TokenizerJson:
     post_processor: _PostProcessor | None = None
 
 
@@ -289,5 +305,5 @@ def template_of(values: Mapping[str, Any], path: Path) -> Template | None:
     Raises:
         InputError: the post-processor is malformed, or of a type that is not known.
     """
-    read = validate(_TokenizerJson, {"post_processor": values.get("post_processor")}, path)
+    read = _parse(_TokenizerJson, {"post_processor": values.get("post_processor")}, path)
     return read.post_processor.template() if read.post_processor else None

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fairbeam.errors import ConfigError, InputError
+from fairbeam.files import inside
 from fairbeam.text.backends import SentencePieceBackend, Side
 from fairbeam.text.family_defaults import Appended
 from fairbeam.text.hugging_face_schema import TokenizerFolder, as_added_token, special_tokens
 from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer
-from fairbeam.text.reading import MAX_TOKENS, inside, read_vocabulary
+from fairbeam.text.reading import MAX_TOKENS, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
 from fairbeam.text.tokenizer_config import AddedToken, Kind, TokenizerConfig
 
@@ -116,11 +117,11 @@ def _added(
     openings: bool,
 ) -> tuple[AddedToken, ...]:
     """Return the tokens that are found in the text before SentencePiece sees the rest of it."""
-    pattern = folder.defaults.opening
+    pattern, first = folder.defaults.opening, folder.defaults.layout.first
     starts = [token for token in vocabulary if openings and pattern and re.fullmatch(pattern, token)]
     added = {
         **{token: AddedToken(content=token, opening=True, special=False) for token in starts},
-        **{token: AddedToken(content=token) for token in (*languages.values(), *_sentinels(folder))},
+        **{token: AddedToken(content=token) for token in (*first, *languages.values(), *_sentinels(folder))},
         **{token.content: token for token in (*folder.listed, *folder.added)},
         **flags,
     }

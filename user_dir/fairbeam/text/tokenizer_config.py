@@ -7,19 +7,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from annotated_types import Ge, Le, MaxLen, MinLen
 
+from fairbeam import schema
 from fairbeam.errors import ConfigError, InputError
-from fairbeam.text.reading import validate
 
 FORMAT = 1
 FIRST, SECOND, LANGUAGE = "$A", "$B", "$LANG"
 """Slots of a template: the text, the second text of a pair, the token of the language."""
 
-Token = Annotated[str, Field(min_length=1)]
-_Entries = Annotated[tuple[Token, ...], Field(max_length=64)]
-_Types = tuple[Annotated[int, Field(ge=0, le=255)], ...]
-_STRICT = ConfigDict(extra="forbid")
+Token = Annotated[str, MinLen(1)]
+_Entries = Annotated[tuple[Token, ...], MaxLen(64)]
+_Types = tuple[Annotated[int, Ge(0), Le(255)], ...]
 
 
 class Kind(StrEnum):
@@ -32,8 +31,6 @@ class Kind(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
     """Tokens with a role; None for a role that the tokenizer has no token for."""
-
-    __pydantic_config__ = _STRICT
 
     bos: Token | None = None
     eos: Token | None = None
@@ -62,8 +59,6 @@ class Template:
         single_types: token type of each entry of ``single``; empty means all 0.
         pair_types: token type of each entry of ``pair``; empty means all 0.
     """
-
-    __pydantic_config__ = _STRICT
 
     single: _Entries = (FIRST,)
     pair: _Entries = (FIRST, SECOND)
@@ -121,8 +116,6 @@ class TokenizerConfig:
         two_vocabularies: whether source and target have a vocabulary each.
     """
 
-    __pydantic_config__ = _STRICT
-
     kind: Kind
     special: SpecialTokens = field(default_factory=SpecialTokens)
     template: Template = field(default_factory=Template)
@@ -151,4 +144,4 @@ class TokenizerConfig:
         number = values.pop("format", None)
         if number != FORMAT:
             raise InputError(f"{path}: /format is {number!r:.80}; expected {FORMAT}")
-        return validate(cls, values, path)
+        return schema.parse(cls, values, file=path, error=InputError)
