@@ -14,7 +14,7 @@ SHARD ?= 1/1
 STARTED := $(shell date +%s)
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: install lock demo test test-slow test-all test-without-fairseq check bench clean
+.PHONY: install lock demo test test-slow test-all test-without-fairseq check docs bench clean
 
 install: $(INSTALLED)
 
@@ -34,6 +34,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find use
 	@$(STEP) "all other packages" $(PIP) install --no-build-isolation --no-deps -r constraints.txt
 	@$(STEP) "fairbeam, which compiles its native loops" \
 	  $(PIP) install --no-build-isolation --no-deps -e .[fairseq-needs,report,hf,dev]
+	@find user_dir -name '_native*.so' | grep -q . || \
+	  echo "  The native loops were not built, so decoding is slower; is g++ installed? See $(VENV)/install.log"
 	@$(BIN)/python scripts/lock.py --check
 	@touch $@
 
@@ -67,6 +69,10 @@ check: install
 	$(BIN)/ruff check user_dir tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Pages that are written from the code; a test fails where they are stale.
+docs: install
+	$(BIN)/python scripts/write_docs.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py
