@@ -34,6 +34,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find use
 	@$(STEP) "all other packages" $(PIP) install --no-build-isolation --no-deps -r constraints.txt
 	@$(STEP) "fairbeam, which compiles its native loops" \
 	  $(PIP) install --no-build-isolation --no-deps -e .[fairseq-needs,report,hf,dev]
+	@find user_dir -name '_native*.so' | grep -q . || \
+	  echo "  The native loops were not built, so decoding is slower; is g++ installed? See $(VENV)/install.log"
 	@$(BIN)/python scripts/lock.py --check
 	@touch $@
 

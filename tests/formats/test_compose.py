@@ -16,7 +16,6 @@ from fairbeam.errors import ConfigError, FairbeamError
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
 from fairbeam.formats import hugging_face_weights as hugging_face
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.compose import (
     CompositionOptions,
     CrossAttentionStart,
@@ -24,8 +23,8 @@ from fairbeam.formats.compose import (
     compose,
     sequence_to_sequence,
 )
-from fairbeam.formats.fairseq import special_ids
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     LSTM,
     AdaptiveConfig,

@@ -11,10 +11,10 @@ from searching import search_with
 
 from fairbeam.errors import ConfigError
 from fairbeam.formats import ctranslate2 as ctranslate
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.convert import Form, Place, compare_decoded, convert, place
-from fairbeam.formats.fairseq import ModelFiles, read_model, special_ids
+from fairbeam.formats.fairseq import ModelFiles, read_model
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     Activation,
     EncoderDecoder,

@@ -13,10 +13,10 @@ import torch
 from fairbeam.data.batching import BatchLimits
 from fairbeam.errors import ConfigError
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, RequestWindow
 from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.workers import Tickets
+from fairbeam.model import Bundle
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, PositionKind, StackConfig, pad_batch
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, load

@@ -24,7 +24,7 @@ RECURRENT = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=
 
 @st.composite
 def configs(draw) -> DecoderOnlyConfig:
-    """Language models of a layer with clusters of all kinds."""
+    """Return configurations of one-layer language models with every kind of clusters."""
     vocabulary = draw(st.integers(5, 30))
     cutoffs = tuple(sorted(draw(st.sets(st.integers(1, vocabulary - 1), max_size=3))))
     tied = tuple(draw(st.booleans()) for _ in range(len(cutoffs) + 1))
@@ -41,7 +41,7 @@ def configs(draw) -> DecoderOnlyConfig:
 
 
 def plain_log_probabilities(network: DecoderOnly, features: np.ndarray) -> np.ndarray:
-    """One token's: of a symbol, or of a cluster times of a symbol in it."""
+    """Return the log probability of every token, for one position's features, by the definition."""
     config, head = network.config, network.head
     bounds = [0, *config.adaptive.cutoffs, config.vocabulary]
     state = {

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits, sorted_batches
+from fairbeam.engine_model import EngineModel
 from fairbeam.errors import CheckpointError, ConfigError, InputError, OptionName
 from fairbeam.generation import (
     Batch,
@@ -32,7 +33,6 @@ from fairbeam.generation.model import check_fusion
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.generation.search.streaming import Watcher
-from fairbeam.model import EngineModel
 from fairbeam.network import Precision, Seq2Seq, pad_batch
 from fairbeam.requests import CandidateTexts, DecodingLimits, Requests, TooLong
 from fairbeam.reranking import Reranker

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits, sorted_batches
 from fairbeam.errors import ConfigError, InputError, OptionName
-from fairbeam.formats.bundle import Bundle
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle
 from fairbeam.network import DecoderOnly, Generator, Seq2Seq, pad_batch
 
 _BATCH = BatchLimits(max_tokens=4096, max_sentences=64)

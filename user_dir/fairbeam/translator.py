@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from fairbeam.engine import Engine, complete_options
+from fairbeam.engine_model import HelperModels, model_of_bundles
 from fairbeam.errors import ConfigError, InputError, OptionName
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.fairseq import ModelFiles, read_model
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.build import CONTINUOUS_BATCHES, STREAMED_TEXT, Door
@@ -19,7 +19,7 @@ from fairbeam.generation.options import with_defaults
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished
 from fairbeam.generation.search.streaming import certain_tokens, given_by_thread
-from fairbeam.model import HelperModels, model_of_bundles
+from fairbeam.model import Bundle
 from fairbeam.network import Generator, Precision, tune_memory
 from fairbeam.requests import CandidateTexts, DecodingLimits, Requests, TooLong
 from fairbeam.text import TextSide

@@ -12,11 +12,10 @@ from fairbeam.families.registry import FAMILIES
 from fairbeam.files import atomic_folder, check_replaceable, parse_object, read_object
 from fairbeam.formats import hugging_face_weights as weights
 from fairbeam.formats import provenance as origins
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.hugging_face_weights import CONFIG, GENERATION
-from fairbeam.formats.provenance import Provenance
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.generation_config import from_generation_config
+from fairbeam.model import Bundle, Provenance
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, EncoderOnly
 from fairbeam.text import PretrainedTokenizer, Side, from_hf
 
@@ -85,7 +84,7 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
         generation=generation,
         family=family,
         start=None if start == getattr(network.config, "decoder_start", None) else start,
-        forced_first=first,
+        forced_bos=first,
         origin=replace(origin, files=files),
     )
 

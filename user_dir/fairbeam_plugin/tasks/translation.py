@@ -10,7 +10,7 @@ from fairseq.tasks import FairseqTask, register_task
 
 from fairbeam.errors import ConfigError
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam_plugin.generator import FairbeamGenerator, GenerateRequest, PendingBatch
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.batches import BatchOptions, batch_iterator, fitting_indices
