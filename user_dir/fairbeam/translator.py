@@ -28,7 +28,7 @@ from fairbeam.generation import (
     Required,
 )
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.ensemble import check_fusion
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished
 from fairbeam.generation.search.shortlist import check_search

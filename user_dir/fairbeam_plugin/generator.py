@@ -24,7 +24,7 @@ from fairbeam.families.fairseq.registry import Page
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, Required, SpecialTokenIds
 from fairbeam.generation.alignment import hard_alignment
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.ensemble import check_fusion
 from fairbeam.generation.options import parse_weights
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.search.shortlist import check_search

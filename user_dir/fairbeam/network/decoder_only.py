@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
 from fairbeam.network.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import KeyValues, per_head
 from fairbeam.network.config import DecoderOnlyConfig
 from fairbeam.network.decoder_state import PromptState
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.embedding import Embedding
+from fairbeam.network.inference.heads import DecodingNetwork
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import PositionIds, number_tokens
 from fairbeam.network.segment_memory import Segment, SegmentMemory

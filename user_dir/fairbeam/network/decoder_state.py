@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.network.cache import BeamSlots, CrossAttentionCache, KeyValues, free_rows, per_head
-from fairbeam.network.inference import native
+from fairbeam.network.inference import ops
 
 
 class DecoderState:
@@ -46,7 +46,6 @@ class DecoderState:
         self._own_slot = closed.fill_diagonal_(0.0)
         if by_number:
             self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
-            self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
         self._rows = torch.arange(batch, device=like.device) if by_number else None
         self._starts: Tensor | None = None
         """(batch,) long: the step at which each sentence began; None where all began at 0."""
@@ -80,11 +79,7 @@ class DecoderState:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return self._history[:, :1].contiguous()
         first = self._open_block()
-        if self._history.is_contiguous() and self._history.size(1) == self.beams:
-            self._history = _append_slots(self._history, first)
-            return self._history
-        own = (self._own_slot + first).expand(len(self._history), -1, -1)
-        self._history = torch.cat([self._history, own], dim=2)
+        self._history = ops.append_slots(self._history, first)
         return self._history
 
     def _open_block(self) -> int:
@@ -194,14 +189,6 @@ class DecoderState:
         self._history = torch.cat([history, joining])
         for layer, added in zip(self.layers, other.layers, strict=True):
             layer.join_columns(added, dead, latest)
-
-
-def _append_slots(history: Tensor, first: int) -> Tensor:
-    """Histories, (batch, beams, steps) int32, with one slot more: ``first`` for the first beam, and so on."""
-    batch, beams, steps = history.shape
-    out = history.new_empty(batch, beams, steps + 1)
-    native.function("append_slots")(history.data_ptr(), out.data_ptr(), batch, beams, steps, first)
-    return out
 
 
 class PromptState(DecoderState):

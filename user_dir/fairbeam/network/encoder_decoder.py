@@ -1,13 +1,9 @@
 """The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import CrossAttentionCache, KeyValues, per_head
 from fairbeam.network.config import EncoderDecoderConfig
 from fairbeam.network.decoder_state import DecoderState
@@ -15,7 +11,8 @@ from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.embedding import Embedding
 from fairbeam.network.enums import PositionKind
 from fairbeam.network.inference import native
-from fairbeam.network.inference.fused_stack import Hypotheses, Scorer, readable
+from fairbeam.network.inference.fused_decoder import FusedDecoder
+from fairbeam.network.inference.heads import DecodingNetwork, RoundedHead
 from fairbeam.network.layer import Layer
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm
@@ -35,6 +32,8 @@ class EncoderDecoder(DecodingNetwork):
 
     head: Linear
     rewinds = True
+    fused_decoder: FusedDecoder | None = None
+    """The decoder for native calls of several steps, in a network for inference that the library supports."""
 
     def __init__(self, config: EncoderDecoderConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -120,7 +119,7 @@ class EncoderDecoder(DecodingNetwork):
         ``joins``: other sentences will join, or these join others.
         """
         states, mask = self.encode(source)
-        memory = self.remember(states, mask, may_fold=not joins, by_row=self.compiled)
+        memory = self.remember(states, mask, may_fold=not joins, by_row=self.attends_natively)
         heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
         head_dim = self.config.decoder.head_width
         caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
@@ -144,25 +143,6 @@ class EncoderDecoder(DecodingNetwork):
             tokens = tokens[:, :1]
         features: Tensor = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return features
-
-    def search(
-        self,
-        state: DecoderState,
-        hypotheses: Hypotheses,
-        closed: Sequence[int],
-        eos: int,
-        most: int,
-        added: Tensor | None = None,
-    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        layers, scorer = self.decoder.compiled, self._scorer
-        if layers is None or scorer is None or not state.may_go_ahead or not readable(state.memory):
-            return None
-        return layers.search(state, scorer, hypotheses, closed, eos, most, self._narrowed(added))
-
-    @property
-    def searches_ahead(self) -> bool:
-        """Whether ``search`` can be had, of a batch that no sentence joins."""
-        return self.decoder.compiled is not None and self._scorer is not None
 
     @property
     def weights_of_step(self) -> int:
@@ -210,9 +190,9 @@ class EncoderDecoder(DecodingNetwork):
             x = layer(x, mask, None, key_values, memory.mask, relation)
         return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relation)
 
-    def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
+    def _packed_dtype(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
         # The source is read once a sentence, the decoder once a token: there 16 bits cost next to nothing.
-        packed = super()._packed_in(linear, dtype)
+        packed = super()._packed_dtype(linear, dtype)
         exact = packed is torch.int8 and native.multiplies_integers() and linear in self._read_once()
         return torch.int16 if exact else packed
 
@@ -253,29 +233,21 @@ class EncoderDecoder(DecodingNetwork):
     @property
     def _attends_by_number(self) -> bool:
         stack = self.config.decoder
-        return self.compiled and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
+        return self.attends_natively and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
 
-    def for_inference(self, dtype: torch.dtype) -> Self:
-        network = super().for_inference(dtype)
-        network._scorer = network._build_scorer()
-        return network
+    def _set_rounded_head(self, rounded: RoundedHead) -> None:
+        super()._set_rounded_head(rounded)
+        self.fused_decoder = self._build_fused_decoder()
 
-    def with_head(self, head: nn.Module, symbols: Tensor) -> Self:
-        network = super().with_head(head, symbols)
-        network._scorer = network._build_scorer()
-        return network
-
-    def _build_scorer(self) -> Scorer | None:
-        """What surrounds the layers where a whole step can be made in one call."""
-        embedding, norm, exact = self.target_embedding, self.decoder.final_norm, self._exact_head
-        if embedding.plain_table is None or not native.reads(embedding.weight, embedding.plain_table):
+    def _build_fused_decoder(self) -> FusedDecoder | None:
+        embedding, stack, norm = self.target_embedding, self.decoder.fused, self.decoder.final_norm
+        if embedding.plain_table is None or stack is None or self.native_head is None:
             return None
-        if not self.scores_in_one_call or not isinstance(norm, LayerNorm | None):
+        assert isinstance(norm, LayerNorm | None)
+        if not (embedding.weight.is_contiguous() and embedding.plain_table.is_contiguous()):
             return None
-        assert exact is not None
-        assert self._output.integers is not None
-        offset = self.config.decoder.positions.offset
-        return Scorer(embedding, norm, self._output.integers, exact, offset, self.max_target_positions - 1)
+        offset, positions = self.config.decoder.positions.offset, self.max_target_positions
+        return FusedDecoder(embedding, stack, norm, self.native_head, offset=offset, max_positions=positions)
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight

@@ -11,7 +11,7 @@ from fairbeam.network.cache import BeamSlots, CrossAttentionCache, KeyValues, sl
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.enums import Activation, PositionKind
 from fairbeam.network.inference import native, ops
-from fairbeam.network.inference.fused_stack import FusedStack, compilable, readable
+from fairbeam.network.inference.fused_stack import FusedStack, supports, supports_memory
 from fairbeam.network.layer import Layer, SegmentLayer
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm, build_norm
@@ -59,7 +59,7 @@ class Stack(nn.Module):
             RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
         )
         self.rotary = Rotary(config.positions, config.head_width) if kind is PositionKind.ROTARY else None
-        self._compiled: FusedStack | None = None
+        self._fused: FusedStack | None = None
         self.recurrence = SegmentRecurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
@@ -92,13 +92,13 @@ class Stack(nn.Module):
         None, or, with caches, the step of the beams and of the slots.
         """
         mask, relation = self.place(x, mask, caches, places)
-        if self._compiled is None or relation is not None or not native.serves(x):
+        if self._fused is None or relation is not None or not native.can_run(x):
             x = self._layer_by_layer(x, mask, caches, memory, relation)
-        elif isinstance(mask, BeamSlots) and memory is not None and readable(memory):
+        elif isinstance(mask, BeamSlots) and supports_memory(memory):
             assert isinstance(caches, list)
-            x = self._compiled.step(x, caches, mask, memory)
+            x = self._fused.step(x, caches, mask, memory)
         elif memory is None and not caches and _hides_tokens(mask, x):
-            x = self._compiled.encode(x, mask)
+            x = self._fused.encode(x, mask)
         else:
             x = self._layer_by_layer(x, mask, caches, memory, relation)
         x = self.dropout(x if self.final_norm is None else self._normalised(x))
@@ -107,21 +107,21 @@ class Stack(nn.Module):
 
     def _normalised(self, x: Tensor) -> Tensor:
         norm: Any = self.final_norm
-        if self._compiled is None or not isinstance(norm, LayerNorm) or not native.serves(x):
+        if self._fused is None or not isinstance(norm, LayerNorm):
             normalised: Tensor = norm(x)
             return normalised
         return ops.add_norm(x, None, norm.weight, norm.bias, norm.epsilon)
 
-    def compile_(self) -> None:
-        """Run all layers in one call from now on, where that can be; they are packed for inference."""
+    def fuse_(self) -> None:
+        """Run all layers in one native call from now on, if the library supports them; call it after packing."""
         layers = self.in_order()
-        self._compiled = FusedStack(layers) if all(map(compilable, layers)) else None
+        self._fused = FusedStack(layers) if all(map(supports, layers)) else None
 
     @property
-    def compiled(self) -> FusedStack | None:
-        """All layers as they run in one call, with nothing but a norm behind them; None where they do not."""
+    def fused(self) -> FusedStack | None:
+        """The layers in one native call, if they are fused and nothing but a norm follows; None otherwise."""
         plain = self.scale is None and self.transform is None and isinstance(self.final_norm, LayerNorm | None)
-        return self._compiled if plain else None
+        return self._fused if plain else None
 
     def _layer_by_layer(
         self,
