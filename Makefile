@@ -1,39 +1,67 @@
-# make demo: install, then train and score on the embedded corpus.   make test: install, then the test suite.
-PYTHON ?= python3.11
+# make demo: install, then train and score on the embedded corpus.   make test: install, then the quick tests.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+STEP := scripts/step.sh $(VENV)/install.log
+# Address of a package index with another build of torch, for instance for CPUs alone.
+TORCH_INDEX ?=
 # CI sets this to --no-cache-dir: a cached wheel hides a broken build.
 FAIRSEQ_PIP_FLAGS ?=
+# One part of the slow tests: 1/3 is the first of three.
+SHARD ?= 1/1
+STARTED := $(shell date +%s)
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: install demo test test-without-fairseq test-all check bench clean
+.PHONY: install lock demo test test-slow test-all test-without-fairseq check bench clean
 
 install: $(INSTALLED)
 
-# torch first: fairseq-fixed has a source distribution only, which builds against the torch that is there.
-# --no-deps: its torchaudio cannot be imported beside a CPU build of torch and takes transformers down with it;
-# the extra fairseq-needs lists what it does import.
-$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt user_dir/fairbeam/network/inference/csrc/native.cpp
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt torch setuptools wheel Cython numpy
-	$(PIP) install -q --no-build-isolation --no-deps $(FAIRSEQ_PIP_FLAGS) fairseq-fixed==0.12.3.1
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e .[fairseq-needs,report,hf,dev]
-	touch $@
+# torch first, since fairseq-fixed has a source distribution only, which builds against the torch that is there;
+# whose dependencies differ by machine, so pip finds them. All else is installed as constraints.txt says, without
+# their own requirements: fairseq-fixed's torchaudio cannot be imported beside a CPU build of torch and takes
+# transformers down with it.
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find user_dir -name '*.cpp' -o -name '*.h')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "$(PYTHON): fairbeam is tested with Python 3.11; make PYTHON=... names one" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), in a few minutes the first time; pip's log is $(VENV)/install.log"
+	@$(STEP) "torch and tools to build the rest" $(PIP) install -c constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0 setuptools wheel Cython numpy
+	@$(STEP) "fairseq, which compiles its extension" \
+	  $(PIP) install --no-build-isolation --no-deps $(FAIRSEQ_PIP_FLAGS) fairseq-fixed==0.12.3.1
+	@$(STEP) "all other packages" $(PIP) install --no-build-isolation --no-deps -r constraints.txt
+	@$(STEP) "fairbeam, which compiles its native loops" \
+	  $(PIP) install --no-build-isolation --no-deps -e .[fairseq-needs,report,hf,dev]
+	@$(BIN)/python scripts/lock.py --check
+	@touch $@
+
+# Choose versions anew, within constraints.in and setup.cfg.
+lock:
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -q --no-deps -c constraints.in setuptools wheel packaging
+	@PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-} $(TORCH_INDEX)" $(BIN)/python scripts/lock.py
 
 demo: install
-	scripts/demo.sh
+	@INSTALL_SECONDS=$$(($$(date +%s) - $(STARTED))) scripts/demo.sh $(OUT)
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	@echo "The quick tests, on 2 processes; make test-all runs the slow ones, too"
+	@$(PYTEST) -m "not slow"
+
+test-slow: install
+	@echo "Slow tests, part $(SHARD)"
+	@$(PYTEST) -m slow --shard $(SHARD)
+
+test-all: install
+	@$(PYTEST)
 
 # The engine's tests where fairseq and what it brings cannot be imported, in the tests and in the commands they start.
 test-without-fairseq: install
-	PYTHONPATH=tests/without_fairseq $(BIN)/pytest -p no:hydra_pytest -n 2 --dist loadfile -m "not slow" tests/cli tests/generation tests/scoring \
-		tests/test_bundle.py tests/test_checkpoint.py tests/test_rescoring.py tests/test_translator.py
-
-test-all: install
-	$(BIN)/pytest -n 2 --dist loadfile
+	@echo "The engine's quick tests with fairseq made absent"
+	@PYTHONPATH=tests/without_fairseq $(PYTEST) -p no:hydra_pytest -m "not slow" tests/cli tests/generation tests/scoring \
+	  tests/formats/test_bundle.py tests/formats/test_fairseq_checkpoint.py tests/test_reranking.py tests/test_translator.py
 
 check: install
 	$(BIN)/ruff check user_dir tests scripts

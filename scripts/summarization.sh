@@ -19,11 +19,15 @@ train_model "$OUT" --arch "${ARCH:-fairbeam_transformer_tiny}" --dropout "${DROP
   --max-epoch "${EPOCHS:-20}"
 decode_test "$OUT" "$SRC" "$TGT" test --beam "${BEAM:-4}" --no-repeat-ngram-size 3 --max-len-b 80
 
+stage score "the summaries against their references"
+fairbeam score "$DATA/test.$TGT" --references-tab -i "$OUT/test.$TGT.hyp" -m rouge bleu -f text -w 2
 cut -f1 "$DATA/test.$TGT" > "$OUT/test.$TGT.first"
 show_samples "$DATA/test.$SRC" "$OUT/test.$TGT.first" "$OUT/test.$TGT.hyp" | cut -c 1-300
-echo
-fairbeam score "$DATA/test.$TGT" --references-tab -i "$OUT/test.$TGT.hyp" -m rouge bleu -f text -w 2
-fairbeam export "$OUT/checkpoints/averaged.pt" "$OUT/model" --data "$OUT/data-bin" -s "$SRC" -t "$TGT" --overwrite
+
+stage package "model and report"
+fairbeam export "$OUT/checkpoints/averaged.pt" "$OUT/model" --data "$OUT/data-bin" -s "$SRC" -t "$TGT" --overwrite >/dev/null
 fairbeam report "$OUT/report.html" --title "$SRC to $TGT, $(basename "$DATA")" --log "$OUT/train.log" \
   --source "$DATA/test.$SRC" --reference "$DATA/test.$TGT" --references-tab \
-  --hypotheses "$OUT/test.$TGT.hyp" -m rouge bleu --samples 5
+  --hypotheses "$OUT/test.$TGT.hyp" -m rouge bleu --samples 5 >/dev/null
+show_results "$OUT" "$SRC" "$TGT"
+show_times

@@ -19,9 +19,13 @@ train_model "$OUT" --arch "${ARCH:-fairbeam_transformer_tiny}" --dropout "${DROP
   --max-epoch "${EPOCHS:-18}" --eval-bleu --eval-bleu-args '{"beam": 1}'
 decode_test "$OUT" "$SRC" "$TGT" test --beam "${BEAM:-5}"
 
-show_samples "$DATA/test.$SRC" "$DATA/test.$TGT" "$OUT/test.$TGT.hyp"
-echo
+stage score "the translations against their references"
 fairbeam score "$DATA/test.$TGT" -i "$OUT/test.$TGT.hyp" -m bleu chrf -f text -w 2
-fairbeam export "$OUT/checkpoints/averaged.pt" "$OUT/model" --data "$OUT/data-bin" -s "$SRC" -t "$TGT" --overwrite
+show_samples "$DATA/test.$SRC" "$DATA/test.$TGT" "$OUT/test.$TGT.hyp"
+
+stage package "model and report"
+fairbeam export "$OUT/checkpoints/averaged.pt" "$OUT/model" --data "$OUT/data-bin" -s "$SRC" -t "$TGT" --overwrite >/dev/null
 fairbeam report "$OUT/report.html" --title "$SRC to $TGT, $(basename "$DATA")" --log "$OUT/train.log" \
-  --source "$DATA/test.$SRC" --reference "$DATA/test.$TGT" --hypotheses "$OUT/test.$TGT.hyp" --model "$OUT/model"
+  --source "$DATA/test.$SRC" --reference "$DATA/test.$TGT" --hypotheses "$OUT/test.$TGT.hyp" --model "$OUT/model" >/dev/null
+show_results "$OUT" "$SRC" "$TGT"
+show_times

@@ -6,11 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import shards
 
 # Before torch is imported. Test processes share the cores: threads of their own would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare ``--shard``."""
+    parser.addoption("--shard", default="1/1", metavar="PART/PARTS", help="of the slow tests, run this part alone")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` takes tests away, so that a test's part does not depend on that
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the slow tests of one part."""
+    shards.deselect_other_parts(config, items)
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -131,10 +131,10 @@ def test_the_command_reranks_and_fuses(models, tmp_path, capsys):
         ({"lm_path": fusion}, "--lm-path .*means nothing without --lm-weight"),
         ({"lm_weight": 0.5}, "--lm-weight 0.5: there is no language model; --lm-path names one"),
         ({"ch_wt": 0.5}, "--ch-wt 0.5: there is no model to weigh; --channel-model names one"),
-        ({"lm_path": paths[2], "lm_weight": 0.5}, "dictionary differs"),
+        ({"lm_path": paths[2], "lm_weight": 0.5}, "dictionary .*differs"),
         ({"lm_path": paths[1], "lm_weight": 0.5}, "--lm-path: the model is no language model"),
-        ({"channel_model": paths[2]}, "--channel-model: the model is a LanguageModel; expected an encoder-decoder"),
-        ({"lm_model": paths[1]}, "--lm-model: the model is a Network; expected a decoder without an encoder"),
+        ({"channel_model": paths[2]}, "--channel-model: the model is a DecoderOnly; expected an encoder-decoder"),
+        ({"lm_model": paths[1]}, "--lm-model: the model is a EncoderDecoder; expected a decoder without an encoder"),
         ({"channel_model": paths[1], "beam": 1}, "--ch-wt 1.0: ranks several candidates, and --beam is 1"),
         ({"channel_model": paths[1], "stream": True}, "--ch-wt means nothing where a translation is streamed"),
     ):

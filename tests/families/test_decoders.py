@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig
 from fairbeam.network.positions import rotary_rates
@@ -370,12 +371,12 @@ def test_several_symbols_may_end_a_text(eos, expected):
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0; expected a number above 0"),
         ({"rope_parameters": {**ROPE, "low_freq_factor": 2}}, "rotary_scaling.slowed_turns is 2.0"),
         ({"rope_parameters": [1]}, "rope_parameters is .1.; expected an object"),
-        ({"rope_theta": float("nan")}, "rope_theta is nan"),
+        ({"rope_theta": float("nan")}, "rope_theta is NaN"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"num_key_value_heads": 3}, "decoder.key_value_heads .3."),
         ({"original_max_position_embeddings": 9}, "original_max_position_embeddings is 9"),
         ({"eos_token_id": [2, 41]}, "eos_token_id is 41"),
-        ({"mlp_bias": None}, "mlp_bias is None; expected true or false"),
+        ({"mlp_bias": None}, "mlp_bias is null; expected true or false"),
     ],
 )
 def test_options_of_llama_that_cannot_be_followed_are_named(change, problem):

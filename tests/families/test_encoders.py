@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.network import EncoderOnlyConfig
 
 transformers = pytest.importorskip("transformers")

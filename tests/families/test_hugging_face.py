@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fairbeam.errors import CheckpointError, InputError
-from fairbeam.families.registry import FAMILIES, Checkpoint, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import HuggingFaceNetwork, read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
@@ -154,7 +155,7 @@ def save(model, folder) -> None:
     )
 
 
-def both(name: str, folder) -> tuple[object, Checkpoint]:
+def both(name: str, folder) -> tuple[object, HuggingFaceNetwork]:
     model = their_model(name)
     save(model, folder)
     return model, read(folder)
@@ -407,7 +408,7 @@ def test_tensors_that_contradict_the_configuration_are_refused(folder, name, ten
         ({"is_decoder": True}, "is_decoder is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
         ({"activation_function": "mish"}, "activation_function is 'mish'; expected one of relu"),
-        ({"d_model": "24"}, "d_model is '24'; expected an integer"),
+        ({"d_model": "24"}, 'd_model is "24"; expected an integer'),
         ({"encoder_layers": 0}, "encoder_layers is 0; expected an integer from 1"),
         ({"encoder_layers": 9999}, "encoder_layers is 9999, but there are only"),
         ({"encoder_attention_heads": 7}, "encoder.dim is 24, which encoder.heads (7) does not divide"),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam.families.registry import read, write
 from fairbeam.files import read_lines
+from fairbeam.formats.hugging_face_weights import read, write
 from fairbeam.network import pad_batch
 from fairbeam.network.heads import sentence_vectors
 from fairbeam.text import from_hf

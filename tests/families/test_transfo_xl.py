@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.registry import FAMILIES, read, to_state_dict, write
+from fairbeam.families.registry import FAMILIES
+from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
 from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig, SegmentMemory
 
@@ -182,12 +183,12 @@ def test_the_released_model_needs_no_more_than_its_class_implies():
     [
         ({"cutoffs": [32, 16]}, "adaptive.cutoffs are [32, 16]; expected numbers that grow"),
         ({"cutoffs": [16, VOCABULARY]}, f"adaptive.cutoffs are [16, {VOCABULARY}], but vocabulary is {VOCABULARY}"),
-        ({"cutoffs": [16, "32"]}, "cutoffs is [16, '32']; expected a list of int"),
+        ({"cutoffs": [16, "32"]}, 'cutoffs/1 is "32"; expected an integer'),
         ({"cutoffs": [16]}, "adaptive.tied_projections has 3 values, but adaptive.cutoffs makes 2 clusters"),
         ({"cutoffs": list(range(1, 65)), "tie_projs": None}, "adaptive.cutoffs are 64 numbers; expected at most 63"),
         ({"div_val": 5}, "adaptive.factor is 5, which leaves nothing of 16 dimensions"),
         ({"mem_len": 0}, "mem_len is 0; expected an integer from 1"),
-        ({"clamp_len": "all"}, "clamp_len is 'all'"),
+        ({"clamp_len": "all"}, 'clamp_len is "all"'),
         ({"attn_type": 1}, "attn_type is 1"),
         ({"tie_projs": [True, True, True]}, "crit.out_projs.0 differs from transformer.word_emb.emb_projs.0"),
         ({"untie_r": True}, "unexpected transformer.r_"),

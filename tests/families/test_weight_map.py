@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbeam.errors import CheckpointError
-from fairbeam.families.weight_map import Row, affine, expand, read_weights, same, transposed, write_weights
+from fairbeam.families.weight_map import Row, expand, linear, read_weights, same, transposed, write_weights
 
 ROWS = (
     same("embedding", "embed.weight"),
-    *affine("layers.{i}.qkv", "stack.{i}.q", "stack.{i}.k", "stack.{i}.v"),
-    *affine("layers.{i}.output", "stack.{i}.out"),
+    *linear("layers.{i}.qkv", "stack.{i}.q", "stack.{i}.k", "stack.{i}.v"),
+    *linear("layers.{i}.output", "stack.{i}.out"),
     same("absent.norm", "stack.norm"),
 )
 
@@ -66,7 +66,7 @@ def test_written_parts_share_no_memory_with_the_network():
 def test_rows_apply_to_the_layers_there_are():
     applied = [row.ours for row in expand(ROWS, ours(2))]
     assert sorted(applied) == sorted(ours(2))
-    assert Row("a.{i}", ("b.{i}", "c")).at(3) == Row("a.3", ("b.3", "c"))
+    assert Row("a.{i}", ("b.{i}", "c")).for_layer(3) == Row("a.3", ("b.3", "c"))
 
 
 def test_one_error_names_every_tensor_that_does_not_fit():

@@ -12,9 +12,9 @@ import torch
 import fairbeam
 from fairbeam.demo.grammar import corpus
 from fairbeam.errors import ConfigError, FairbeamError
-from fairbeam.families import registry as hugging_face
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
+from fairbeam.formats import hugging_face_weights as hugging_face
 from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.compose import (
     CompositionOptions,
@@ -123,7 +123,7 @@ def test_an_encoder_decoder_keeps_writing_as_it_did(read, tmp_path):
     hub_folders.make("m2m_100", tmp_path / "nllb")
     whole = pretrained.read(tmp_path / "nllb", target_lang="deu_Latn")
     made = bundle.load(bundle.save(tmp_path / "model", compose(read("bert"), whole)))
-    assert made.beginning() == whole.beginning()
+    assert made.decoder_prefix() == whole.decoder_prefix()
     assert made.target.encode(TEXT[0]) == whole.target.encode(TEXT[0])
     best = next(Translator([made], precision="float32", workers=1).stream(TEXT[:1]))[0]
     assert best.tokens[0] == "deu_Latn"

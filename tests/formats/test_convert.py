@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import fairbeam
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families.fairseq.registry import completed, page_of, task_symbols
+from fairbeam.families.fairseq.registry import completed, family_of, task_symbols
 from fairbeam.families.fairseq.transformer import config_from_options, options_from_config, save_weights
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
@@ -166,7 +166,7 @@ def test_a_pretrained_bart_comes_back_with_its_one_dictionary(task, tmp_path):
     with pytest.raises(CheckpointError, match=r"prepend_bos=True has no conversion"):
         task_symbols({"_name": "translation_from_pretrained_bart", "langs": "a", "prepend_bos": True})
     with pytest.raises(CheckpointError, match=r"'fconv' has no conversion; known are bart, bart_base, .*transformer"):
-        page_of("fconv")
+        family_of("fconv")
 
 
 def test_models_of_other_shapes_come_back_and_load_in_stock(tmp_path, run):
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     for result in (Place(Form.HUGGING_FACE, tmp_path / "bart"), Place(Form.BUNDLE, tmp_path / "bart")):
         with pytest.raises(ConfigError, match="exists already"):
             convert(bart, result)
-    with pytest.raises(ConfigError, match="nothing but a bundle"):
+    with pytest.raises(ConfigError, match="replaces a bundle, and nothing else"):
         convert(bart, Place(Form.BUNDLE, tmp_path / "bart"), overwrite=True)
     with pytest.raises(ConfigError, match=r"checkpoint_best\.pt: exists already"):
         convert(trained, trained, files=FILES)

@@ -119,7 +119,7 @@ def test_blank_lines_stay_blank_and_long_ones_keep_their_ends(tmp_path):
     model = fairbeam.load(tmp_path / "folder", files=files("mbart"), precision="float32", workers=1)
     assert model.translate(["", "  ", "\t"]) == ["", "", ""]
     row = model.source.encode("word " * 100)
-    shortened = model._fit(row, 1, fairbeam.translator.TooLong.TRUNCATE)
+    shortened = model.engine.fit(row, 0, fairbeam.TooLong.TRUNCATE)
     assert len(shortened) == 40
     assert shortened[-2:] == row[-2:] == [2, 4]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fairbeam.network import PositionConfig, PositionKind, StackConfig
-from fairbeam.network.attention import SelfAttention, for_group
+from fairbeam.network.attention import SelfAttention, expand_for_group
 from fairbeam.network.cache import slot_steps
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.norm import LayerNorm, RMSNorm
@@ -48,9 +48,9 @@ def test_biases_are_looked_up_by_head():
     config = PositionConfig(kind=PositionKind.RELATIVE_BUCKETS, buckets=8, max_distance=9)
     module = RelativeBuckets(config, 3)
     queries, keys = torch.tensor([0, 4]), torch.tensor([0, 1, 1, 7])
-    found = module(PositionIds(queries, keys).ahead())
+    found = module(PositionIds(queries, keys).relative_positions())
     assert found.shape == (3, 2, 4)
-    each = module(PositionIds(torch.stack([queries, queries + 3]), torch.stack([keys, keys + 3])).ahead())
+    each = module(PositionIds(torch.stack([queries, queries + 3]), torch.stack([keys, keys + 3])).relative_positions())
     assert torch.equal(each, torch.stack([found, found]))
     for head in range(3):
         for q, query in enumerate(queries.tolist()):
@@ -66,7 +66,7 @@ def test_rotation_is_a_product_of_complex_numbers():
     module = Rotary(PositionConfig(kind=PositionKind.ROTARY, rotary_base=100.0), width)
     expected = np.concatenate([turned.real, turned.imag], axis=-1)
     for given in (torch.from_numpy(numbers), torch.from_numpy(numbers).expand(2, -1)):
-        np.testing.assert_allclose(module(given).turn(torch.from_numpy(x).float()), expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(module(given).rotate(torch.from_numpy(x).float()), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -85,7 +85,7 @@ def test_vectors_of_distances_stand_beside_keys(kind, masked):
     )
     mask = torch.zeros(4, 1, 5)
     mask[2:, :, :2] = float("-inf")
-    found = attention(x, mask if masked else None, None, distances(places.ahead(), 2, 5, config))
+    found = attention(x, mask if masked else None, None, distances(places.relative_positions(), 2, 5, config))
 
     query, keys, values = (part.unflatten(2, (2, 6)) for part in attention.qkv(x).split(12, dim=2))  # (.., heads, 6)
     scores = torch.zeros(2, 2, 5, 5)
@@ -117,7 +117,7 @@ def test_groups_of_heads_share_keys_and_values(kept):
     attention = SelfAttention(config, Dropout(0.0, MaskSource()))
     x = torch.randn(2, 5, 12)
     causal = torch.full((5, 5), float("-inf")).triu(1)
-    found = attention(x, for_group(causal, 4 // kept))
+    found = attention(x, expand_for_group(causal, 4 // kept))
     projected = attention.qkv(x).numpy()
     query, keys, values = np.split(projected, [24, 24 + 6 * kept], axis=2)
     heads = []

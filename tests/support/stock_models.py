@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam.families.fairseq.registry import completed, page_of, task_symbols
+from fairbeam.families.fairseq.registry import completed, family_of, task_symbols
 from fairbeam.formats import fairseq_checkpoint as checkpoint
 from fairbeam.text import Dictionary
 
@@ -41,7 +41,7 @@ def randomise(model: torch.nn.Module) -> None:
 
 def load_network(options: dict, weights: dict):
     """Ours of a checkpoint that says no more than these options."""
-    return page_of(options["arch"]).load_network(completed(options["arch"], options), weights)
+    return family_of(options["arch"]).load_network(completed(options["arch"], options), weights)
 
 
 def gradients(options: dict, theirs):

@@ -1,5 +1,6 @@
-"""Reading text strictly, and writing files and folders so that a crash or a full disk never leaves half of one."""
+"""Bounded, strict reading of files; writing of files and folders that a crash or a full disk never leaves half done."""
 
+import json
 import os
 import secrets
 import shutil
@@ -7,9 +8,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fairbeam.errors import ConfigError, FairbeamError, InputError
+
+MAX_TEXT_BYTES = 1 << 20
+"""Default bound of a text file that is read whole: a configuration, a model card."""
 
 
 @contextmanager
@@ -249,3 +253,68 @@ def read_parallel(*paths: str | Path) -> list[list[str]]:
                 "line n of one must belong to line n of the other"
             )
     return columns
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return the path of the regular file ``name`` of ``folder``; None if there is none.
+
+    Raises:
+        InputError: it is a link that leads out of the folder. Links of a download cache, whose folder
+            ``snapshots/REVISION`` holds links to ``blobs`` beside it, are followed.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    root = folder.resolve()
+    allowed = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise InputError(f"{path}: leads out of its folder; expected a file of the model's own folder")
+    return path
+
+
+def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES, error: type[FairbeamError] = InputError) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes.
+
+    Raises:
+        FairbeamError: of the class ``error``; the file is missing, cannot be read, or is larger.
+    """
+    if not path.is_file():
+        raise error(f"{path}: no such file")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as found:
+        raise error(f"{path}: cannot be read ({found.strerror or found})") from None
+    if len(data) > limit:
+        raise error(f"{path}: larger than {limit} bytes; expected a smaller file")
+    return data
+
+
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES, error: type[FairbeamError] = InputError) -> str:
+    """Return the text of a UTF-8 file of at most ``limit`` bytes; errors as for ``read_bytes``, or it is not UTF-8."""
+    data = read_bytes(path, limit, error)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as found:
+        raise error(f"{path}: not UTF-8 (byte {found.start}); expected text") from None
+
+
+def read_object(path: Path, limit: int = MAX_TEXT_BYTES, error: type[FairbeamError] = InputError) -> dict[str, Any]:
+    """Return the JSON object of a file of at most ``limit`` bytes; errors as for ``read_text`` and ``parse_object``."""
+    return parse_object(read_text(path, limit, error), path, error)
+
+
+def parse_object(text: str, where: str | Path, error: type[FairbeamError] = InputError) -> dict[str, Any]:
+    """Return the JSON object that ``text`` is.
+
+    Raises:
+        FairbeamError: of the class ``error``; the text is not JSON, is nested too deeply, or is no object.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as found:
+        raise error(f"{where}: not JSON ({found})") from None
+    if not isinstance(value, dict):
+        raise error(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value

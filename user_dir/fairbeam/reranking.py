@@ -40,7 +40,7 @@ class Rescorer:
             raise ConfigError(f"{option}: the model has no tokenizer; add the tokenizer's files to its folder")
         self.option = option
         self.source, self.target = model.source, model.target
-        self._start = model.beginning()[0]
+        self._start = model.decoder_prefix()[0]
         self._device = device
         self._network: Generator = model.network.to(device).for_inference(torch.float32)
 

@@ -10,7 +10,7 @@ from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import roberta as fairseq_roberta
-from fairbeam.families.fairseq.registry import completed, page_of
+from fairbeam.families.fairseq.registry import completed, family_of
 from fairbeam.generation import BeamSearch, GenerationOptions
 from fairbeam.network import LSTM, DecoderOnly, LSTMConfig
 
@@ -205,7 +205,7 @@ def test_a_roberta_under_the_names_of_earlier_releases():
 
 def test_what_has_no_conversion_is_refused_by_name():
     with pytest.raises(CheckpointError, match=r"adaptive_input=True has no conversion"):
-        page_of("transformer_lm_wiki103").load_network(completed("transformer_lm_wiki103", {}), {})
+        family_of("transformer_lm_wiki103").load_network(completed("transformer_lm_wiki103", {}), {})
     for options, message in (
         ({"adaptive_softmax_cutoff": "10,20"}, "adaptive_softmax_cutoff='10,20' has no conversion"),
         ({"character_embeddings": True}, "character_embeddings=True has no conversion"),
@@ -227,4 +227,4 @@ def test_what_has_no_conversion_is_refused_by_name():
     with pytest.raises(CheckpointError, match=r"an adaptive softmax\) has no conversion"):
         fairseq_lstm.load_network({}, {"decoder.adaptive_softmax.head.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"'lightconv' has no conversion; known are .*roberta.*transformer_lm"):
-        page_of("lightconv")
+        family_of("lightconv")

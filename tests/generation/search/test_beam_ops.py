@@ -34,7 +34,7 @@ def test_the_highest_sums_are_found(batch, rows, length, count, levels, seed):
         if there:  # of equal ones the first is first
             order = np.argsort(-sums, axis=1, kind="stable")[:, :count]
             finite = values.numpy() > -np.inf
-                np.testing.assert_array_equal(indices.numpy()[finite], order[finite])
+            np.testing.assert_array_equal(indices.numpy()[finite], order[finite])
 
 
 @given(shape=st.tuples(st.integers(1, 4), st.integers(1, 5), SEEDS))

@@ -201,11 +201,13 @@ def test_a_draft_model_that_is_the_model_is_always_right(name, monkeypatch):
     """So its cache goes back to the right place: a step for each four tokens and the one behind them."""
     model, draft, source = network(name), network(name), sources(5)
     expected = BeamSearch([model], options(min_len=0))(source)
-    reads, read = [], type(model).read
-    monkeypatch.setattr(type(model), "read", lambda self, *given: (reads.append(self is model), read(self, *given))[1])
+    blocks, run = [], type(model).forward_block
+    monkeypatch.setattr(
+        type(model), "forward_block", lambda self, *given: (blocks.append(self is model), run(self, *given))[1]
+    )
     same(BeamSearch([model], options(min_len=0, draft_tokens=4), draft=draft)(source), expected)
     longest = max(len(hypotheses[0].tokens) for hypotheses in expected)
-    assert sum(reads) == -(-longest // 5)
+    assert sum(blocks) == -(-longest // 5)
 
 
 def test_what_is_made_of_outputs_stays():

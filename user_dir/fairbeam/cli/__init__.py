@@ -9,10 +9,9 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 
+from fairbeam.cli._console import STDERR, ConsoleHandler
 from fairbeam.errors import FairbeamError
 
 COMMANDS = (
@@ -23,8 +22,7 @@ COMMANDS = (
 
 def main() -> None:
     """Run the command line; a ``FairbeamError`` becomes one line on stderr and exit status 2."""
-    console = Console(stderr=True)
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[ConsoleHandler()])
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -41,7 +39,7 @@ def main() -> None:
     try:
         app()
     except FairbeamError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        STDERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

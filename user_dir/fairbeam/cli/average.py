@@ -1,4 +1,4 @@
-"""``fairbeam average``: one checkpoint whose parameters are the mean of several."""
+"""``fairbeam average``: checkpoint averaging."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Series(StrEnum):
-    """The two series of numbered checkpoints that training leaves in a folder."""
+    """Series of numbered checkpoints in a training folder: by epoch or by update."""
 
     EPOCH = "epoch"
     UPDATE = "update"
@@ -29,14 +29,16 @@ _NAMES = {
 
 
 def last_checkpoints(folder: Path, count: int, by: Series, upper_bound: int | None = None) -> list[Path]:
-    """The ``count`` latest checkpoints in ``folder``, latest first.
+    """Return the ``count`` latest checkpoints in ``folder``, latest first.
 
     Args:
-        by: whether to count those that end an epoch or those written after a number of updates.
-        upper_bound: leave out those with a higher epoch or update number.
+        folder: training folder.
+        count: number of checkpoints.
+        by: series to count, checkpoints at the end of epochs or after numbers of updates.
+        upper_bound: highest epoch or update number to include.
 
     Raises:
-        InputError: there is no such folder, or it holds fewer; says how many.
+        InputError: the folder does not exist, or holds fewer checkpoints; names their number.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -51,22 +53,23 @@ def last_checkpoints(folder: Path, count: int, by: Series, upper_bound: int | No
 
 def command(
     files: Annotated[
-        list[Path] | None, Argument(metavar="OUT CHECKPOINT", help="The file to write, and what to average.")
+        list[Path] | None, Argument(metavar="OUT CHECKPOINT", help="File to write, and checkpoints to average.")
     ] = None,
-    folder: Annotated[Path | None, Option("--dir", help="With --last: the folder of checkpoints.")] = None,
-    last: Annotated[int | None, Option(help="With --dir: average this many of the latest.")] = None,
-    by: Annotated[Series, Option(help="Count checkpoints by epoch or by update.")] = Series.EPOCH,
+    folder: Annotated[Path | None, Option("--dir", help="With --last: folder of checkpoints.")] = None,
+    last: Annotated[int | None, Option(help="With --dir: number of latest checkpoints to average.")] = None,
+    by: Annotated[Series, Option(help="Series of checkpoints that --last counts.")] = Series.EPOCH,
     upper_bound: Annotated[
-        int | None, Option("--upper-bound", "--checkpoint-upper-bound", help="With --last: no later ones.")
+        int | None,
+        Option("--upper-bound", "--checkpoint-upper-bound", help="With --last: highest epoch or update to include."),
     ] = None,
-    # The names that fairseq's own script gives these.
+    # Names of the options in fairseq's own script.
     output: Annotated[Path | None, Option(hidden=True)] = None,
     inputs: Annotated[list[Path] | None, Option(hidden=True)] = None,
     num_epoch_checkpoints: Annotated[int | None, Option(hidden=True)] = None,
     num_update_checkpoints: Annotated[int | None, Option(hidden=True)] = None,
 ) -> None:
     """Average the parameters of several checkpoints into one, which fairseq-generate loads like any other."""
-    named = [*(inputs or []), *(files or [])]  # `--inputs a b`: only a belongs to the option, says the parser
+    named = [*(inputs or []), *(files or [])]  # of `--inputs a b` the parser gives only a to the option
     if output is None:
         if not files:
             raise ConfigError("the file to write is missing: fairbeam average OUT CHECKPOINT...")
@@ -84,7 +87,7 @@ def command(
 def _choose(
     named: list[Path], folder: Path | None, count: int | None, by: Series, upper_bound: int | None
 ) -> list[Path]:
-    """The checkpoints named one by one, or the last ones of a folder."""
+    """Return the checkpoints named one by one, or the latest ones of a folder."""
     if (folder is None) != (count is None):
         raise ConfigError("--dir and --last go together: --dir FOLDER --last N")
     if folder is None or count is None:

@@ -1,4 +1,4 @@
-"""``fairbeam demo-corpus``: parallel text to try everything on, written from a seed."""
+"""``fairbeam demo-corpus``: an artificial parallel corpus, generated from a seed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,16 +11,16 @@ from fairbeam.files import atomic_write
 
 
 def command(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; made if absent.")],
-    train: Annotated[int, typer.Option(min=1, help="Training pairs.")] = 24000,
-    valid: Annotated[int, typer.Option(min=1, help="Validation pairs.")] = 500,
-    test: Annotated[int, typer.Option(min=1, help="Test pairs.")] = 500,
-    seed: Annotated[int, typer.Option(help="The same seed writes the same text on every machine.")] = 1,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; created if absent.")],
+    train: Annotated[int, typer.Option(min=1, help="Number of training pairs.")] = 24000,
+    valid: Annotated[int, typer.Option(min=1, help="Number of validation pairs.")] = 500,
+    test: Annotated[int, typer.Option(min=1, help="Number of test pairs.")] = 500,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same text on every machine.")] = 1,
     target: Annotated[str, typer.Option(help="Target language: de (German) or ko (Korean).")] = "de",
 ) -> None:
-    """Write an English-German or English-Korean corpus: train, valid and test, one sentence a line.
+    """Generate an English-German or English-Korean corpus: train, valid and test, one sentence per line.
 
-    A grammar makes the sentences; no sentence of valid or test is in train, on either side.
+    A grammar generates the sentences; no sentence of valid or test occurs in train, on either side.
     """
     split = split_corpus(train, valid, test, seed=seed, target=target)
     for name, pairs in split._asdict().items():

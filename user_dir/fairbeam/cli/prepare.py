@@ -1,12 +1,12 @@
-"""``fairbeam prepare``: raw text to a binarised data folder."""
+"""``fairbeam prepare``: subword training and binarisation of raw text."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fairbeam.cli._console import STDERR
 from fairbeam.data.databin import References
 from fairbeam.data.lexical_shortlist import ShortlistOptions
 from fairbeam.data.prepare import PrepareOptions, available_workers, prepare
@@ -15,42 +15,52 @@ from fairbeam.text import ModelType, SentencePieceOptions
 
 def command(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder with train.SRC and train.TGT; valid.* and test*.*.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Folder with train.SRC and train.TGT, and optionally valid*.* and test*.*."
+        ),
     ],
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Source language: the ending of its files.")],
-    target: Annotated[str, typer.Argument(metavar="TGT", help="Target language.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The data folder to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Pieces in the SentencePiece model.")] = 8000,
-    model_type: Annotated[ModelType, typer.Option(help="How the pieces are learned.")] = ModelType.BPE,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Source language, the extension of its files.")],
+    target: Annotated[str, typer.Argument(metavar="TGT", help="Target language, the extension of its files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Data folder to write.")],
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary size of the SentencePiece model, in pieces.")] = 8000,
+    model_type: Annotated[ModelType, typer.Option(help="Type of the SentencePiece model.")] = ModelType.BPE,
     character_coverage: Annotated[
-        float, typer.Option(help="Share of characters that get a piece; for thousands of characters, 0.9995.")
+        float,
+        typer.Option(
+            help="Fraction of characters that the model covers; 0.9995 for scripts with thousands of characters."
+        ),
     ] = 1.0,
     separate: Annotated[
-        bool, typer.Option("--separate", help="A model and a dictionary for each language, not joint ones.")
+        bool, typer.Option("--separate", help="Train one model and dictionary per language instead of joint ones.")
     ] = False,
-    spm_model: Annotated[Path | None, typer.Option(help="Use this SentencePiece model; learn none.")] = None,
+    spm_model: Annotated[
+        Path | None, typer.Option(help="Existing SentencePiece model to use instead of training one.")
+    ] = None,
     dictionary: Annotated[
-        Path | None, typer.Option("--dict", help="Use this dictionary too, with --spm-model.")
+        Path | None, typer.Option("--dict", help="Existing dictionary to use with --spm-model.")
     ] = None,
     references: Annotated[
         References,
-        typer.Option(help="tab: target lines hold references separated by tabs; the first is binarised."),
+        typer.Option(
+            help="Format of target lines; tab: several references, separated by tabs, the first is binarised."
+        ),
     ] = References.NONE,
     max_length: Annotated[
-        int | None, typer.Option(help="Leave out training pairs with more pieces than this on a side.")
+        int | None, typer.Option(help="Leave out training pairs with more pieces than this on either side.")
     ] = None,
     shortlist_size: Annotated[
-        int, typer.Option(help="Target symbols for each source symbol in the shortlist; 0 makes none.")
+        int, typer.Option(help="Most target tokens per source token in the lexical shortlist; 0 makes no shortlist.")
     ] = ShortlistOptions.size,
     shortlist_common: Annotated[
-        int, typer.Option(help="Most frequent target symbols in every sentence's shortlist.")
+        int, typer.Option(help="Number of most frequent target tokens in every sentence's shortlist.")
     ] = ShortlistOptions.common,
-    workers: Annotated[int | None, typer.Option(help="Threads that encode; by default one a CPU.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Encoding threads; one per CPU by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Learn subwords from raw parallel text and binarise it into a fairseq data-bin folder.
+    """Train a subword model on raw parallel text and binarise the text as a fairseq data-bin folder.
 
-    OUT also holds the subword model, the raw text, a manifest and a vocabulary shortlist. No pair is left out without
+    OUT also holds the subword model, the raw text, a manifest and a lexical shortlist. No pair is left out without
     --max-length.
     """
     options = PrepareOptions(
@@ -82,6 +92,5 @@ def command(
 
 
 def _bars() -> Progress:
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=STDERR, disable=not STDERR.is_terminal)

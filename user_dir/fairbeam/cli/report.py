@@ -1,4 +1,4 @@
-"""``fairbeam report``: one HTML page with the training curve, scores and samples of a run."""
+"""``fairbeam report``: an HTML page with the training curve, scores and samples of a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,31 +17,33 @@ SETTINGS = {"cls": MultiValueCommand}
 
 
 def command(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The HTML file to write.")],
-    log: Annotated[Path | None, typer.Option("--log", help="What fairseq-train logged.")] = None,
-    hypotheses: Annotated[str | None, typer.Option("--hypotheses", help="The model's output.")] = None,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="HTML file to write.")],
+    log: Annotated[Path | None, typer.Option("--log", help="Log of fairseq-train.")] = None,
+    hypotheses: Annotated[
+        str | None, typer.Option("--hypotheses", help="Output of the model, one sentence per line.")
+    ] = None,
     references: Annotated[
-        list[str] | None, typer.Option("--reference", help="Raw references; several files are welcome.")
+        list[str] | None, typer.Option("--reference", help="Raw references, one file or several.")
     ] = None,
     references_tab: Annotated[
         bool,
-        typer.Option("--references-tab", help="Each reference line holds one or more, separated by tabs."),
+        typer.Option("--references-tab", help="Each reference line holds one or more references, separated by tabs."),
     ] = False,
-    source: Annotated[str | None, typer.Option("--source", help="The text that was translated.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Source text, one sentence per line.")] = None,
     attention: Annotated[
         Path | None,
-        typer.Option("--attention", help="JSON: [{source, target, weights}, ...], entry n for line n."),
+        typer.Option("--attention", help="Attention as JSON: [{source, target, weights}, ...], entry n for line n."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="The bundle that decoded; its attention is drawn.")
+        Path | None, typer.Option("--model", help="Bundle that produced the output; its attention is shown.")
     ] = None,
     metrics: Annotated[
-        list[Metric] | None, typer.Option("--metrics", "-m", help="One or several.  [default: bleu chrf]")
+        list[Metric] | None, typer.Option("--metrics", "-m", help="Metrics, one or several.  [default: bleu chrf]")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, help="How many sentences to show.")] = 10,
-    title: Annotated[str, typer.Option("--title", help="The heading.")] = "Training report",
+    samples: Annotated[int, typer.Option("--samples", min=0, help="Number of sentences to show.")] = 10,
+    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Training report",
 ) -> None:
-    """Write a self-contained page: training curve, scores with signatures, samples with attention."""
+    """Write a self-contained HTML page: training curve, scores with signatures, samples with attention."""
     if log is None and hypotheses is None:
         raise ConfigError("nothing to report; expected --log, or --hypotheses with --reference, or all three")
     scores: list[Score] = []
@@ -69,7 +71,7 @@ def _samples(
     hypotheses: str,
     attention: Path | None,
 ) -> list[Sample]:
-    """The first sentences, unchosen, as the files have them."""
+    """Return the first ``count`` sentences of the files."""
     sources = read_parallel(hypotheses, source)[1] if source else [""] * len(lines)
     maps = read_attention(attention) if attention else []
     if len(maps) > len(lines):
@@ -86,8 +88,8 @@ def _samples(
 
 
 def _with_attention(samples: list[Sample], model: Path) -> list[Sample]:
-    """The samples with where the model looks when it is given their hypotheses."""
-    from fairbeam.translator import load  # torch, which a report without a model does not need
+    """Return the samples with the model's attention, computed by forced decoding of their hypotheses."""
+    from fairbeam.translator import load  # imports torch, which a report without a model does not need
 
     translator = load(model, precision="float32", workers=1)
     drawn = []

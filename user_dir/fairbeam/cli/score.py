@@ -1,4 +1,4 @@
-"""``fairbeam score``: the ``sacrebleu`` command's form and output, with ROUGE beside its metrics."""
+"""``fairbeam score``: sacreBLEU's metrics and ROUGE, with the options and output of the ``sacrebleu`` command."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ SETTINGS = {"cls": MultiValueCommand}
 
 
 class Format(StrEnum):
-    """What ``--format`` takes."""
+    """Values of ``--format``."""
 
     json = "json"
     text = "text"
@@ -28,47 +28,58 @@ class Format(StrEnum):
 
 def command(
     references: Annotated[
-        list[str], typer.Argument(metavar="REFERENCE", help="Raw reference files, one sentence a line.")
+        list[str], typer.Argument(metavar="REFERENCE", help="Raw reference files, one sentence per line.")
     ],
     systems: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="HYPOTHESES...", help="One file per system; stdin without it."),
+        typer.Option(
+            "--input", "-i", metavar="HYPOTHESES...", help="Hypotheses, one file per system; stdin if not given."
+        ),
     ] = None,
     metrics: Annotated[
-        list[Metric] | None, typer.Option("--metrics", "-m", help="One or several.  [default: bleu]")
+        list[Metric] | None, typer.Option("--metrics", "-m", help="Metrics, one or several.  [default: bleu]")
     ] = None,
     references_tab: Annotated[
         bool,
-        typer.Option("--references-tab", help="Each reference line holds one or more, separated by tabs."),
+        typer.Option("--references-tab", help="Each reference line holds one or more references, separated by tabs."),
     ] = False,
-    tokenize: Annotated[str, typer.Option("--tokenize", "-tok", help="BLEU's tokenizer.")] = "13a",
-    lowercase: Annotated[bool, typer.Option("--lowercase", "-lc", help="BLEU without case.")] = False,
+    tokenize: Annotated[
+        str, typer.Option("--tokenize", "-tok", help="Tokenizer for BLEU, one of sacreBLEU's.")
+    ] = "13a",
+    lowercase: Annotated[bool, typer.Option("--lowercase", "-lc", help="Case-insensitive BLEU.")] = False,
     chrf_word_order: Annotated[
-        int, typer.Option("--chrf-word-order", "-cw", help="Word n-grams in chrF; 2 is chrF++.")
+        int, typer.Option("--chrf-word-order", "-cw", help="Longest word n-grams in chrF; 2 is chrF++.")
     ] = 0,
     rouge_stemmer: Annotated[
-        bool, typer.Option("--rouge-stemmer/--no-rouge-stemmer", help="ROUGE on Porter stems.")
+        bool, typer.Option("--rouge-stemmer/--no-rouge-stemmer", help="Compare Porter stems in ROUGE.")
     ] = True,
     paired_bs: Annotated[
         bool,
-        typer.Option("--paired", "--paired-bs", "-pbs", help="Paired bootstrap against the first system."),
+        typer.Option(
+            "--paired", "--paired-bs", "-pbs", help="Paired bootstrap resampling test against the first system."
+        ),
     ] = False,
-    paired_bs_n: Annotated[int, typer.Option("--paired-bs-n", "-pbsn", min=1, help="Resamples.")] = 1000,
+    paired_bs_n: Annotated[
+        int, typer.Option("--paired-bs-n", "-pbsn", min=1, help="Number of bootstrap resamples.")
+    ] = 1000,
     paired_ar: Annotated[
-        bool, typer.Option("--paired-ar", "-par", help="Paired approximate randomization instead.")
+        bool,
+        typer.Option("--paired-ar", "-par", help="Paired approximate randomization test against the first system."),
     ] = False,
-    paired_ar_n: Annotated[int, typer.Option("--paired-ar-n", "-parn", min=1, help="Trials.")] = 10000,
-    score_only: Annotated[bool, typer.Option("--score-only", "-b", help="Print only the score.")] = False,
-    width: Annotated[int, typer.Option("--width", "-w", min=0, help="Decimals.")] = 1,
+    paired_ar_n: Annotated[
+        int, typer.Option("--paired-ar-n", "-parn", min=1, help="Number of randomization trials.")
+    ] = 10000,
+    score_only: Annotated[bool, typer.Option("--score-only", "-b", help="Print only the scores.")] = False,
+    width: Annotated[int, typer.Option("--width", "-w", min=0, help="Decimal places of scores.")] = 1,
     output_format: Annotated[
         Format,
-        typer.Option("--format", "-f", envvar="SACREBLEU_FORMAT", help="latex is for several systems."),
+        typer.Option("--format", "-f", envvar="SACREBLEU_FORMAT", help="Output format; latex is for several systems."),
     ] = Format.json,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, only results.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no warnings.")] = False,
 ) -> None:
     """Score hypotheses against raw references: BLEU, chrF, TER, ROUGE, each with its signature.
 
-    Options are named and results printed as by the sacrebleu command: fairbeam score REF -i HYP -m bleu chrf
+    Options and output follow the sacrebleu command: fairbeam score REF -i HYP -m bleu chrf
     """
     if quiet:
         logging.getLogger("sacrebleu").setLevel(logging.ERROR)
@@ -84,7 +95,7 @@ def command(
     entries, hypotheses = read_scored(references, named, tabs=references_tab)
     if not named:
         hypotheses = {"standard input": _read_stdin(len(entries), references[0])}
-    # The names that sacreBLEU's printing functions look up.
+    # Attributes that sacreBLEU's printing functions read.
     printing = Namespace(
         format=output_format.value,
         width=width,
@@ -114,7 +125,7 @@ def command(
 
 
 def _unique(systems: list[str], *, paired: bool) -> list[str]:
-    """Drop the baseline where it is named again (``-i best.txt *.txt``); refuse any other repetition."""
+    """Drop a repeated baseline (``-i best.txt *.txt``); raise ConfigError for any other repetition."""
     if paired and systems:
         systems = systems[:1] + [name for name in systems[1:] if name != systems[0]]
     repeated = {name for name in systems if systems.count(name) > 1}

@@ -1,4 +1,4 @@
-"""``fairbeam shortlist``: the vocabulary shortlist of a binarised data folder."""
+"""``fairbeam shortlist``: the lexical shortlist of a binarised data folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,23 +9,22 @@ from fairbeam.data.lexical_shortlist import SHORTLIST, ShortlistOptions, build_s
 
 
 def command(
-    data_bin: Annotated[Path, typer.Argument(help="A data folder of fairbeam prepare or fairseq-preprocess.")],
+    data_bin: Annotated[Path, typer.Argument(help="Data folder from fairbeam prepare or fairseq-preprocess.")],
     out: Annotated[
-        Path | None, typer.Argument(help=f"The file to write. [default: DATA_BIN/{SHORTLIST}]", show_default=False)
+        Path | None, typer.Argument(help=f"File to write. [default: DATA_BIN/{SHORTLIST}]", show_default=False)
     ] = None,
-    size: Annotated[int, typer.Option(help="Target symbols for each source symbol.")] = ShortlistOptions.size,
+    size: Annotated[int, typer.Option(help="Most target tokens per source token.")] = ShortlistOptions.size,
     common: Annotated[
-        int, typer.Option(help="Most frequent target symbols in every sentence's list.")
+        int, typer.Option(help="Number of most frequent target tokens in every sentence's list.")
     ] = ShortlistOptions.common,
 ) -> None:
-    """Find for each source symbol the target symbols that may translate it, for ``fairbeam translate --shortlist``.
+    """List the most probable translations of each source token (IBM Model 1), for ``fairbeam translate --shortlist``.
 
-    The file belongs beside the dictionaries: there, and in a bundle, it is found.
+    ``fairbeam translate`` looks for the file beside the dictionaries, and in a bundle.
     """
     path = data_bin / SHORTLIST if out is None else out
-    found = build_shortlist(data_bin, ShortlistOptions(size=size, common=common))
-    found.save(path)
-    kept = len(found.common) / found.target_vocabulary
-    typer.echo(
-        f"{path}: {found.source_vocabulary} lists, {kept:.0%} of {found.target_vocabulary} symbols in all of them"
-    )
+    shortlist = build_shortlist(data_bin, ShortlistOptions(size=size, common=common))
+    shortlist.save(path)
+    kept = len(shortlist.common) / shortlist.target_vocabulary
+    lists, symbols = shortlist.source_vocabulary, shortlist.target_vocabulary
+    typer.echo(f"{path}: {lists} lists, {kept:.0%} of {symbols} symbols in all of them")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fairbeam.cli._console import STDERR
 from fairbeam.errors import ConfigError, FairbeamError, InputError
 from fairbeam.files import atomic_write, partial_path, read_lines, stream_lines
 from fairbeam.formats.fairseq import ModelFiles
@@ -451,6 +451,6 @@ def _write_stdout(text: str) -> None:
 def _progress(hidden: bool) -> Iterator[Callable[[], object]]:
     """A function that counts one more sentence on a progress bar on stderr."""
     columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+    with Progress(*columns, console=STDERR, disable=hidden) as progress:
         task = progress.add_task("translating", total=None)
         yield lambda: progress.advance(task)

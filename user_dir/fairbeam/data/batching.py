@@ -1,8 +1,8 @@
-"""Batches of sentence pairs of like lengths, source and target together.
+"""Batches of sentence pairs of similar source and target lengths.
 
-Sorting by source length leaves the target ragged. Here the set of pairs is cut in two, along the source or
-the target length, wherever the two halves' rectangles of padded positions are smallest, and each half again,
-until every part fits a batch: a k-d tree over the two lengths whose cuts avoid half-empty batches.
+Sorting by source length alone leaves much padding in the target. Here the pairs are split in two by source or target
+length, where the two parts have the least padding, and each part again until it fits a batch: a k-d tree over the two
+lengths whose splits avoid half-empty batches.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from fairbeam.errors import ConfigError, InputError
 Indices = NDArray[np.int64]
 
 _FILL = 1.03
-"""Batches turn out about this much larger than the tokens in them; only a guide for where to cut."""
+"""Assumed ratio of padded positions to tokens in a batch; it only guides where to split."""
 _EMPTINESS = 2.0
-"""How much an empty position of a last batch weighs against a padded one."""
+"""Cost of an unused position in a batch that is not full, relative to a padded position."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """What a batch may hold; at least one limit is given."""
+    """Limits of a batch's size; at least one is required."""
 
     max_tokens: int | None = None
-    """Rows times the longest sequence, on the longer side, padding included (fairseq's ``--max-tokens``)."""
+    """Most positions, padding included: sentences times the longest source or target (fairseq's ``--max-tokens``)."""
     max_sentences: int | None = None
-    """Rows (fairseq's ``--batch-size``)."""
+    """Most sentences (fairseq's ``--batch-size``)."""
 
     def __post_init__(self) -> None:
         if self.max_tokens is None and self.max_sentences is None:
@@ -38,13 +38,13 @@ class BatchLimits:
                 raise ConfigError(f"{name} {value}: must be at least 1")
 
     def fit(self, rows: int, width: int) -> bool:
-        """Whether ``rows`` sequences of at most ``width`` tokens are one batch."""
+        """Return whether ``rows`` sequences of at most ``width`` tokens fit a batch."""
         return (self.max_tokens is None or rows * width <= self.max_tokens) and (
             self.max_sentences is None or rows <= self.max_sentences
         )
 
     def share(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The part of a batch that each sequence takes."""
+        """Return the fraction of a batch that each sequence of these lengths takes."""
         by_tokens = widths / self.max_tokens if self.max_tokens else np.zeros(len(widths))
         return np.maximum(by_tokens, 1 / self.max_sentences if self.max_sentences else 0.0)
 
@@ -52,15 +52,16 @@ class BatchLimits:
 def make_batches(
     order: Indices, source: NDArray[np.int64], target: NDArray[np.int64] | None, limits: BatchLimits
 ) -> list[Indices]:
-    """Cut pairs into batches; every index of ``order`` is in exactly one.
+    """Split sentence pairs into batches; each index of ``order`` is in exactly one.
 
     Args:
-        order: indices into the lengths; a random order makes other batches of equally long pairs.
-        source: tokens of each source. target: tokens of each target, None where there is none.
-        limits: what one batch may hold.
+        order: indices into the lengths; shuffling them regroups pairs of equal lengths.
+        source: number of tokens of each source.
+        target: number of tokens of each target; None if there are no targets.
+        limits: of a batch.
 
     Raises:
-        InputError: one sequence alone is over ``max_tokens``; names it (counting from 1) and its length.
+        InputError: a single sequence exceeds ``max_tokens``; names it (counting from 1) and its length.
     """
     sides = [np.asarray(side, dtype=np.int64) for side in (source, target) if side is not None]
     widths = np.maximum.reduce(sides)
@@ -72,42 +73,42 @@ def make_batches(
             "raise --max-tokens, or shorten or leave out the sentence"
         )
     batches: list[Indices] = []
-    waiting = [np.asarray(order, dtype=np.int64)] if len(order) else []
-    while waiting:
-        part = waiting.pop()
+    pending = [np.asarray(order, dtype=np.int64)] if len(order) else []
+    while pending:
+        part = pending.pop()
         if limits.fit(len(part), int(widths[part].max())):
             batches.append(part)
         else:
-            waiting += _cut(part, sides, limits.share(widths[part]), _weight(limits, widths[part]))
+            pending += _split(part, sides, limits.share(widths[part]), _capacity(limits, widths[part]))
     return batches
 
 
-def _weight(limits: BatchLimits, widths: NDArray[np.int64]) -> float:
-    """Positions of a full batch, which is what an empty one wastes."""
+def _capacity(limits: BatchLimits, widths: NDArray[np.int64]) -> float:
+    """Return the number of positions in a full batch."""
     return float(limits.max_tokens or limits.max_sentences * widths.mean())
 
 
-def _cut(
-    part: Indices, sides: Sequence[NDArray[np.int64]], shares: NDArray[np.float64], positions: float
+def _split(
+    part: Indices, sides: Sequence[NDArray[np.int64]], shares: NDArray[np.float64], capacity: float
 ) -> tuple[Indices, Indices]:
-    """The cut, along one of the sides, that wastes least."""
+    """Split ``part`` by source or target length, where it wastes the fewest positions."""
     best: tuple[float, Indices, int] | None = None
     for axis in range(len(sides)):
         keys = [sides[axis][part]] if len(sides) == 1 else [sides[1 - axis][part], sides[axis][part]]
         ranked = np.lexsort(keys)
-        costs = _cut_costs([side[part[ranked]] for side in sides], shares[ranked], positions)
-        place = int(costs.argmin())
-        if best is None or costs[place] < best[0]:
-            best = (float(costs[place]), part[ranked], place + 1)
+        costs = _split_costs([side[part[ranked]] for side in sides], shares[ranked], capacity)
+        index = int(costs.argmin())
+        if best is None or costs[index] < best[0]:
+            best = (float(costs[index]), part[ranked], index + 1)
     assert best is not None
-    _, ranked_part, place = best
-    return ranked_part[:place], ranked_part[place:]
+    _, ranked_part, size = best
+    return ranked_part[:size], ranked_part[size:]
 
 
-def _cut_costs(
-    sides: Sequence[NDArray[np.int64]], shares: NDArray[np.float64], positions: float
+def _split_costs(
+    sides: Sequence[NDArray[np.int64]], shares: NDArray[np.float64], capacity: float
 ) -> NDArray[np.float64]:
-    """For each cut behind the first, second, … row: padded positions, and positions of batches left empty."""
+    """Return the cost of splitting after each row but the last: all positions plus weighted unused positions."""
     rows = len(shares)
     before = np.arange(1, rows)
     widest_before = sum(np.maximum.accumulate(side)[:-1] for side in sides)
@@ -116,20 +117,20 @@ def _cut_costs(
     full = np.cumsum(shares)[:-1] * _FILL
     rest = shares.sum() * _FILL - full
     empty = (np.ceil(full) - full) + (np.ceil(rest) - rest)
-    return area + _EMPTINESS * positions * empty
+    return area + _EMPTINESS * capacity * empty
 
 
 def padding_fraction(batches: Sequence[Indices], *sides: NDArray[np.int64]) -> float:
-    """The share of all positions, of all sides together, that is padding."""
+    """Return the fraction of all positions, of source and target together, that is padding."""
     positions = sum(len(batch) * int(side[batch].max()) for batch in batches for side in sides)
     tokens = sum(int(side[batch].sum()) for batch in batches for side in sides)
     return 1 - tokens / positions if positions else 0.0
 
 
 def sorted_batches(order: Indices, lengths: NDArray[np.int64], limits: BatchLimits) -> list[Indices]:
-    """Full batches of neighbours in length, shortest first; for decoding, where only the source is known.
+    """Sort by source length and cut into full batches, shortest first; for decoding, where targets are unknown.
 
-    A sequence longer than ``max_tokens`` is a batch of its own: decoding it needs no more than it needs.
+    A sequence longer than ``max_tokens`` becomes a batch of its own.
     """
     ranked = np.asarray(order, dtype=np.int64)[np.argsort(lengths[order], kind="stable")]
     batches: list[Indices] = []

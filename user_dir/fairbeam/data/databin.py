@@ -1,9 +1,8 @@
-"""A binarised data folder: what is in it, and whether it is sound.
+"""Binarised data folders: their contents and validity.
 
 A folder that ``fairbeam prepare`` wrote is a fairseq ``data-bin`` (``SPLIT.SRC-TGT.LANG.bin`` and ``.idx``,
-``dict.LANG.txt``) with three things more: the manifest ``fairbeam.json``, the subword model, and the text as
-it was, in ``raw/SPLIT.LANG``. A folder from ``fairseq-preprocess`` has none of the three and is described
-from the names of its files.
+``dict.LANG.txt``) that also has a manifest (``fairbeam.json``), the subword model, and the raw text
+(``raw/SPLIT.LANG``). A folder from ``fairseq-preprocess`` has none of these three; its file names describe it.
 """
 
 import dataclasses
@@ -27,24 +26,24 @@ _FILE_NAME = re.compile(r"[\w][\w.+-]*")
 
 
 class References(StrEnum):
-    """How a target line holds its references."""
+    """Format of reference translations in a raw target line."""
 
     NONE = "none"  # the line is one reference
-    TAB = "tab"  # tabs separate several; the first is the one binarised
+    TAB = "tab"  # several references, separated by tabs; the first is binarised
 
     def separate(self, line: str) -> tuple[str, ...]:
-        """The references of a raw target line, at least one."""
+        """Split a raw target line into its references, at least one."""
         return tuple(line.split("\t")) if self is References.TAB else (line,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubwordFiles:
-    """Where the subword models are.
+    """File names of the subword models.
 
     Attributes:
-        kind: the library that reads them; ``sentencepiece`` is the only one so far.
-        source: file name of the source's model.
-        target: file name of the target's, often the same.
+        kind: library of the models; only ``sentencepiece`` so far.
+        source: file name of the source model.
+        target: file name of the target model, often the same.
     """
 
     kind: str
@@ -54,15 +53,15 @@ class SubwordFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What ``fairbeam.json`` holds.
+    """Contents of ``fairbeam.json``.
 
     Attributes:
         source: source language.
         target: target language.
-        splits: sentences of each split.
-        subwords: the subword models' files.
+        splits: number of sentences by split.
+        subwords: files of the subword models.
         joined_dictionary: whether both languages share one dictionary.
-        references: how raw target lines hold references.
+        references: format of references in raw target lines.
         format: version of this layout.
     """
 
@@ -98,10 +97,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """The manifest of a parsed JSON object.
+        """Make a manifest from a parsed JSON object.
 
         Raises:
-            InputError: another format, or fields missing, unknown or of the wrong type.
+            InputError: the format is another one, or fields are missing, unknown or of the wrong type.
         """
         if isinstance(value, dict) and value.get("format") != FORMAT:
             raise InputError(f"format {value.get('format')!r}; this version reads format {FORMAT}")
@@ -114,7 +113,7 @@ class Manifest:
             raise InputError(f"subwords: kind {subwords.kind!r}; expected 'sentencepiece'")
         names = [fields["source"], fields["target"], subwords.source, subwords.target, *fields["splits"]]
         for name in names:
-            # They become parts of paths: nothing that leaves the folder.
+            # These become parts of paths, which must not lead out of the folder.
             if not _FILE_NAME.fullmatch(name):
                 raise InputError(f"{name!r} is not a plain name")
         try:
@@ -125,14 +124,14 @@ class Manifest:
         return cls(**{**fields, "subwords": subwords, "references": references})
 
     def save(self, path: str | Path) -> None:
-        """Write the file that ``load`` reads back to an equal manifest."""
+        """Write the manifest to a file, from which ``load`` reads an equal one."""
         with atomic_write(path) as stream:
             json.dump(dataclasses.asdict(self), stream, indent=2, ensure_ascii=False)
             stream.write("\n")
 
 
 def _checked(cls: type, value: object, where: str) -> dict[str, Any]:
-    """``value`` as the fields of a dataclass: all of them, no others, each of its JSON type."""
+    """Return the JSON object ``value`` if it has exactly the fields of the dataclass, each with its JSON type."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected an object, found {type(value).__name__}")
     types = {item.name: item.type for item in dataclasses.fields(cls)}
@@ -148,7 +147,7 @@ def _checked(cls: type, value: object, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One language of one split: ``prefix`` with ``.bin`` and ``.idx``."""
+    """One language of one split: the dataset ``prefix.bin`` and ``prefix.idx``."""
 
     split: str
     language: str | None  # None in a data-bin for language models
@@ -160,11 +159,11 @@ class DataBin:
     """A folder of binarised splits.
 
     Attributes:
-        folder: where it is.
-        source: source language, None in a data-bin for language models.
-        target: target language, None likewise.
-        streams: what is binarised, by split and language.
-        manifest: what ``fairbeam prepare`` says of it, None in a folder from ``fairseq-preprocess``.
+        folder: path of the folder.
+        source: source language; None in a data-bin for language models.
+        target: target language; None in a data-bin for language models.
+        streams: binarised datasets, one per split and language.
+        manifest: written by ``fairbeam prepare``; None in a folder from ``fairseq-preprocess``.
     """
 
     folder: Path
@@ -175,19 +174,19 @@ class DataBin:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Describe a folder from its manifest and its files' names.
+        """Describe a folder by its manifest and its file names.
 
         Raises:
-            InputError: there is no such folder, nothing binarised is in it, it has several language pairs,
-                or its manifest is malformed.
+            InputError: the folder does not exist, holds no binarised data, has several language pairs, or has a
+                malformed manifest.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such data folder")
         path = folder / MANIFEST
         manifest = Manifest.load(path) if path.is_file() else None
-        found = [_named(index.with_suffix("")) for index in sorted(folder.glob("*.idx"))]
-        pairs = {pair for pair, _ in found}
+        named = [_parse_name(index.with_suffix("")) for index in sorted(folder.glob("*.idx"))]
+        pairs = {pair for pair, _ in named}
         if manifest:
             pair: tuple[str | None, str | None] = (manifest.source, manifest.target)
         elif len(pairs) == 1:
@@ -196,43 +195,43 @@ class DataBin:
             raise InputError(f"{folder}: binarised for several language pairs: {sorted(map(str, pairs))}")
         else:
             raise InputError(f"{folder}: no binarised data (*.idx) in it; is this a data-bin folder?")
-        streams = tuple(stream for _, stream in found)
+        streams = tuple(stream for _, stream in named)
         return cls(folder=folder, source=pair[0], target=pair[1], streams=streams, manifest=manifest)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits, those the manifest names first."""
+        """Names of the splits, those of the manifest first."""
         named = self.manifest.splits if self.manifest else {}
         return tuple(dict.fromkeys([*named, *(stream.split for stream in self.streams)]))
 
     @property
     def references(self) -> References:
-        """How raw target lines hold references."""
+        """Format of references in raw target lines."""
         return self.manifest.references if self.manifest else References.NONE
 
     def dictionary_path(self, language: str | None) -> Path:
-        """Where the dictionary of a language is."""
+        """Return the path of a language's dictionary."""
         return self.folder / (f"dict.{language}.txt" if language else "dict.txt")
 
     def prefix(self, split: str, language: str) -> Path:
-        """Path of a split's binarised side, without ``.bin`` and ``.idx``."""
+        """Return the path of a split's dataset in one language, without ``.bin`` and ``.idx``."""
         return self.folder / f"{split}.{self.source}-{self.target}.{language}"
 
     def raw_path(self, split: str, language: str) -> Path:
-        """Where the text of a split's side is, if it was kept."""
+        """Return the path of a split's raw text in one language, which need not exist."""
         return self.folder / "raw" / f"{split}.{language}"
 
     def raw_lines(self, split: str, language: str) -> list[str] | None:
-        """The text of a split's side as it was before binarisation, None where it was not kept."""
+        """Return a split's raw text in one language; None if it was not kept."""
         return raw_lines(self.folder, split, language)
 
     def raw_references(self, split: str) -> list[tuple[str, ...]] | None:
-        """The references of each sentence of a split, None where the text was not kept."""
+        """Return the references of each sentence of a split; None if the raw text was not kept."""
         lines = self.raw_lines(split, self.target) if self.target else None
         return None if lines is None else [self.references.separate(line) for line in lines]
 
     def subwords(self, language: str | None = None) -> Subwords | None:
-        """The subword model of a language (by default the source's), None where there is none.
+        """Return the subword model of a language (by default the source's); None if there is none.
 
         Raises:
             InputError: the manifest names a model that is missing, or the file is not a model.
@@ -245,31 +244,31 @@ class DataBin:
         return SentencePiece.load(model) if model else None
 
     def check(self) -> list[str]:
-        """What is wrong with the folder, a sentence each; empty if it is sound. Reads every file."""
+        """Read every file and return the folder's problems, one sentence each; empty if it is valid."""
         return list(_problems(self))
 
 
 def raw_lines(folder: str | Path, split: str, language: str) -> list[str] | None:
-    """The text of a split's side as it was before binarisation, None where it was not kept."""
+    """Return a split's raw text in one language; None if it was not kept."""
     path = Path(folder) / "raw" / f"{split}.{language}"
     return read_lines(path) if path.is_file() else None
 
 
 def find_subwords(folder: str | Path, language: str | None = None) -> Subwords | None:
-    """The subword model of a data folder, None where there is none."""
+    """Return the subword model of a data folder; None if there is none."""
     return DataBin.open(folder).subwords(language)
 
 
 def check(folder: str | Path) -> list[str]:
-    """What is wrong with a data folder, a sentence each; empty if it is sound. Reads every file."""
+    """Read every file of a data folder and return its problems, one sentence each; empty if it is valid."""
     try:
         return DataBin.open(folder).check()
     except InputError as error:
         return [str(error)]
 
 
-def _named(prefix: Path) -> tuple[tuple[str | None, str | None], Stream]:
-    """The language pair and the stream that a file's name states, as fairseq reads it."""
+def _parse_name(prefix: Path) -> tuple[tuple[str | None, str | None], Stream]:
+    """Return the language pair and the dataset that a file name states, in fairseq's naming scheme."""
     parts = prefix.name.split(".")
     if len(parts) == 3 and parts[1].count("-") == 1:
         source, target = parts[1].split("-")
@@ -298,8 +297,8 @@ def _problems(data: DataBin) -> Iterator[str]:
                 f"{stream.prefix}.bin: id {largest}, but {data.dictionary_path(stream.language)} has "
                 f"{sizes[stream.language]} tokens"
             )
-    for split, found in counts.items():
-        yield from _split_problems(data, split, found)
+    for split, by_language in counts.items():
+        yield from _split_problems(data, split, by_language)
     try:
         for language in (data.source, data.target):
             data.subwords(language)

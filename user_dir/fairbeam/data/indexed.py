@@ -1,8 +1,8 @@
-"""fairseq's memory-mapped token files, read and written: ``PREFIX.bin`` and ``PREFIX.idx``.
+"""Reading and writing of fairseq's memory-mapped datasets: ``PREFIX.bin`` and ``PREFIX.idx``.
 
-The ``.bin`` file is the ids of all sentences, one after the other. The ``.idx`` file, little-endian, is the
-magic ``MMIDIDX\\0\\0``, the version (uint64, 1), a code for the ids' type (uint8), the number of sentences n
-(uint64), n sizes in tokens (int32) and n offsets in bytes (int64).
+The ``.bin`` file holds the ids of all sentences, concatenated. The little-endian ``.idx`` file holds the magic
+``MMIDIDX\\0\\0``, the version (uint64, 1), a code for the ids' dtype (uint8), the number of sentences n (uint64), n
+sizes in tokens (int32) and n offsets in bytes (int64).
 """
 
 import struct
@@ -21,7 +21,7 @@ from fairbeam.files import atomic_write
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
 _HEADER = struct.Struct("<9sQBQ")
-_DTYPES: dict[int, np.dtype] = {  # 6 and 7 are floats, which no ids are
+_DTYPES: dict[int, np.dtype] = {  # codes 6 and 7 are floating point
     1: np.dtype("u1"),
     2: np.dtype("i1"),
     3: np.dtype("<i2"),
@@ -31,17 +31,17 @@ _DTYPES: dict[int, np.dtype] = {  # 6 and 7 are floats, which no ids are
     9: np.dtype("<u4"),
     10: np.dtype("<u8"),
 }
-_SCAN = 2**22  # ids looked at together by max_id
+_SCAN = 2**22  # ids per block of max_id
 
 
 class IndexedWriter:
-    """Writes one data set, sentence by sentence; use it in a ``with`` block.
+    """Writer of one dataset, sentence by sentence; a context manager.
 
-    Both files appear under their names when the block ends without an error, and neither does otherwise.
+    Both files get their names when the ``with`` block ends without an error; otherwise neither exists.
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
-        vocab_size: ids must be below it; decides their width as fairseq does (uint16 below 65,500).
+        vocab_size: exclusive upper bound of ids; determines their dtype as in fairseq (uint16 below 65,500).
     """
 
     def __init__(self, prefix: str | Path, vocab_size: int) -> None:
@@ -52,7 +52,7 @@ class IndexedWriter:
         self._files = ExitStack()
 
     def __enter__(self) -> Self:
-        # Left in the reverse order: the index, which makes the data set exist, gets its name last.
+        # Exited in reverse order: the index, which makes the dataset visible, gets its name last.
         self._idx = self._files.enter_context(atomic_write(f"{self._prefix}.idx", "wb"))
         self._bin = self._files.enter_context(atomic_write(f"{self._prefix}.bin", "wb"))
         return self
@@ -91,18 +91,18 @@ class IndexedWriter:
 
 
 class IndexedReader:
-    """One data set, mapped into memory; ``reader[i]`` is sentence ``i`` as an int64 array of its own.
+    """Memory-mapped reader of one dataset; ``reader[i]`` is a copy of sentence ``i``, (tokens,) int64.
 
-    Pickles as its path, so that workers map the files again.
+    It pickles as its path, so that worker processes map the files themselves.
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
 
     Attributes:
-        sizes: tokens of each sentence, (sentences,) int32.
+        sizes: number of tokens of each sentence, (sentences,) int32.
 
     Raises:
-        InputError: a file is missing, is not of this format, or its parts contradict each other.
+        InputError: a file is missing, is not of this format, or its parts are inconsistent.
     """
 
     def __init__(self, prefix: str | Path) -> None:
@@ -115,7 +115,7 @@ class IndexedReader:
         length = data.stat().st_size
         _check_offsets(index, self.sizes, self._offsets, dtype.itemsize, data, length)
         self._dtype = dtype
-        # The system refuses to map an empty file.
+        # An empty file cannot be mapped.
         self._data: NDArray[np.uint8] = np.memmap(data, mode="r", dtype=np.uint8) if length else np.empty(0, np.uint8)
 
     def __len__(self) -> int:
@@ -126,10 +126,10 @@ class IndexedReader:
         return np.frombuffer(self._data, self._dtype, count=size, offset=start).astype(np.int64)
 
     def max_id(self) -> int:
-        """The largest id of the whole data set, -1 where there is none; reads the file in blocks."""
+        """Return the largest id of the dataset, -1 if it has no tokens; the file is read in blocks."""
         step = _SCAN * self._dtype.itemsize
-        whole = len(self._data) - len(self._data) % self._dtype.itemsize
-        blocks = (self._data[start : min(start + step, whole)] for start in range(0, whole, step))
+        end = len(self._data) - len(self._data) % self._dtype.itemsize
+        blocks = (self._data[start : min(start + step, end)] for start in range(0, end, step))
         return max((int(block.view(self._dtype).max()) for block in blocks), default=-1)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
@@ -137,7 +137,7 @@ class IndexedReader:
 
 
 def _read_index(path: Path) -> tuple[np.dtype, NDArray[np.int32], NDArray[np.int64]]:
-    """The ids' type, the sizes and the offsets, read once the file's length has confirmed the count."""
+    """Return dtype, sizes and offsets; the file's length is checked against the count before they are read."""
     with path.open("rb") as stream:
         header = stream.read(_HEADER.size)
         if not header.startswith(_MAGIC):
@@ -160,7 +160,8 @@ def _read_index(path: Path) -> tuple[np.dtype, NDArray[np.int32], NDArray[np.int
 def _check_offsets(
     index: Path, sizes: NDArray[np.int32], offsets: NDArray[np.int64], width: int, data: Path, length: int
 ) -> None:
-    # Compared this way round, no sum of hostile numbers can overflow.
+    """Raise InputError if a sentence lies outside of the data file of ``length`` bytes."""
+    # Subtracting from the length cannot overflow, whatever a hostile file holds; adding to an offset could.
     wrong = (sizes < 0) | (offsets < 0) | (offsets > length - sizes.astype(np.int64) * width)
     if wrong.any():
         first = int(wrong.argmax())

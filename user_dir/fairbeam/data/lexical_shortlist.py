@@ -1,8 +1,8 @@
-"""Vocabulary shortlists: which target symbols may translate a source symbol, found in binarised parallel text.
+"""Lexical shortlists (vocabulary selection): the target tokens that may translate a source token.
 
-Lists come from the translation probabilities of IBM Model 1 (Brown et al., 1993, section 4.1), as Jean et al. (2015,
-section 3.2) use them to keep most of a large vocabulary out of the output layer. The ``</s>`` behind every source
-stands for the empty word that the model needs.
+The lists hold the most probable translations under IBM Model 1 (Brown et al., 1993, section 4.1), trained on binarised
+parallel text. Decoding then scores only the tokens of a sentence's lists (Jean et al., 2015, section 3.2). The ``</s>``
+at the end of every source serves as the model's empty word.
 """
 
 from collections.abc import Sequence
@@ -23,26 +23,26 @@ from fairbeam.files import atomic_write
 from fairbeam.text import Dictionary
 
 SHORTLIST = "shortlist.safetensors"
-"""The file's name in a data folder, beside a checkpoint's dictionaries, and in a bundle."""
+"""Name of the file in a data folder, beside a checkpoint's dictionaries, and in a bundle."""
 _FORMAT = {"format": "fairbeam shortlist 1"}
 _ARRAYS = ("offsets", "symbols", "common", "target_vocabulary")
 _MAX_BYTES = 1 << 28
 _MAX_LINKS = 1 << 25
-"""Pairs of a source and a target token in the sentences that are looked at; each takes some 30 bytes."""
+"""Most alignment links (pairs of a source and a target token) to train on; each takes some 30 bytes."""
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortlistOptions:
-    """How lists are made."""
+    """Options for making a shortlist."""
 
     size: int = 20
-    """Target symbols in the list of a source symbol at most."""
+    """Most target tokens in the list of a source token."""
     common: int = 4500
-    """So many most frequent target symbols are in every sentence's list."""
+    """Number of most frequent target tokens that every sentence gets."""
     iterations: int = 5
-    """Of expectation maximisation."""
+    """Number of iterations of expectation maximization."""
 
     def __post_init__(self) -> None:
         for name in ("size", "common", "iterations"):
@@ -52,15 +52,16 @@ class ShortlistOptions:
 
 @dataclass(frozen=True, eq=False)
 class Shortlist:
-    """Target symbols for each source symbol. Equal where the arrays are."""
+    """Target tokens for each source token. Shortlists are equal if their arrays are."""
 
     offsets: Ids
-    """(source vocabulary + 1,): where the list of each source symbol begins in ``symbols``, and how many there are."""
+    """(source vocabulary + 1,): start of each source token's list in ``symbols``, and its end behind the last."""
     symbols: Ids
-    """(total,) target ids, the list of one source symbol behind another's."""
+    """(total,) target ids: the lists of all source tokens, concatenated."""
     common: Ids
-    """(common,) target ids that any sentence may need."""
+    """(common,) target ids that every sentence gets."""
     target_vocabulary: int
+    """Number of target tokens."""
 
     def __post_init__(self) -> None:
         for name in ("offsets", "symbols", "common"):
@@ -86,10 +87,10 @@ class Shortlist:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote, assuming that somebody hostile did.
+        """Read a shortlist file, which may be hostile.
 
         Raises:
-            InputError: the file is missing, too large, not of this format, or its lists are impossible.
+            InputError: the file is missing, too large, not of this format, or its lists are inconsistent.
         """
         path = Path(path)
         if not path.is_file():
@@ -114,7 +115,7 @@ class Shortlist:
             raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the file that ``load`` reads back to an equal shortlist."""
+        """Write the shortlist to a file, from which ``load`` reads an equal one."""
         vocabulary = np.array([self.target_vocabulary], dtype=np.int32)
         arrays = {name: getattr(self, name).astype(np.int32) for name in _ARRAYS[:3]}
         with atomic_write(path, "wb") as stream:
@@ -122,14 +123,14 @@ class Shortlist:
 
     @property
     def source_vocabulary(self) -> int:
-        """Source symbols that have a list, if an empty one."""
+        """Number of source tokens; each has a list, which may be empty."""
         return len(self.offsets) - 1
 
     def check(self, source: int, target: int) -> None:
-        """Refuse vocabularies of other sizes.
+        """Check that the model's vocabularies have the shortlist's sizes.
 
         Raises:
-            ConfigError: names them.
+            ConfigError: they don't; names the sizes.
         """
         if (self.source_vocabulary, self.target_vocabulary) != (source, target):
             raise ConfigError(
@@ -138,40 +139,43 @@ class Shortlist:
             )
 
     def extended(self, source: int, target: int) -> Self:
-        """The same for vocabularies that symbols were added to, which have no lists and are in none."""
-        more = np.full(max(0, source - self.source_vocabulary), self.offsets[-1])
-        return type(self)(np.append(self.offsets, more), self.symbols, self.common, max(target, self.target_vocabulary))
+        """Return the shortlist for larger vocabularies; the added tokens have empty lists and are in none."""
+        empty = np.full(max(0, source - self.source_vocabulary), self.offsets[-1])
+        return type(self)(
+            np.append(self.offsets, empty), self.symbols, self.common, max(target, self.target_vocabulary)
+        )
 
     def members(self, source: Ids) -> NDArray[np.bool_]:
-        """Which symbols may be in the target of each sentence.
+        """Return the target tokens of each sentence's shortlist, as a mask.
 
         Args:
-            source: (batch, length) ids; padding is any number below 0.
+            source: (batch, length) ids; negative ids are padding.
 
         Returns:
-            (batch, target vocabulary)
+            (batch, target vocabulary) bool, true at the tokens of the lists.
         """
-        found = np.zeros((len(source), self.target_vocabulary), dtype=bool)
-        found[:, self.common] = True
+        members = np.zeros((len(source), self.target_vocabulary), dtype=bool)
+        members[:, self.common] = True
         rows, columns = np.nonzero(source >= 0)
         ids = source[rows, columns]
         lengths = self._lengths[ids]
-        # One after the other: for each token of the batch the places of its list.
+        # Indices into ``symbols``: the lists of all tokens of the batch, concatenated.
         ends = lengths.cumsum()
-        places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[ids] - (ends - lengths), lengths)
-        found[np.repeat(rows, lengths), self.symbols[places]] = True
-        return found
+        indices = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[ids] - (ends - lengths), lengths)
+        members[np.repeat(rows, lengths), self.symbols[indices]] = True
+        return members
 
     @cached_property
     def _lengths(self) -> Ids:
+        """Length of each source token's list, (source vocabulary,)."""
         return np.diff(self.offsets)
 
 
 def build_shortlist(folder: str | Path, options: ShortlistOptions = ShortlistOptions()) -> Shortlist:
-    """The shortlist of the training text in a data folder.
+    """Make a shortlist from the training text of a binarised data folder.
 
     Raises:
-        InputError: the folder has no parallel training text, or something in it is malformed.
+        InputError: the folder has no parallel training text, or a file in it is malformed.
     """
     data = DataBin.open(folder)
     if data.source is None or data.target is None:
@@ -183,8 +187,8 @@ def build_shortlist(folder: str | Path, options: ShortlistOptions = ShortlistOpt
     for reader, dictionary in zip(readers, dictionaries, strict=True):
         if (largest := reader.max_id()) >= len(dictionary):
             raise InputError(f"{reader.prefix}.bin: id {largest}, but the dictionary has {len(dictionary)} tokens")
-    chosen = _within_budget(readers[0].sizes, readers[1].sizes, _MAX_LINKS)
-    source, target = ([reader[int(row)] for row in chosen] for reader in readers)
+    rows = _within_budget(readers[0].sizes, readers[1].sizes, _MAX_LINKS)
+    source, target = ([reader[int(row)] for row in rows] for reader in readers)
     same = np.array([dictionaries[1].index(token) for token in dictionaries[0].symbols(range(len(dictionaries[0])))])
     return shortlist_of(source, target, same, len(dictionaries[1]), options)
 
@@ -192,11 +196,15 @@ def build_shortlist(folder: str | Path, options: ShortlistOptions = ShortlistOpt
 def shortlist_of(
     source: Sequence[Ids], target: Sequence[Ids], same: Ids, target_vocabulary: int, options: ShortlistOptions
 ) -> Shortlist:
-    """The shortlist of parallel sentences.
+    """Make a shortlist from parallel sentences.
 
     Args:
-        source, target: ids of each sentence, ``</s>`` last.
-        same: (source vocabulary,) the target symbol spelled like each source symbol, which names are copied with.
+        source: ids of each source sentence, ``</s>`` last.
+        target: ids of each target sentence, ``</s>`` last.
+        same: (source vocabulary,) id of the target token spelled like each source token, which is added to its list so
+            that names can be copied.
+        target_vocabulary: number of target tokens.
+        options: sizes and iterations.
     """
     table = model_1(source, target, options.iterations)
     order = np.lexsort((-table.probabilities, table.sources))
@@ -214,24 +222,26 @@ def shortlist_of(
 
 @dataclass(frozen=True)
 class TranslationTable:
-    """Translation probabilities; each array (entries,), sorted by source, then target."""
+    """Lexical translation probabilities; each array is (entries,), sorted by source id, then target id."""
 
     sources: Ids
     targets: Ids
     probabilities: NDArray[np.float64]
-    """Of the target symbol, given the source symbol."""
+    """Probability of the target token given the source token."""
 
 
 def model_1(source: Sequence[Ids], target: Sequence[Ids], iterations: int) -> TranslationTable:
-    """IBM Model 1 by expectation maximisation (Brown et al., 1993, equations 14 and 17), from equal probabilities.
+    """Train IBM Model 1 by expectation maximization (Brown et al., 1993, equations 14 and 17), from a uniform start.
 
     Args:
-        source, target: ids of each sentence, ``</s>`` last; that of the target is left out.
+        source: ids of each source sentence, ``</s>`` last.
+        target: ids of each target sentence, ``</s>`` last, which is left out.
+        iterations: of expectation maximization.
     """
     targets = [row[:-1] for row in target]
     lengths = np.array([len(row) for row in source]), np.array([len(row) for row in targets])
     flat_source, flat_target = np.concatenate([*source, np.arange(0)]), np.concatenate([*targets, np.arange(0)])
-    # A link for every source token of every target token, the links of one target token side by side.
+    # One link for each pair of a target token and a source token; links of the same target token are consecutive.
     per_target = np.repeat(lengths[0], lengths[1])
     ends = per_target.cumsum()
     first = np.repeat(np.repeat(lengths[0].cumsum() - lengths[0], lengths[1]) - (ends - per_target), per_target)
@@ -240,18 +250,18 @@ def model_1(source: Sequence[Ids], target: Sequence[Ids], iterations: int) -> Tr
     entries, entry_of = np.unique(keys, return_inverse=True)
     del keys, first
     sources, targets_of_entries = np.divmod(entries, width)
-    place_of = np.repeat(np.arange(len(per_target), dtype=np.int32), per_target)
+    target_of = np.repeat(np.arange(len(per_target), dtype=np.int32), per_target)
     probabilities = np.ones(len(entries))
     for _ in range(iterations):
         shares = probabilities[entry_of]
-        shares /= np.bincount(place_of, shares)[place_of]
+        shares /= np.bincount(target_of, shares)[target_of]
         expected = np.bincount(entry_of, shares, minlength=len(entries))
         probabilities = expected / np.bincount(sources, expected)[sources]
     return TranslationTable(sources, targets_of_entries, probabilities)
 
 
 def _within_budget(source: NDArray[np.int32], target: NDArray[np.int32], links: int) -> Ids:
-    """Rows, evenly spread, of which as many are taken as have ``links`` pairs of tokens in all."""
+    """Return evenly spaced rows of the corpus, as many as have about ``links`` pairs of tokens together."""
     cost = (source.astype(np.int64) * target).sum()
     kept = len(source) if cost <= links else max(1, int(len(source) * (links / cost)))
     return np.linspace(0, max(0, len(source) - 1), kept).astype(np.int64)

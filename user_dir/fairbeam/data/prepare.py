@@ -1,4 +1,4 @@
-"""Raw parallel text to a binarised data folder: what ``fairbeam prepare`` does."""
+"""Preparation of raw parallel text: subword training and binarisation, as ``fairbeam prepare`` does it."""
 
 import itertools
 import logging
@@ -20,40 +20,40 @@ from fairbeam.text import Dictionary, SentencePiece, SentencePieceOptions, train
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with the step's name, the lines done and the lines there are."""
+"""Callback for progress: called with the step's name, the number of lines done and their total number."""
 
 _SPLIT_KINDS = ("train", "valid", "test")
 _SPLIT = re.compile(r"train|(valid|test)[0-9]*")
-# What the encoder holds at a time, whichever comes first.
+# Limits of a chunk of lines that is encoded at a time.
 _CHUNK_LINES = 8192
 _CHUNK_CHARACTERS = 4_000_000
-# Everything a data folder may hold; --overwrite deletes nothing else.
+# Names of the files in a data folder; --overwrite deletes no other.
 _OWN_FILE = re.compile(r"raw|fairbeam\.json|preprocess\.log|dict\..*txt|.*\.(bin|idx|model)|shortlist\.safetensors")
 
 
 def available_workers() -> int:
-    """The CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """What ``prepare`` reads, learns and writes.
+    """Options of ``prepare``.
 
     Attributes:
-        data: folder of ``train.SOURCE``, ``train.TARGET`` and, if there are any, ``valid*`` and ``test*``.
-        source: source language: the ending of its files.
-        target: target language.
-        out: the folder to write.
-        subwords: how the SentencePiece model is learned.
-        separate: learn a model and a dictionary for each language instead of joint ones.
-        spm_model: use this model instead of learning one.
-        dictionary: use this dictionary with ``spm_model`` instead of counting the training text.
-        references: how target lines hold references; the first of several is binarised, all are kept raw.
-        max_length: leave out training pairs with more pieces than this on a side; None keeps all.
-        workers: threads that encode.
-        overwrite: replace ``out`` where it exists.
-        shortlist: how a vocabulary shortlist is made of the training text; None makes none.
+        data: folder with ``train.SOURCE``, ``train.TARGET`` and optionally ``valid*`` and ``test*``.
+        source: source language, the extension of its files.
+        target: target language, the extension of its files.
+        out: folder to write.
+        subwords: options for training the SentencePiece model.
+        separate: train one model and dictionary per language instead of joint ones.
+        spm_model: existing SentencePiece model to use; None trains one.
+        dictionary: existing dictionary to use with ``spm_model``; None counts the training text.
+        references: format of references in target lines; the first of several is binarised, all are kept raw.
+        max_length: most pieces on a side of a training pair, longer pairs are left out; None keeps all.
+        workers: number of encoding threads.
+        overwrite: replace ``out`` if it exists.
+        shortlist: options of the lexical shortlist made from the training text; None makes none.
     """
 
     data: Path
@@ -88,7 +88,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """A line of the corpus; ``target`` is binarised, ``raw_target`` is the line with all its references."""
+    """A sentence pair; ``target`` is binarised, ``raw_target`` is the whole line with all its references."""
 
     source: str
     target: str
@@ -97,7 +97,7 @@ class _Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """What turns one language's text into ids, and the name of the model's file in the folder."""
+    """Subword model and dictionary of one language, and the model's file name in the folder."""
 
     language: str
     model: SentencePiece
@@ -110,22 +110,22 @@ class _Side:
 
 
 def prepare(options: PrepareOptions, progress: Progress = lambda step, done, total: None) -> DataBin:
-    """Learn subwords from raw parallel text and binarise it as a fairseq ``data-bin`` folder.
+    """Train a subword model on raw parallel text and binarise the text as a fairseq ``data-bin`` folder.
 
-    The folder is made under another name and renamed when it is whole: after an error or a kill there is no
-    ``out``, or the one there was. Every pair is kept unless ``max_length`` is given, blank lines too (each
-    becomes ``</s>`` alone, and their number is logged).
+    The folder is written under a temporary name and renamed when complete, so an error or a kill leaves ``out`` absent
+    or as it was. Every pair is kept unless ``max_length`` is given, blank lines too (each becomes ``</s>`` alone, and
+    their number is logged).
 
     Args:
-        options: what to read, learn and write.
-        progress: told how far each step is.
+        options: files, subwords and limits.
+        progress: called as each step proceeds.
 
     Returns:
-        The description of the new folder.
+        The new folder.
 
     Raises:
-        InputError: a file is missing, empty, not UTF-8, or has another number of lines than its partner; the
-            vocabulary does not suit the text; ``out`` exists.
+        InputError: a file is missing, empty, not UTF-8, or has another number of lines than its counterpart; the
+            vocabulary size does not suit the text; ``out`` exists.
     """
     out = options.out.resolve()
     _refuse_existing(out, options.overwrite)
@@ -144,7 +144,7 @@ def prepare(options: PrepareOptions, progress: Progress = lambda step, done, tot
 
 
 def _survey(options: PrepareOptions) -> dict[str, int]:
-    """The lines of each split, training text first, with every line read once to know that it is sound."""
+    """Return the number of lines of each split, training text first, after checking every line."""
     if not options.data.is_dir():
         raise InputError(f"{options.data}: no such folder")
     names = {
@@ -158,10 +158,11 @@ def _survey(options: PrepareOptions) -> dict[str, int]:
     if not names:
         raise InputError(f"{options.data}: no train, valid or test files ending in .{options.source}")
     in_order = sorted(names, key=lambda name: (_SPLIT_KINDS.index(name.rstrip("0123456789")), name))
-    return {split: _sound_lines(options, split) for split in in_order}
+    return {split: _check_lines(options, split) for split in in_order}
 
 
-def _sound_lines(options: PrepareOptions, split: str) -> int:
+def _check_lines(options: PrepareOptions, split: str) -> int:
+    """Check both files of a split and return their number of lines."""
     paths = _paths(options, split)
     counts = []
     for path in paths:
@@ -186,10 +187,12 @@ def _sound_lines(options: PrepareOptions, split: str) -> int:
 
 
 def _paths(options: PrepareOptions, split: str) -> tuple[Path, Path]:
+    """Return the raw files of a split, source and target."""
     return options.data / f"{split}.{options.source}", options.data / f"{split}.{options.target}"
 
 
 def _pairs(options: PrepareOptions, split: str) -> Iterator[_Pair]:
+    """Read the sentence pairs of a split."""
     with ExitStack() as files:
         sources, targets = (
             stream_lines(files.enter_context(path.open("rb")), str(path)) for path in _paths(options, split)
@@ -199,6 +202,7 @@ def _pairs(options: PrepareOptions, split: str) -> Iterator[_Pair]:
 
 
 def _sides(options: PrepareOptions, sizes: dict[str, int], progress: Progress) -> tuple[_Side, _Side]:
+    """Train or load the subword models and dictionaries of source and target."""
     models = _models(options, sizes, progress)
     if options.dictionary:
         joint = Dictionary.load(options.dictionary)
@@ -214,6 +218,7 @@ def _sides(options: PrepareOptions, sizes: dict[str, int], progress: Progress) -
 
 
 def _models(options: PrepareOptions, sizes: dict[str, int], progress: Progress) -> tuple[SentencePiece, SentencePiece]:
+    """Train or load the subword models of source and target."""
     if options.spm_model:
         model = SentencePiece.load(options.spm_model)
         return model, model
@@ -232,6 +237,7 @@ def _models(options: PrepareOptions, sizes: dict[str, int], progress: Progress) 
 
 
 def _watched(lines: Iterable[str], step: str, total: int, progress: Progress) -> Iterator[str]:
+    """Yield the lines and report progress as they are consumed."""
     for done, line in enumerate(lines):
         if done % _CHUNK_LINES == 0:
             progress(step, done, total)
@@ -242,13 +248,13 @@ def _watched(lines: Iterable[str], step: str, total: int, progress: Progress) ->
 def _count(
     options: PrepareOptions, size: int, models: tuple[SentencePiece, SentencePiece], progress: Progress
 ) -> tuple[Dictionary, Dictionary]:
-    """The dictionaries: every piece of the models, with its count in the training text."""
+    """Make the dictionaries of source and target: every piece of the models with its count in the training text."""
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for _, source, target in _encode(options, "train", size, models, "counting pieces", progress):
         counts[0].update(source)
         counts[1].update(target)
-    # Pieces that only other segmentations use (new words, sampling) are in it, with count 0. Characters that
-    # a model left out, which it writes as themselves, are not: they are <unk>.
+    # Pieces that do not occur here, but may in new words or in subword sampling, get count 0. Characters that the
+    # model does not cover are not added: they are <unk>.
     if options.separate:
         source_side, target_side = (
             Dictionary.from_counts({piece: side[piece] for piece in model.pieces})
@@ -267,7 +273,7 @@ def _encode(
     step: str,
     progress: Progress,
 ) -> Iterator[tuple[_Pair, list[str], list[str]]]:
-    """Each pair of a split with its source and target pieces, in order; memory holds one chunk."""
+    """Yield each pair of a split with its source and target pieces, in order; memory holds one chunk at a time."""
     limit = options.max_length if split == "train" else None
     done = 0
     progress(step, done, size)
@@ -282,6 +288,7 @@ def _encode(
 
 
 def _chunks(pairs: Iterable[_Pair]) -> Iterator[list[_Pair]]:
+    """Group pairs into chunks, limited by lines and by characters."""
     chunk: list[_Pair] = []
     characters = 0
     for pair in pairs:
@@ -302,7 +309,7 @@ def _binarise(
     folder: Path,
     progress: Progress,
 ) -> int:
-    """Write one split, binarised and raw; returns its number of pairs."""
+    """Write one split, binarised and raw, and return its number of pairs."""
     prefix = f"{split}.{options.source}-{options.target}"
     pairs = tokens = unknown = 0
     models = (sides[0].model, sides[1].model)
@@ -344,6 +351,7 @@ def _manifest(options: PrepareOptions, sides: tuple[_Side, _Side], counts: dict[
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise InputError if ``out`` exists and may not be replaced."""
     if not os.path.lexists(out):
         return
     if not overwrite:

@@ -1,4 +1,4 @@
-"""A synchronous grammar: one abstract tree, said in English, German or Korean.
+"""A synchronous grammar: abstract syntax trees with realizations in English, German and Korean.
 
 ``Sampler`` draws trees; ``english``, ``german`` and ``korean`` linearise them. A tree says what is meant; the
 linearisers decide everything else (order, agreement, case, particles) by rule, and the sampler draws nothing
@@ -22,7 +22,7 @@ Choice = TypeVar("Choice")
 
 
 class Tense(Enum):
-    """Tense and aspect as English marks them; German and Korean fold some together."""
+    """Tense and aspect as English marks them; German and Korean merge some of them."""
 
     PRESENT = auto()
     PROGRESSIVE = auto()
@@ -33,7 +33,7 @@ class Tense(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class NounPhrase:
-    """A noun with what belongs to it.
+    """A noun with its determiner and modifiers.
 
     Attributes:
         possessor: stands for the determiner ("Anna's book", "das Buch des Lehrers").
@@ -56,7 +56,7 @@ class NounPhrase:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """The place in a relative clause that its head noun fills."""
+    """The gap in a relative clause that its head noun fills."""
 
     noun: Noun
     plural: bool = False
@@ -106,7 +106,7 @@ class Clause:
 
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
-    """A main clause, perhaps a question, perhaps joined to a second clause.
+    """A main clause, optionally a question, optionally with a second clause.
 
     Attributes:
         leading: the joined clause comes first ("If it rains, …").
@@ -120,14 +120,15 @@ class Sentence:
 
 
 def agreement(nominal: Nominal) -> Agreement:
-    """Person and number, with which the finite verb agrees."""
+    """Return the person and number that the finite verb agrees with."""
     if isinstance(nominal, Pronoun):
         return nominal.agreement
     return "3pl" if not isinstance(nominal, Name) and nominal.plural else "3sg"
 
 
 def pronoun_for(nominal: Nominal) -> Pronoun | None:
-    """The pronoun that takes up a person; None where English and German might choose by different genders."""
+    """Return the pronoun for a person; None for things and neuter nouns, whose English and German pronouns may
+    differ."""
     if isinstance(nominal, Pronoun):
         return nominal
     if isinstance(nominal, Name):
@@ -140,7 +141,7 @@ def pronoun_for(nominal: Nominal) -> Pronoun | None:
 
 
 def _punctuate(tokens: Iterable[str], mark: str) -> str:
-    """Words and commas as text: a capital first, one comma where two clauses end together, ``mark`` last."""
+    """Join words and commas to text: capitalized, with single commas between clauses, and ``mark`` at the end."""
     text = ""
     for token in filter(None, tokens):
         if token != ",":
@@ -156,7 +157,7 @@ def _mark(sentence: Sentence) -> str:
 
 
 def english(sentence: Sentence) -> str:
-    """The sentence in English."""
+    """Realize a sentence in English."""
     main = _english_clause(sentence.main, question=sentence.question)
     link, joined = sentence.conjunction, sentence.joined
     if link is None or joined is None:
@@ -168,7 +169,7 @@ def english(sentence: Sentence) -> str:
 
 
 def _english_clause(clause: Clause, *, question: bool = False) -> list[str]:
-    """Subject-verb-object, place before time; a question puts the auxiliary before the subject."""
+    """Order a clause: subject, verb, object, place, time; in questions the auxiliary precedes the subject."""
     subject = _english_nominal(clause.subject)
     finite, rest, auxiliary = _english_verbs(clause, inverted=question)
     middle = clause.time.english if isinstance(clause.time, Adverb) and clause.time.middle else ""
@@ -196,7 +197,7 @@ def _negated(finite: str, negation: str) -> list[str]:
 
 
 def _english_verbs(clause: Clause, *, inverted: bool) -> tuple[str, list[str], bool]:
-    """The finite verb, the rest of the verb group, and whether the finite verb is an auxiliary.
+    """Return the finite verb, the rest of the verb group, and whether the finite verb is an auxiliary.
 
     Negation and inversion need an auxiliary; where the tense has none, "do" supplies it.
     """
@@ -218,7 +219,7 @@ def _english_verbs(clause: Clause, *, inverted: bool) -> tuple[str, list[str], b
 
 
 def _english_object(clause: Clause) -> list[str]:
-    """Recipient and object; the particle of a phrasal verb follows a pronoun but precedes a noun."""
+    """Realize recipient and object; the particle of a phrasal verb follows a pronoun but precedes a noun."""
     verb = clause.verb.english
     recipient = _english_nominal(clause.recipient, objective=True) if clause.recipient else []
     thing = _english_nominal(clause.object, objective=True) if clause.object else []
@@ -257,7 +258,7 @@ def _english_nominal(nominal: Nominal, *, objective: bool = False) -> list[str]:
 
 
 def _english_determiner(phrase: NounPhrase, following: str) -> list[str]:
-    """A possessor in 's, or the determiner; "an" before a vowel sound, which "university" lacks."""
+    """Realize the possessor with 's, or the determiner; "an" before a vowel sound, which "university" lacks."""
     if phrase.possessor:
         *words, last = _english_nominal(phrase.possessor)
         return [*words, f"{last}'s"]
@@ -300,7 +301,7 @@ _CONTRACTED = {
 
 
 class Order(Enum):
-    """Where German puts the finite verb."""
+    """Position of the finite verb in German."""
 
     SECOND = auto()  # main clauses
     FIRST = auto()  # questions, and main clauses after a leading subordinate clause
@@ -308,7 +309,7 @@ class Order(Enum):
 
 
 def german(sentence: Sentence) -> str:
-    """The sentence in German."""
+    """Realize a sentence in German."""
     link, joined = sentence.conjunction, sentence.joined
     first = sentence.question or sentence.leading
     main = _german_clause(sentence.main, Order.FIRST if first else Order.SECOND)
@@ -322,7 +323,7 @@ def german(sentence: Sentence) -> str:
 
 
 def _german_clause(clause: Clause, order: Order) -> list[str]:
-    """The bracket: verb second with the non-finite part last, or everything before a final finite verb.
+    """Order a clause around the sentence bracket: verb second with the non-finite part last, or finite verb last.
 
     A relative or complement clause follows the right end of the bracket (extraposition).
     """
@@ -343,14 +344,14 @@ def _german_clause(clause: Clause, order: Order) -> list[str]:
 
 
 def _verb_final(verb: Verb, finite: str, right: list[str]) -> list[str]:
-    """A separable prefix rejoins the finite verb at the end of a clause: "weil er das Fenster aufmacht"."""
+    """Join a separable prefix to the finite verb at the end of a clause: "weil er das Fenster aufmacht"."""
     if right == [verb.german.prefix]:
         return [verb.german.prefix + finite]
     return [*right, finite]
 
 
 def _german_verbs(clause: Clause) -> tuple[str, list[str]]:
-    """The finite verb and the right end of the bracket: a prefix, a participle or an infinitive.
+    """Return the finite verb and the right end of the bracket: a prefix, a participle or an infinitive.
 
     The past is told in the perfect (with sein for motion and change) except of modals, haben and sein.
     """
@@ -378,7 +379,7 @@ def _is_indefinite(nominal: Nominal | None) -> bool:
 
 
 def _german_middle(clause: Clause) -> list[str]:
-    """The middle field, from what is known on the left to what is new on the right.
+    """Order the middle field, from given information on the left to new information on the right.
 
     Pronoun, name or recipient; time; definite object; "nicht"; companion; place; indefinite or prepositional
     object; goal; predicative adjective. An indefinite object takes "kein", and "nicht" is then not said.
@@ -403,7 +404,7 @@ def _german_middle(clause: Clause) -> list[str]:
 
 
 def _german_object(clause: Clause) -> list[str]:
-    """The object in the case its verb or its preposition governs, without its relative clause."""
+    """Realize the object in the case that its verb or preposition governs, without its relative clause."""
     verb, thing = clause.verb, clause.object
     if thing is None:
         return []
@@ -414,7 +415,7 @@ def _german_object(clause: Clause) -> list[str]:
 
 
 def _german_complement(clause: Clause) -> list[str]:
-    """A dass- or ob-clause with its verb last, or an infinitive with "zu"."""
+    """Realize a dass- or ob-clause with its verb last, or an infinitive with "zu"."""
     complement = clause.complement
     if complement is None:
         return []
@@ -431,7 +432,7 @@ def _german_relative(nominal: Nominal | None) -> list[str]:
 
 
 def _german_nominal(nominal: Nominal, case: Case) -> list[str]:
-    """A pronoun, name, relative pronoun, or noun phrase whose words agree in gender, number and case."""
+    """Realize a pronoun, name, relative pronoun, or noun phrase whose words agree in gender, number and case."""
     match nominal:
         case Pronoun():
             return [nominal.german[case]]
@@ -452,7 +453,7 @@ def _german_nominal(nominal: Nominal, case: Case) -> list[str]:
 
 
 def _german_determiner(phrase: NounPhrase, case: Case, gender: str) -> tuple[str, bool]:
-    """The inflected determiner, and whether it leaves the adjective to show case and gender (strong)."""
+    """Return the inflected determiner, and whether the adjective after it takes strong endings."""
     determiner = phrase.determiner
     if isinstance(phrase.possessor, Name):
         name = phrase.possessor.english
@@ -466,7 +467,7 @@ def _german_determiner(phrase: NounPhrase, case: Case, gender: str) -> tuple[str
 
 
 def _adjective_ending(case: Case, gender: str, *, strong: bool) -> str:
-    """Strong where no ending precedes it, weak after one; mixed declension (after ein) is either by turns."""
+    """Return the adjective ending: strong if no ending precedes it, else weak; after ein (mixed) one or the other."""
     if strong:
         return "en" if case == "gen" and gender in "mn" else _ENDINGS[case][gender]
     light = (case == "nom" and gender != "pl") or (case == "acc" and gender in ("f", "n"))
@@ -474,7 +475,7 @@ def _adjective_ending(case: Case, gender: str, *, strong: bool) -> str:
 
 
 def _german_adverbial(adverbial: Adverbial | None) -> list[str]:
-    """An adverb, or a preposition with its case: its own, or accusative for motion and dative for rest."""
+    """Realize an adverb or a prepositional phrase; two-way prepositions take accusative for motion, dative for rest."""
     if adverbial is None or isinstance(adverbial, Adverb):
         return [adverbial.german] if adverbial else []
     preposition = adverbial.preposition
@@ -483,7 +484,7 @@ def _german_adverbial(adverbial: Adverbial | None) -> list[str]:
 
 
 def _contract(preposition: str, words: list[str]) -> list[str]:
-    """Preposition and article run together where they can: im, ins, am, ans, zum, zur, vom."""
+    """Contract preposition and article where possible: im, ins, am, ans, zum, zur, vom."""
     if not preposition:
         return words
     first, *rest = filter(None, words)
@@ -496,7 +497,7 @@ Ending = Callable[[KoreanStem, Tense], str]
 
 
 def _tensed(stem: KoreanStem, tense: Tense) -> KoreanStem:
-    """The stem with its tense; the future is -(으)ㄹ 거다, "it is a thing to …"."""
+    """Return the stem with its tense; the future is -(으)ㄹ 거다, "it is a thing to …"."""
     if tense in (Tense.PAST, Tense.PERFECT):
         return stem.past()
     if tense is Tense.FUTURE:
@@ -506,7 +507,7 @@ def _tensed(stem: KoreanStem, tense: Tense) -> KoreanStem:
 
 
 def _attributive(stem: KoreanStem, tense: Tense) -> str:
-    """The form before a noun: -는 or -(으)ㄴ, -(으)ㄴ or -던 in the past, -(으)ㄹ in the future."""
+    """Return the form before a noun: -는 or -(으)ㄴ, -(으)ㄴ or -던 in the past, -(으)ㄹ in the future."""
     if tense is Tense.FUTURE:
         return stem.prospective()
     return stem.attributive_past() if tense in (Tense.PAST, Tense.PERFECT) else stem.attributive()
@@ -541,7 +542,7 @@ _TENSELESS = frozenset({"condition", "before", "while", "once", "hope", "attempt
 
 
 def korean(sentence: Sentence) -> str:
-    """The sentence in Korean: the joined clause first, its tense and link in its ending, the main verb last.
+    """Realize a sentence in Korean; a subordinate clause comes first, its conjunction in its verb's ending.
 
     A subject that both clauses share is said once, as the topic.
     """
@@ -562,7 +563,7 @@ def korean(sentence: Sentence) -> str:
 
 
 def _korean_clause(clause: Clause, ending: str, *, topic: bool = True, silent: bool = False) -> list[str]:
-    """Subject, time, place, recipient, object, verb; ``silent`` leaves the subject out."""
+    """Order a clause: subject, time, place, recipient, object, verb; ``silent`` leaves the subject out."""
     subject = [] if silent else _korean_subject(clause.subject, topic=topic)
     time = _korean_adverbial(clause.time, "")
     words = [*time, *subject] if clause.fronted else [*subject, *time]
@@ -580,7 +581,7 @@ def _korean_clause(clause: Clause, ending: str, *, topic: bool = True, silent: b
 
 
 def _korean_predicate(clause: Clause, ending: str) -> str:
-    """The verb or adjective with modality, aspect and negation, and the ending that links or closes."""
+    """Realize the verb or adjective with modality, aspect and negation, and its connective or final ending."""
     stem = clause.predicate.korean if clause.predicate else clause.verb.korean
     first_person = clause.subject in (lex.I, lex.WE)
     if clause.modal:
@@ -601,7 +602,7 @@ def _korean_negation(stem: KoreanStem) -> KoreanStem:
 
 
 def _korean_modal(stem: KoreanStem, modal: lex.Modal, *, negated: bool, first_person: bool) -> KoreanStem:
-    """Modality as a chain of verbs; others seem to want (-고 싶어 하다), oneself wants (-고 싶다)."""
+    """Realize modality as a chain of verbs; "want" is -고 싶다 in the first person, otherwise -고 싶어 하다."""
     able = stem.prospective()
     want = KoreanStem(stem=stem.stem + "고 싶", infinitive=stem.stem + "고 싶어", descriptive=True)
     if not first_person:
@@ -619,7 +620,7 @@ def _korean_modal(stem: KoreanStem, modal: lex.Modal, *, negated: bool, first_pe
 
 
 def _korean_subject(subject: Nominal, *, topic: bool) -> list[str]:
-    """은/는 marks what a main clause is about; 이/가 a new (indefinite) subject and any embedded one."""
+    """Mark the subject: 은/는 for the topic of a main clause, 이/가 for indefinite and for embedded subjects."""
     if isinstance(subject, Pronoun) and not topic:
         return [subject.korean_nominative]
     indefinite = _is_indefinite(subject)
@@ -627,7 +628,7 @@ def _korean_subject(subject: Nominal, *, topic: bool) -> list[str]:
 
 
 def _korean_nominal(nominal: Nominal, particle: str, *, subject: bool = False) -> list[str]:
-    """Relative clause, determiner, adjective, noun and counter, the particle on the last of them."""
+    """Order a noun phrase: relative clause, determiner, adjective, noun, counter; the particle follows the last."""
     match nominal:
         case Pronoun() | Name():
             return [lex.attach(nominal.korean, particle)]
@@ -648,7 +649,7 @@ def _korean_nominal(nominal: Nominal, particle: str, *, subject: bool = False) -
 
 
 def _korean_adverbial(adverbial: Adverbial | None, particle: str) -> list[str]:
-    """A phrase with the particle its verb wants, after the noun of position (위, 아래) if there is one."""
+    """Realize an adverbial with the particle that its verb governs, after a noun of position (위, 아래) if any."""
     if adverbial is None:
         return []
     if isinstance(adverbial, Adverb):
@@ -684,7 +685,7 @@ def _adjectives(kinds: frozenset[str], *, predicative: bool) -> tuple[lex.Adject
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a clause may be, from where it stands in the sentence.
+    """Constraints on a clause, by its role in the sentence.
 
     Attributes:
         light: no relative clauses or adjuncts and fewer times, to keep the sentence short.
@@ -709,7 +710,7 @@ def _plan(*tenses: Tense, **options: bool) -> _Plan:
 
 
 def _joined(*tenses: Tense, **options: bool) -> _Plan:
-    """The plan of a subordinate clause: short, and happening when the main clause says."""
+    """Return the plan of a subordinate clause: short, with its time given by the main clause."""
     return _plan(*tenses, light=True, timed=False, **options)
 
 
@@ -746,7 +747,7 @@ def _allowed_tenses(verb: Verb, plan: _Plan) -> frozenset[Tense]:
 
 @cache
 def _verbs(subject: frozenset[str] | None, gap: frozenset[str] | None, plan: _Plan) -> tuple[Verb, ...]:
-    """The verbs that suit the plan, subjects of kinds ``subject`` and objects of kinds ``gap``, if given."""
+    """Return the verbs that suit the plan and, if given, subjects of kinds ``subject`` and objects of kinds ``gap``."""
 
     def suits(verb: Verb) -> bool:
         if gap is not None and (not verb.objects & gap or verb.recipient or verb.indefinite or verb.goal):
@@ -759,14 +760,14 @@ def _verbs(subject: frozenset[str] | None, gap: frozenset[str] | None, plan: _Pl
 
 
 class Sampler:
-    """Draws trees; all choices come from ``rng``, so a seed fixes the text."""
+    """Sampler of syntax trees; all choices come from ``rng``, so a seed determines the text."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._used: set[Noun | Name] = set()
 
     def sentence(self) -> Sentence:
-        """A sentence of any kind; no noun or name comes twice in it."""
+        """Sample a sentence of any kind; no noun or name occurs twice in it."""
         self._used.clear()
         kinds = {
             self._simple: 52,
@@ -814,7 +815,7 @@ class Sampler:
         return self._name() if self._chance(0.4) else self._noun_phrase(_PERSON, light=True, definite=True)
 
     def _clausal(self) -> Sentence:
-        """A verb of saying or knowing with a dass- or ob-clause."""
+        """Sample a verb of saying or knowing with a dass- or ob-clause."""
         verb = self._pick(_CLAUSAL)
         subject = self._nominal(_PERSON, light=True, definite=True, plain=True)
         deniable = verb.korean_clause in ("quote", "fact")
@@ -825,7 +826,7 @@ class Sampler:
         return Sentence(main=Clause(subject=subject, verb=verb, negated=negated, complement=complement))
 
     def _control(self) -> Sentence:
-        """A verb with an infinitive, whose subject is its own: "she tries to open the window"."""
+        """Sample a verb with an infinitive that shares its subject: "she tries to open the window"."""
         verb = self._pick(_CONTROL)
         subject = self._nominal(_PERSON, light=True, definite=True)
         tense = self._pick((Tense.PROGRESSIVE, Tense.PAST) if verb.aspect is Aspect.TASK else (Tense.PAST,))
@@ -840,7 +841,7 @@ class Sampler:
         return Sentence(main=main)
 
     def _clause(self, plan: _Plan, *, subject: Nominal | None = None, gap: Gap | None = None) -> Clause:
-        """A clause after ``plan``; ``gap`` is what it leaves open as the relative clause of an object."""
+        """Sample a clause that fits ``plan``; ``gap`` is the object gap of a relative clause."""
         person = subject is None or isinstance(subject, Pronoun | Name) or "person" in subject.noun.kinds
         if plan.copular and gap is None and person and self._chance(0.2):
             tenses = plan.tenses & {Tense.PRESENT, Tense.PAST, Tense.FUTURE}
@@ -861,7 +862,7 @@ class Sampler:
         return self._rng.choices(ordered, [1 if tense is Tense.FUTURE else 2 for tense in ordered])[0]
 
     def _copular(self, subject: Nominal | None, tense: Tense, plan: _Plan) -> Clause:
-        """Being somewhere, or being of some quality."""
+        """Sample a copular clause: being somewhere, or having a property."""
         if subject is None and self._chance(0.25):
             subject = self._nominal(lex.BE_AT.subjects, light=True, subject=True, definite=True)
             return Clause(
@@ -894,12 +895,13 @@ class Sampler:
         return self._noun_phrase(frozenset({kind}), light=light, definite=True, subject=True, number=False)
 
     def _negatable(self, subject: Nominal) -> bool:
-        """Not after "every" or an indefinite subject, where the scope of the negation would be in doubt."""
+        """Decide at random whether to negate; never after "every" or an indefinite subject: the scope would be
+        unclear."""
         every = isinstance(subject, NounPhrase) and subject.determiner is lex.EVERY
         return not (every or _is_indefinite(subject)) and self._chance(0.18)
 
     def _verbal(self, verb: Verb, subject: Nominal, tense: Tense, plan: _Plan, gap: Gap | None) -> Clause:
-        """A verb with its arguments, and perhaps a modal, a negation and adjuncts."""
+        """Sample a verb with its arguments, and optionally a modal, a negation and adjuncts."""
         modal = self._modal(verb, subject, tense, plan)
         if modal:
             tense = Tense.PAST if tense is Tense.PAST else Tense.PRESENT
@@ -921,7 +923,7 @@ class Sampler:
         return self._with_adjuncts(clause, plan)
 
     def _modal(self, verb: Verb, subject: Nominal, tense: Tense, plan: _Plan) -> lex.Modal | None:
-        """People can, must, want to or may do what they do at will."""
+        """Sample a modal for something that people do deliberately, or None."""
         person = "person" in (_kinds_of(subject) or ())
         simple = tense in (Tense.PRESENT, Tense.PROGRESSIVE, Tense.PAST) and not plan.bounded
         willed = verb.willed and verb.aspect is not Aspect.STATE
@@ -930,7 +932,7 @@ class Sampler:
         return self._pick(lex.PAST_MODALS if tense is Tense.PAST else lex.PRESENT_MODALS)
 
     def _with_adjuncts(self, clause: Clause, plan: _Plan) -> Clause:
-        """Adds time and one adjunct, but never after a relative clause, of which they would seem part."""
+        """Add time and one adjunct, except after a relative clause, which they would seem to belong to."""
         trailing = isinstance(clause.object, NounPhrase) and clause.object.relative is not None
         place = self._place(clause.verb) if clause.verb.needs_place else None
         adjunct = None
@@ -953,7 +955,8 @@ class Sampler:
         return plan.frontable and time is not None and not middle and self._chance(0.4)
 
     def _time(self, verb: Verb, tense: Tense, plan: _Plan, clause: Clause | None = None) -> Adverbial | None:
-        """A time that fits the tense; none where it would blur scope (negation) or aspect (states)."""
+        """Sample a time that fits the tense; None where the scope of negation or a state's aspect would become
+        unclear."""
         modal, negated = (clause.modal, clause.negated) if clause else (None, False)
         match tense:
             case Tense.PERFECT:
@@ -984,7 +987,7 @@ class Sampler:
         return Phrase(preposition=preposition, object=phrase, motion=True)
 
     def _place(self, verb: Verb) -> Adverbial:
-        """Where something happens: a place, a city, at home, or a spot in space."""
+        """Sample where something happens: a place, a city, at home, or a spot in space."""
         roll = self._rng.random()
         if roll < 0.15:
             return self._pick(lex.IN_CITIES)
@@ -995,7 +998,7 @@ class Sampler:
         return self._at(frozenset({"home", "town"} if verb.key == "live" else {"place"}))
 
     def _whereabouts(self, subject: Nominal) -> Adverbial:
-        """People are in the garden; cats and cups are under or on the furniture."""
+        """Sample where something is: people are in places, other things on, under, behind or beside furniture."""
         if "person" in (_kinds_of(subject) or ()):
             return self._place(lex.BE_AT)
         furniture = self._noun_phrase(frozenset({"furniture"}), light=True, determiner=lex.THE)
@@ -1019,7 +1022,7 @@ class Sampler:
         return Phrase(preposition=preposition, object=phrase)
 
     def _adjunct(self, kind: str) -> Phrase:
-        """With or without company, or for somebody's sake."""
+        """Sample a companion or a beneficiary."""
         preposition = lex.FOR if kind == "for" else lex.WITH if self._chance(0.7) else lex.WITHOUT
         return Phrase(preposition=preposition, object=self._somebody())
 
@@ -1041,7 +1044,7 @@ class Sampler:
         besides: Nominal | None = None,
         plain: bool = False,
     ) -> Nominal:
-        """A pronoun, a name or a noun phrase; ``besides`` is a subject that the pronoun must not repeat."""
+        """Sample a pronoun, a name or a noun phrase; ``besides`` is a subject that the pronoun must not repeat."""
         if "person" in kinds and self._chance(0.4):
             if self._chance(0.4):
                 return self._name()
@@ -1056,7 +1059,7 @@ class Sampler:
         return name
 
     def _noun(self, kinds: frozenset[str], *, without: str = "") -> Noun:
-        """A noun that the sentence does not have yet, where there is another."""
+        """Sample a noun that the sentence does not contain yet, if there is one."""
         nouns = [noun for noun in _nouns(kinds) if without not in noun.kinds]
         noun = self._pick([noun for noun in nouns if noun not in self._used] or nouns)
         self._used.add(noun)
@@ -1072,7 +1075,7 @@ class Sampler:
         determiner: Determiner | None = None,
         number: bool = True,
     ) -> NounPhrase:
-        """A noun of one of ``kinds`` with determiner, number, adjective and perhaps a relative clause."""
+        """Sample a noun of one of ``kinds`` with determiner, number, adjective and optionally a relative clause."""
         noun = self._noun(kinds)
         if determiner:
             phrase = NounPhrase(noun=noun, determiner=determiner)
@@ -1093,7 +1096,7 @@ class Sampler:
         return phrase
 
     def _determined(self, noun: Noun, *, definite: bool, subject: bool, quantified: bool) -> NounPhrase:
-        """A noun with its determiner or possessor; relatives are always somebody's."""
+        """Return a noun with a sampled determiner or possessor; kinship terms always have a possessor."""
         roll = self._rng.random()
         ownable = noun.kinds & {"related", "room", "town"} or not noun.kinds & {"person", "infant", "place"}
         if ownable and roll < (0.65 if "kin" in noun.kinds else 0.16):
@@ -1112,7 +1115,7 @@ class Sampler:
         return NounPhrase(noun=self._noun(_PERSON, without="kin"))
 
     def _relative(self, noun: Noun, *, plural: bool) -> Clause | None:
-        """A clause about ``noun``, which is its subject or its object; None where no verb suits it."""
+        """Sample a relative clause with ``noun`` as its subject or object; None if no verb suits it."""
         gap = Gap(noun=noun, plural=plural)
         plan = _Plan(light=True, copular=False)
         by_subject = bool(_verbs(noun.kinds, None, plan))
@@ -1129,7 +1132,7 @@ SHORTEST, LONGEST = 4, 16
 
 
 def pairs(*, seed: int, target: str = "de") -> Iterator[Pair]:
-    """An endless stream of English sentences and their translations; no source and no target comes twice.
+    """Generate English sentences with their translations, endlessly; no source and no target occurs twice.
 
     Args:
         seed: fixes the text, on any machine.
@@ -1160,7 +1163,7 @@ def _pairs(sampler: Sampler, translate: Callable[[Sentence], str]) -> Iterator[P
 
 
 def corpus(size: int, *, seed: int, target: str = "de") -> list[Pair]:
-    """The first ``size`` of ``pairs``.
+    """Return the first ``size`` of ``pairs``.
 
     Raises:
         ConfigError: ``size`` is negative, or there is no grammar of ``target``.
@@ -1171,7 +1174,7 @@ def corpus(size: int, *, seed: int, target: str = "de") -> list[Pair]:
 
 
 class Split(NamedTuple):
-    """A corpus in three parts that share no source and no target sentence."""
+    """Training, validation and test pairs, which share no source and no target sentence."""
 
     train: list[Pair]
     valid: list[Pair]
@@ -1179,7 +1182,7 @@ class Split(NamedTuple):
 
 
 def split_corpus(train: int, valid: int, test: int, *, seed: int, target: str = "de") -> Split:
-    """Training, validation and test pairs.
+    """Generate training, validation and test pairs.
 
     Test and validation are drawn first, so they stay the same when only the amount of training text changes.
 

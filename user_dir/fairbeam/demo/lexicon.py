@@ -18,7 +18,7 @@ Clausal = Literal["", "that", "whether", "to"]
 
 
 class Aspect(Enum):
-    """Which tenses a verb sounds natural in."""
+    """Aspectual class of a verb: the tenses in which it sounds natural."""
 
     STATE = "state"  # never progressive: "knows"
     HABIT = "habit"  # any tense, also with "every day": "reads"
@@ -31,7 +31,7 @@ _NO_FINAL, _N, _D, _L, _B, _SS = 0, 4, 7, 8, 17, 20
 
 
 def final_consonant(word: str) -> int:
-    """The index of the last syllable's final consonant in Unicode's order; 0 where it ends in a vowel."""
+    """Return the index of the last syllable's final consonant in Unicode's order; 0 if the syllable has none."""
     return (ord(word[-1]) - _HANGUL) % _FINALS
 
 
@@ -40,7 +40,7 @@ def _with_final(word: str, final: int) -> str:
 
 
 def attach(word: str, particle: str) -> str:
-    """``word`` with a particle; ``"이/가"`` gives the form after a consonant, then the one after a vowel."""
+    """Attach a particle to ``word``; ``"이/가"`` gives the form after a consonant, then the one after a vowel."""
     after_consonant, slash, after_vowel = particle.partition("/")
     return word + (after_vowel if slash and not final_consonant(word) else after_consonant)
 
@@ -80,32 +80,32 @@ class KoreanStem:
         return self.stem[-1] in "있없"
 
     def before_n(self) -> str:
-        """The stem before an ending in ㄴ: a final ㄹ falls away (살다, 사는)."""
+        """Return the stem before an ending in ㄴ: a final ㄹ is dropped (살다, 사는)."""
         return _with_final(self.stem, _NO_FINAL) if final_consonant(self.stem) == _L else self.stem
 
     def past(self) -> "KoreanStem":
-        """The past stem, in 았/었."""
+        """Return the past stem, in 았/었."""
         stem = _with_final(self.infinitive, _SS)
         return KoreanStem(stem=stem, infinitive=stem + "어")
 
     def prospective(self) -> str:
-        """The attributive form in (으)ㄹ."""
+        """Return the attributive form in (으)ㄹ."""
         return _with_final(self.linking, _L)
 
     def attributive(self) -> str:
-        """The present form before a noun: -(으)ㄴ of an adjective, -는 of a verb."""
+        """Return the present form before a noun: -(으)ㄴ for adjectives, -는 for verbs."""
         if self.descriptive and not self.existential:
             return _with_final(self.linking, _N)
         return self.before_n() + "는"
 
     def attributive_past(self) -> str:
-        """The past form before a noun: -(으)ㄴ of a verb, -았/었던 of what describes or exists."""
+        """Return the past form before a noun: -(으)ㄴ for verbs, -았/었던 for adjectives and existentials."""
         if self.descriptive or self.existential:
             return _with_final(self.infinitive, _SS) + "던"
         return _with_final(self.linking, _N)
 
     def plain(self) -> str:
-        """The plain declarative that is quoted: -ㄴ/는다 of a present verb, -다 of the rest, -라 of 이다."""
+        """Return the plain declarative for quotation: -ㄴ/는다 for present verbs, -라 for 이다, -다 otherwise."""
         if self.copula:
             return self.stem + "라"
         if self.descriptive or self.existential or final_consonant(self.stem) == _SS:
@@ -126,7 +126,7 @@ def _plural(noun: str) -> str:
 
 
 def _doubled(verb: str) -> str:
-    """A one-syllable stem that ends in vowel and consonant doubles it: swim, swimming."""
+    """Double the final consonant of a one-syllable stem that ends in vowel and consonant: swim, swimming."""
     one = _syllables(verb) == 1 and re.search("[^aeiou][aeiou][^aeiouwxy]$", verb)
     return verb + verb[-1] if one else verb
 
@@ -170,7 +170,7 @@ class EnglishVerb:
         return self.past
 
     def blurs_tense(self, agreement: Agreement) -> bool:
-        """Whether past and present look alike ("they read"), so that nobody could tell which is meant."""
+        """Return whether past and present look the same ("they read"), so that the tense would be ambiguous."""
         return self.past == self.base and agreement != "3sg"
 
 
@@ -208,7 +208,7 @@ class GermanVerb:
         return self.preterite if agreement.endswith("sg") else plural
 
     def zu_infinitive(self) -> str:
-        """ "zu" stands before the verb, but between a separable prefix and it: zu lesen, aufzumachen."""
+        """Return the infinitive with "zu", which follows a separable prefix: zu lesen, aufzumachen."""
         return f"{self.prefix}zu{self.infinitive}" if self.prefix else f"zu {self.infinitive}"
 
 
@@ -222,7 +222,7 @@ class GermanNoun:
     weak: bool = False
 
     def form(self, case: Case, plural: bool) -> str:
-        """The noun in a case: -n in the dative plural, -(e)s in the genitive of masculines and neuters."""
+        """Return the noun in a case: -n in the dative plural, -(e)s in the genitive of masculines and neuters."""
         if plural:
             return self.plural + ("n" if case == "dat" and not self.plural.endswith(("n", "s")) else "")
         if self.weak and case != "nom":
@@ -436,7 +436,7 @@ def _kinds(text: str) -> Kinds:
 
 
 def _korean(parts: str, *, descriptive: bool = False) -> KoreanStem:
-    """``"읽다/읽어"``; the infinitive of 하다 and its compounds need not be given."""
+    """Parse ``"읽다/읽어"``; the infinitive of 하다 and its compounds may be omitted."""
     dictionary, _, infinitive = parts.partition("/")
     stem = dictionary.removesuffix("다")
     if not infinitive:
@@ -445,7 +445,7 @@ def _korean(parts: str, *, descriptive: bool = False) -> KoreanStem:
 
 
 def _english(parts: str) -> EnglishVerb:
-    """``"write/wrote/written"``; ``"pick +up"`` is phrasal, ``"wait ~for"`` takes a preposition.
+    """Parse ``"write/wrote/written"``; ``"pick +up"`` is phrasal, ``"wait ~for"`` takes a preposition.
 
     Regular verbs need the base form only.
     """
@@ -464,7 +464,7 @@ def _english(parts: str) -> EnglishVerb:
 
 
 def _german(parts: str) -> GermanVerb:
-    """``"auf|machen/macht/gemacht"``; a leading ``+`` marks the perfect with sein."""
+    """Parse ``"auf|machen/macht/gemacht"``; a leading ``+`` marks the perfect with sein."""
     infinitive, third, participle, *preterite = parts.removeprefix("+").split("/")
     prefix, _, infinitive = infinitive.rpartition("|")
     return GermanVerb(
@@ -480,7 +480,7 @@ def _german(parts: str) -> GermanVerb:
 def _noun(
     english: str, german: str, korean: str, kinds: str, *, at: Preposition | None = None, to: Preposition | None = None
 ) -> Noun:
-    """``"child/children"``, ``"Kind/n/Kinder"``, ``"아이/명"`` (noun and counter, 개 by default).
+    """Parse ``"child/children"``, ``"Kind/n/Kinder"``, ``"아이/명"`` (noun and counter, 개 by default).
 
     The gender ``w`` is a weak masculine; a German noun without a plural is a mass noun.
     """
@@ -518,7 +518,7 @@ def _verb(
     descriptive: bool = False,
     **options: Any,
 ) -> Verb:
-    """A verb by the notation of each language; ``options`` are fields of ``Verb``."""
+    """Make a verb from each language's notation; ``options`` are fields of ``Verb``."""
     words = _english(english)
     key = " ".join(filter(None, (words.base, words.particle, words.preposition, clause)))
     return Verb(

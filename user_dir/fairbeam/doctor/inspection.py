@@ -343,11 +343,11 @@ def estimate_decoding(
         ready.step(state, tokens[None])
     memory: list[Tensor] = []
     if isinstance(ready, EncoderDecoder):
-        remembered = ready.remember(*ready.encode(_tokens(network, 1, length)))
+        remembered = ready.cross_attention_cache(*ready.encode(_tokens(network, 1, length)))
         memory = [tensor for layer in remembered.layers for tensor in layer if tensor is not None]
     elif isinstance(state, LSTMState):
         source = state.encoding
-        memory = [source.states, source.closed, source.order, state.hidden, state.cells, state.feed]
+        memory = [source.states, source.padding_mask, source.order, state.hidden, state.cells, state.feed]
     cache = [layer.storage for layer in state.layers]
     return DecodingMemory(
         sentences=sentences, length=length, beam=beam, weights=_inference_bytes(ready),

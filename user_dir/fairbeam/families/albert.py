@@ -1,19 +1,19 @@
 """ALBERT (Lan et al., 2020): BERT whose layers share weights, with embeddings of their own width."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
-from fairbeam.families.weight_map import affine, under
+from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec
+from fairbeam.families.weight_map import linear, with_prefix
 
 _LAYER = "encoder.albert_layer_groups.{i}.albert_layers.0"
 LAYER_ROWS = (
-    *affine(
+    *linear(
         "encoder.layers.{i}.self_attention.qkv", *(f"{_LAYER}.attention.{part}" for part in ("query", "key", "value"))
     ),
-    *affine("encoder.layers.{i}.self_attention.output", f"{_LAYER}.attention.dense"),
-    *affine("encoder.layers.{i}.self_attention_residual.norm", f"{_LAYER}.attention.LayerNorm"),
-    *affine("encoder.layers.{i}.inner", f"{_LAYER}.ffn"),
-    *affine("encoder.layers.{i}.outer", f"{_LAYER}.ffn_output"),
-    *affine("encoder.layers.{i}.feed_forward_residual.norm", f"{_LAYER}.full_layer_layer_norm"),
+    *linear("encoder.layers.{i}.self_attention.output", f"{_LAYER}.attention.dense"),
+    *linear("encoder.layers.{i}.self_attention_residual.norm", f"{_LAYER}.attention.LayerNorm"),
+    *linear("encoder.layers.{i}.inner", f"{_LAYER}.ffn"),
+    *linear("encoder.layers.{i}.outer", f"{_LAYER}.ffn_output"),
+    *linear("encoder.layers.{i}.feed_forward_residual.norm", f"{_LAYER}.full_layer_layer_norm"),
 )
 
 FAMILY = EncoderOnlyFamily(
@@ -21,13 +21,13 @@ FAMILY = EncoderOnlyFamily(
     prefix="albert.",
     stack=bert.STACK,
     rows=(
-        *under("albert.", (*bert.EMBEDDING_ROWS, *LAYER_ROWS, *affine("pooler", "pooler"))),
-        *affine("embedding.projection", "albert.encoder.embedding_hidden_mapping_in"),
+        *with_prefix("albert.", (*bert.EMBEDDING_ROWS, *LAYER_ROWS, *linear("pooler", "pooler"))),
+        *linear("embedding.projection", "albert.encoder.embedding_hidden_mapping_in"),
         *bert.symbol_rows("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias"),
-        *affine("sequence_head.output", "sop_classifier.classifier"),
-        *affine("sequence_head.output", "classifier"),
-        *affine("token_head.output", "classifier"),
-        *affine("token_head.output", "qa_outputs"),
+        *linear("sequence_head.output", "sop_classifier.classifier"),
+        *linear("sequence_head.output", "classifier"),
+        *linear("token_head.output", "classifier"),
+        *linear("token_head.output", "qa_outputs"),
     ),
     names={
         **bert.FAMILY.names,
@@ -50,10 +50,10 @@ FAMILY = EncoderOnlyFamily(
     },
     must_be={"inner_group_num": 1},
     heads=(
-        HeadPage(
+        HeadSpec(
             place="symbol_head", mark="predictions.bias", hidden="predictions.dense.weight", norm=True, drops=False
         ),
-        HeadPage(place="sequence_head", mark="sop_classifier.classifier.weight"),
+        HeadSpec(place="sequence_head", mark="sop_classifier.classifier.weight"),
         bert.POOLED_HEAD,
         bert.TAG_HEAD,
         bert.ANSWER_HEAD,

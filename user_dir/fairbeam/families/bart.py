@@ -2,14 +2,14 @@
 
 from fairbeam.families.fairseq.transformer import stack_rows
 from fairbeam.families.seq2seq import Seq2SeqFamily
-from fairbeam.families.weight_map import lifted, same, under
+from fairbeam.families.weight_map import same, unsqueezed, with_prefix
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 ROWS = (
-    *under("model.", stack_rows("encoder", "source_embedding")),
-    *under("model.", stack_rows("decoder", "target_embedding")),
+    *with_prefix("model.", stack_rows("encoder", "source_embedding")),
+    *with_prefix("model.", stack_rows("decoder", "target_embedding")),
     same("head.weight", "lm_head.weight"),
-    lifted("head.bias", "final_logits_bias"),
+    unsqueezed("head.bias", "final_logits_bias"),
 )
 
 FAMILY = Seq2SeqFamily(

@@ -1,11 +1,12 @@
 """BERT (Devlin et al., 2019), as Hugging Face's ``BertModel`` and its classes with heads name their weights."""
 
-from fairbeam.families.shapes import BERT_NAMES, EncoderOnlyFamily, HeadPage
-from fairbeam.families.weight_map import Row, affine, same, under
+from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec
+from fairbeam.families.single_stack import BERT_NAMES
+from fairbeam.families.weight_map import Row, linear, same, with_prefix
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 LAYER_ROWS = (
-    *affine(
+    *linear(
         "encoder.layers.{i}.self_attention.qkv",
         *(f"encoder.layer.{{i}}.attention.self.{part}" for part in ("query", "key", "value")),
     ),
@@ -13,27 +14,27 @@ LAYER_ROWS = (
         "encoder.layers.{i}.self_attention.distances.weight",
         "encoder.layer.{i}.attention.self.distance_embedding.weight",
     ),
-    *affine("encoder.layers.{i}.self_attention.output", "encoder.layer.{i}.attention.output.dense"),
-    *affine("encoder.layers.{i}.self_attention_residual.norm", "encoder.layer.{i}.attention.output.LayerNorm"),
-    *affine("encoder.layers.{i}.inner", "encoder.layer.{i}.intermediate.dense"),
-    *affine("encoder.layers.{i}.outer", "encoder.layer.{i}.output.dense"),
-    *affine("encoder.layers.{i}.feed_forward_residual.norm", "encoder.layer.{i}.output.LayerNorm"),
+    *linear("encoder.layers.{i}.self_attention.output", "encoder.layer.{i}.attention.output.dense"),
+    *linear("encoder.layers.{i}.self_attention_residual.norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    *linear("encoder.layers.{i}.inner", "encoder.layer.{i}.intermediate.dense"),
+    *linear("encoder.layers.{i}.outer", "encoder.layer.{i}.output.dense"),
+    *linear("encoder.layers.{i}.feed_forward_residual.norm", "encoder.layer.{i}.output.LayerNorm"),
 )
 EMBEDDING_ROWS = (
     same("embedding.weight", "embeddings.word_embeddings.weight"),
     same("embedding.positions.weight", "embeddings.position_embeddings.weight"),
     same("embedding.types", "embeddings.token_type_embeddings.weight"),
-    *affine("embedding.norm", "embeddings.LayerNorm"),
+    *linear("embedding.norm", "embeddings.LayerNorm"),
 )
-ENCODER_ROWS = (*EMBEDDING_ROWS, *LAYER_ROWS, *affine("pooler", "pooler.dense"))
+ENCODER_ROWS = (*EMBEDDING_ROWS, *LAYER_ROWS, *linear("pooler", "pooler.dense"))
 
 
 def symbol_rows(dense: str, norm: str, output: str, bias: str) -> tuple[Row, ...]:
     """Rows of a masked language model's head, whose output's bias has a second name beside the output."""
     return (
-        *affine("symbol_head.hidden", dense),
-        *affine("symbol_head.norm", norm),
-        *affine("symbol_head.output", output),
+        *linear("symbol_head.hidden", dense),
+        *linear("symbol_head.norm", norm),
+        *linear("symbol_head.output", output),
         same("symbol_head.output.bias", bias),
     )
 
@@ -63,10 +64,10 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-ANSWER_HEAD = HeadPage(place="token_head", mark="qa_outputs.weight", drops=False)
+ANSWER_HEAD = HeadSpec(place="token_head", mark="qa_outputs.weight", drops=False)
 """Scores of each token as the first and as the last of an answer (Devlin et al., 2019, section 4.2)."""
-TAG_HEAD = HeadPage(place="token_head", mark="classifier.weight", classes=("ForTokenClassification",))
-POOLED_HEAD = HeadPage(
+TAG_HEAD = HeadSpec(place="token_head", mark="classifier.weight", classes=("ForTokenClassification",))
+POOLED_HEAD = HeadSpec(
     place="sequence_head",
     mark="classifier.weight",
     classes=("ForSequenceClassification", "ForMultipleChoice"),
@@ -77,30 +78,30 @@ FAMILY = EncoderOnlyFamily(
     prefix="bert.",
     stack=STACK,
     rows=(
-        *under("bert.", ENCODER_ROWS),
+        *with_prefix("bert.", ENCODER_ROWS),
         *symbol_rows(
             "cls.predictions.transform.dense",
             "cls.predictions.transform.LayerNorm",
             "cls.predictions.decoder",
             "cls.predictions.bias",
         ),
-        *affine("sequence_head.output", "cls.seq_relationship"),
-        *affine("sequence_head.output", "classifier"),
-        *affine("token_head.output", "classifier"),
-        *affine("token_head.output", "qa_outputs"),
+        *linear("sequence_head.output", "cls.seq_relationship"),
+        *linear("sequence_head.output", "classifier"),
+        *linear("token_head.output", "classifier"),
+        *linear("token_head.output", "qa_outputs"),
     ),
     names=BERT_NAMES,
     position_kinds=POSITION_KINDS,
     defaults=DEFAULTS,
     heads=(
-        HeadPage(
+        HeadSpec(
             place="symbol_head",
             mark="cls.predictions.bias",
             hidden="cls.predictions.transform.dense.weight",
             norm=True,
             drops=False,
         ),
-        HeadPage(place="sequence_head", mark="cls.seq_relationship.weight", drops=False),
+        HeadSpec(place="sequence_head", mark="cls.seq_relationship.weight", drops=False),
         POOLED_HEAD,
         TAG_HEAD,
         ANSWER_HEAD,

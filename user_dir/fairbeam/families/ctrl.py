@@ -1,8 +1,9 @@
 """CTRL (Keskar et al., 2019), as Hugging Face's ``CTRLLMHeadModel`` and ``CTRLModel`` name their weights."""
 
 from fairbeam.families import gpt2
-from fairbeam.families.shapes import GPT_NAMES, DecoderOnlyFamily
-from fairbeam.families.weight_map import affine, same, under
+from fairbeam.families.decoder_only import DecoderOnlyFamily
+from fairbeam.families.single_stack import GPT_NAMES
+from fairbeam.families.weight_map import linear, same, with_prefix
 from fairbeam.network import Activation, NormPlacement, PositionConfig, PositionKind, StackConfig
 
 FAMILY = DecoderOnlyFamily(
@@ -16,23 +17,23 @@ FAMILY = DecoderOnlyFamily(
         positions=PositionConfig(kind=PositionKind.SINUSOIDAL_OPEN, offset=0, count_padding=True),
     ),
     rows=(
-        *under(
+        *with_prefix(
             "transformer.",
             (
                 same("embedding.weight", "w.weight"),
-                *affine(
+                *linear(
                     "decoder.layers.{i}.self_attention.qkv",
                     *(f"h.{{i}}.multi_head_attention.W{part}" for part in "qkv"),
                 ),
-                *affine("decoder.layers.{i}.self_attention.output", "h.{i}.multi_head_attention.dense"),
-                *affine("decoder.layers.{i}.self_attention_residual.norm", "h.{i}.layernorm1"),
-                *affine("decoder.layers.{i}.inner", "h.{i}.ffn.0"),
-                *affine("decoder.layers.{i}.outer", "h.{i}.ffn.2"),
-                *affine("decoder.layers.{i}.feed_forward_residual.norm", "h.{i}.layernorm2"),
-                *affine("decoder.final_norm", "layernorm"),
+                *linear("decoder.layers.{i}.self_attention.output", "h.{i}.multi_head_attention.dense"),
+                *linear("decoder.layers.{i}.self_attention_residual.norm", "h.{i}.layernorm1"),
+                *linear("decoder.layers.{i}.inner", "h.{i}.ffn.0"),
+                *linear("decoder.layers.{i}.outer", "h.{i}.ffn.2"),
+                *linear("decoder.layers.{i}.feed_forward_residual.norm", "h.{i}.layernorm2"),
+                *linear("decoder.final_norm", "layernorm"),
             ),
         ),
-        *affine("head", "lm_head"),
+        *linear("head", "lm_head"),
     ),
     names={
         **{ours: theirs for ours, theirs in GPT_NAMES.items() if ours != "attention_dropout"},
@@ -52,6 +53,6 @@ FAMILY = DecoderOnlyFamily(
         "pad_token_id": None,
         "tie_word_embeddings": True,
     },
-    outside=gpt2.OUTSIDE,
+    unprefixed=gpt2.UNPREFIXED,
     presets={"large": {}},
 )

@@ -1,20 +1,20 @@
 """DistilBERT (Sanh et al., 2019): BERT without segments or pooler, its weights under shorter names."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
-from fairbeam.families.weight_map import affine, under
+from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec
+from fairbeam.families.weight_map import linear, with_prefix
 from fairbeam.network import Activation
 
 LAYER_ROWS = (
-    *affine(
+    *linear(
         "encoder.layers.{i}.self_attention.qkv",
         *(f"transformer.layer.{{i}}.attention.{part}_lin" for part in "qkv"),
     ),
-    *affine("encoder.layers.{i}.self_attention.output", "transformer.layer.{i}.attention.out_lin"),
-    *affine("encoder.layers.{i}.self_attention_residual.norm", "transformer.layer.{i}.sa_layer_norm"),
-    *affine("encoder.layers.{i}.inner", "transformer.layer.{i}.ffn.lin1"),
-    *affine("encoder.layers.{i}.outer", "transformer.layer.{i}.ffn.lin2"),
-    *affine("encoder.layers.{i}.feed_forward_residual.norm", "transformer.layer.{i}.output_layer_norm"),
+    *linear("encoder.layers.{i}.self_attention.output", "transformer.layer.{i}.attention.out_lin"),
+    *linear("encoder.layers.{i}.self_attention_residual.norm", "transformer.layer.{i}.sa_layer_norm"),
+    *linear("encoder.layers.{i}.inner", "transformer.layer.{i}.ffn.lin1"),
+    *linear("encoder.layers.{i}.outer", "transformer.layer.{i}.ffn.lin2"),
+    *linear("encoder.layers.{i}.feed_forward_residual.norm", "transformer.layer.{i}.output_layer_norm"),
 )
 
 FAMILY = EncoderOnlyFamily(
@@ -22,12 +22,12 @@ FAMILY = EncoderOnlyFamily(
     prefix="distilbert.",
     stack=bert.STACK,
     rows=(
-        *under("distilbert.", (*bert.EMBEDDING_ROWS, *LAYER_ROWS)),
+        *with_prefix("distilbert.", (*bert.EMBEDDING_ROWS, *LAYER_ROWS)),
         *bert.symbol_rows("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias"),
-        *affine("sequence_head.hidden", "pre_classifier"),
-        *affine("sequence_head.output", "classifier"),
-        *affine("token_head.output", "classifier"),
-        *affine("token_head.output", "qa_outputs"),
+        *linear("sequence_head.hidden", "pre_classifier"),
+        *linear("sequence_head.output", "classifier"),
+        *linear("token_head.output", "classifier"),
+        *linear("token_head.output", "qa_outputs"),
     ),
     names={
         "vocabulary": "vocab_size",
@@ -57,14 +57,14 @@ FAMILY = EncoderOnlyFamily(
         "tie_word_embeddings": True,
     },
     heads=(
-        HeadPage(
+        HeadSpec(
             place="symbol_head",
             mark="vocab_projector.bias",
             hidden="vocab_transform.weight",
             norm=True,
             drops=False,
         ),
-        HeadPage(
+        HeadSpec(
             place="sequence_head",
             mark="classifier.weight",
             hidden="pre_classifier.weight",

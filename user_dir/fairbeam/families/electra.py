@@ -1,8 +1,8 @@
 """ELECTRA (Clark et al., 2020), discriminators and generators: BERT with embeddings of their own width."""
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
-from fairbeam.families.weight_map import affine, under
+from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec
+from fairbeam.families.weight_map import linear, with_prefix
 from fairbeam.network import Activation
 
 FAMILY = EncoderOnlyFamily(
@@ -10,22 +10,22 @@ FAMILY = EncoderOnlyFamily(
     prefix="electra.",
     stack=bert.STACK,
     rows=(
-        *under("electra.", bert.ENCODER_ROWS),
-        *affine("embedding.projection", "electra.embeddings_project"),
+        *with_prefix("electra.", bert.ENCODER_ROWS),
+        *linear("embedding.projection", "electra.embeddings_project"),
         *bert.symbol_rows(
             "generator_predictions.dense",
             "generator_predictions.LayerNorm",
             "generator_lm_head",
             "generator_lm_head.bias",
         ),
-        *affine("token_head.hidden", "discriminator_predictions.dense"),
-        *affine("token_head.output", "discriminator_predictions.dense_prediction"),
-        *affine("token_head.output", "classifier"),
-        *affine("token_head.output", "qa_outputs"),
-        *affine("sequence_head.hidden", "classifier.dense"),
-        *affine("sequence_head.output", "classifier.out_proj"),
-        *affine("sequence_head.hidden", "sequence_summary.summary"),
-        *affine("sequence_head.output", "classifier"),
+        *linear("token_head.hidden", "discriminator_predictions.dense"),
+        *linear("token_head.output", "discriminator_predictions.dense_prediction"),
+        *linear("token_head.output", "classifier"),
+        *linear("token_head.output", "qa_outputs"),
+        *linear("sequence_head.hidden", "classifier.dense"),
+        *linear("sequence_head.output", "classifier.out_proj"),
+        *linear("sequence_head.hidden", "sequence_summary.summary"),
+        *linear("sequence_head.output", "classifier"),
     ),
     names={**bert.FAMILY.names, "embedding_dim": "embedding_size"},
     position_kinds=bert.POSITION_KINDS,
@@ -37,7 +37,7 @@ FAMILY = EncoderOnlyFamily(
         "intermediate_size": 1024,
     },
     heads=(
-        HeadPage(
+        HeadSpec(
             place="symbol_head",
             mark="generator_lm_head.bias",
             hidden="generator_predictions.dense.weight",
@@ -45,7 +45,7 @@ FAMILY = EncoderOnlyFamily(
             norm=True,
             drops=False,
         ),
-        HeadPage(
+        HeadSpec(
             place="token_head",
             mark="discriminator_predictions.dense_prediction.weight",
             hidden="discriminator_predictions.dense.weight",
@@ -53,14 +53,14 @@ FAMILY = EncoderOnlyFamily(
         ),
         bert.TAG_HEAD,
         bert.ANSWER_HEAD,
-        HeadPage(
+        HeadSpec(
             place="sequence_head",
             mark="classifier.out_proj.weight",
             hidden="classifier.dense.weight",
             activation=Activation.GELU,
             drops_input=True,
         ),
-        HeadPage(
+        HeadSpec(
             place="sequence_head",
             mark="classifier.weight",
             hidden="sequence_summary.summary.weight",

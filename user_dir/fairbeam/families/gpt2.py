@@ -1,18 +1,19 @@
 """GPT-2 (Radford et al., 2019), as Hugging Face's ``GPT2LMHeadModel`` and ``GPT2Model`` name their weights."""
 
-from fairbeam.families.shapes import GPT_NAMES, DecoderOnlyFamily
-from fairbeam.families.weight_map import affine, same, transposed, under
+from fairbeam.families.decoder_only import DecoderOnlyFamily
+from fairbeam.families.single_stack import GPT_NAMES
+from fairbeam.families.weight_map import linear, same, transposed, with_prefix
 from fairbeam.network import NormPlacement, PositionConfig, PositionKind, StackConfig
 
 LAYER_ROWS = (
     *transposed("decoder.layers.{i}.self_attention.qkv", "h.{i}.attn.c_attn"),
     *transposed("decoder.layers.{i}.self_attention.output", "h.{i}.attn.c_proj"),
-    *affine("decoder.layers.{i}.self_attention_residual.norm", "h.{i}.ln_1"),
+    *linear("decoder.layers.{i}.self_attention_residual.norm", "h.{i}.ln_1"),
     *transposed("decoder.layers.{i}.inner", "h.{i}.mlp.c_fc"),
     *transposed("decoder.layers.{i}.outer", "h.{i}.mlp.c_proj"),
-    *affine("decoder.layers.{i}.feed_forward_residual.norm", "h.{i}.ln_2"),
+    *linear("decoder.layers.{i}.feed_forward_residual.norm", "h.{i}.ln_2"),
 )
-OUTSIDE = frozenset({"lm_head.weight", "lm_head.bias"})
+UNPREFIXED = frozenset({"lm_head.weight", "lm_head.bias"})
 
 FAMILY = DecoderOnlyFamily(
     model_type="gpt2",
@@ -24,13 +25,13 @@ FAMILY = DecoderOnlyFamily(
         positions=PositionConfig(kind=PositionKind.LEARNED, offset=0, count_padding=True),
     ),
     rows=(
-        *under(
+        *with_prefix(
             "transformer.",
             (
                 same("embedding.weight", "wte.weight"),
                 same("embedding.positions.weight", "wpe.weight"),
                 *LAYER_ROWS,
-                *affine("decoder.final_norm", "ln_f"),
+                *linear("decoder.final_norm", "ln_f"),
             ),
         ),
         same("head.weight", "lm_head.weight"),
@@ -53,7 +54,7 @@ FAMILY = DecoderOnlyFamily(
         "tie_word_embeddings": True,
     },
     must_be={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
-    outside=OUTSIDE,
+    unprefixed=UNPREFIXED,
     not_weights=r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
     presets={
         "small": {},

@@ -1,7 +1,7 @@
 """Llama (Touvron et al., 2023), as Hugging Face's ``LlamaForCausalLM`` and ``LlamaModel`` name their weights."""
 
-from fairbeam.families.shapes import DecoderOnlyFamily
-from fairbeam.families.weight_map import affine, same
+from fairbeam.families.decoder_only import DecoderOnlyFamily
+from fairbeam.families.weight_map import linear, same
 from fairbeam.network import NormKind, NormPlacement, PositionConfig, PositionKind, StackConfig
 
 STACK = StackConfig(
@@ -15,12 +15,12 @@ STACK = StackConfig(
 )
 ROWS = (
     same("embedding.weight", "model.embed_tokens.weight"),
-    *affine("decoder.layers.{i}.self_attention.qkv", *(f"model.layers.{{i}}.self_attn.{part}_proj" for part in "qkv")),
-    *affine("decoder.layers.{i}.self_attention.output", "model.layers.{i}.self_attn.o_proj"),
+    *linear("decoder.layers.{i}.self_attention.qkv", *(f"model.layers.{{i}}.self_attn.{part}_proj" for part in "qkv")),
+    *linear("decoder.layers.{i}.self_attention.output", "model.layers.{i}.self_attn.o_proj"),
     same("decoder.layers.{i}.self_attention_residual.norm.weight", "model.layers.{i}.input_layernorm.weight"),
-    *affine("decoder.layers.{i}.gate", "model.layers.{i}.mlp.gate_proj"),
-    *affine("decoder.layers.{i}.gated", "model.layers.{i}.mlp.up_proj"),
-    *affine("decoder.layers.{i}.outer", "model.layers.{i}.mlp.down_proj"),
+    *linear("decoder.layers.{i}.gate", "model.layers.{i}.mlp.gate_proj"),
+    *linear("decoder.layers.{i}.gated", "model.layers.{i}.mlp.up_proj"),
+    *linear("decoder.layers.{i}.outer", "model.layers.{i}.mlp.down_proj"),
     same("decoder.layers.{i}.feed_forward_residual.norm.weight", "model.layers.{i}.post_attention_layernorm.weight"),
     same("decoder.final_norm.weight", "model.norm.weight"),
     same("head.weight", "lm_head.weight"),
@@ -44,7 +44,7 @@ NAMES = {
 
 FAMILY = DecoderOnlyFamily(
     model_type="llama",
-    bare="LlamaModel",
+    bare_class="LlamaModel",
     prefix="model.",
     stack=STACK,
     rows=ROWS,
@@ -68,7 +68,7 @@ FAMILY = DecoderOnlyFamily(
         "eos_token_id": 2,
         "tie_word_embeddings": False,
     },
-    outside=frozenset({"lm_head.weight"}),
+    unprefixed=frozenset({"lm_head.weight"}),
     not_weights=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",  # computed
     presets={
         "7b": {},

@@ -14,7 +14,7 @@ FAMILY = Seq2SeqFamily(
         positions=PositionConfig(kind=PositionKind.SINUSOIDAL, count_padding=False),
     ),
     rows=tuple(row for row in bart.ROWS if row.ours != "head.bias"),
-    tables=(
+    computed_tables=(
         same("source_embedding.positions.table", "model.encoder.embed_positions.weights"),
         same("target_embedding.positions.table", "model.decoder.embed_positions.weights"),
     ),

@@ -19,7 +19,7 @@ FAMILY = Seq2SeqFamily(
         positions=PositionConfig(kind=PositionKind.SINUSOIDAL_OPEN, offset=0, count_padding=True),
     ),
     rows=bart.ROWS,
-    tables=TABLES,
+    computed_tables=TABLES,
     defaults={
         "vocab_size": 58101,
         "bos_token_id": None,

@@ -7,7 +7,7 @@ from fairbeam.families import llama
 FAMILY = replace(
     llama.FAMILY,
     model_type="mistral",
-    bare="MistralModel",
+    bare_class="MistralModel",
     names={**llama.NAMES, "window": "sliding_window"},
     defaults={
         **llama.FAMILY.defaults,

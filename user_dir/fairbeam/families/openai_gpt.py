@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from fairbeam.families import gpt2
-from fairbeam.families.shapes import GPT_NAMES
-from fairbeam.families.weight_map import same, under
+from fairbeam.families.single_stack import GPT_NAMES
+from fairbeam.families.weight_map import same, with_prefix
 from fairbeam.network import NormPlacement
 
 FAMILY = replace(
@@ -12,7 +12,7 @@ FAMILY = replace(
     model_type="openai-gpt",
     stack=replace(gpt2.FAMILY.stack, norm_placement=NormPlacement.POST, final_norm=False),
     rows=(
-        *under(
+        *with_prefix(
             "transformer.",
             (
                 same("embedding.weight", "tokens_embed.weight"),

@@ -1,4 +1,4 @@
-"""Networks of published sizes before any training, for the vocabularies at hand."""
+"""Networks of published sizes, to be trained from scratch on the vocabularies at hand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from fairbeam.network import AnyConfig, DecoderOnlyConfig, EncoderDecoderConfig,
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabularies:
-    """What the data says of the network: how many symbols there are, and which have a role."""
+    """Sizes and special-token ids of the data's vocabularies."""
 
     source: int
     target: int
     joined: bool
-    """Source and target have one vocabulary."""
+    """Whether source and target share one vocabulary."""
     bos: int
     pad: int
     eos: int
@@ -24,12 +24,12 @@ class Vocabularies:
 
 
 def sizes() -> list[tuple[str, str]]:
-    """(family, size) of every preset."""
-    return [(family, size) for family, page in FAMILIES.items() for size in page.presets]
+    """Return (family, size) of every preset."""
+    return [(family, size) for family, spec in FAMILIES.items() for size in spec.presets]
 
 
-def untrained(family: str, size: str, overrides: Mapping[str, Any], vocabularies: Vocabularies) -> AnyConfig:
-    """A network of a published size.
+def config_for_training(family: str, size: str, overrides: Mapping[str, Any], vocabularies: Vocabularies) -> AnyConfig:
+    """Return the network of a published size.
 
     Args:
         family: key of ``FAMILIES``. size: one of the family's presets.
@@ -38,18 +38,19 @@ def untrained(family: str, size: str, overrides: Mapping[str, Any], vocabularies
     Raises:
         ConfigError: an option is unknown or its value has no conversion.
     """
-    page = FAMILIES[family]
-    options = {**page.presets[size], **overrides}
-    cutoffs = options.get("cutoffs", page.defaults.get("cutoffs"))
-    if cutoffs is not None:  # without the clusters of symbols that the vocabulary does not have
+    spec = FAMILIES[family]
+    options = {**spec.presets[size], **overrides}
+    cutoffs = options.get("cutoffs", spec.defaults.get("cutoffs"))
+    if cutoffs is not None:  # leave out clusters beyond the vocabulary
         options["cutoffs"] = [cutoff for cutoff in cutoffs if cutoff < vocabularies.source]
     special = {f"{role}_token_id": getattr(vocabularies, role) for role in ("bos", "pad", "eos", "unk")}
     special["decoder_start_token_id"] = vocabularies.eos
-    network = page.untrained({**options, **special, "vocab_size": max(vocabularies.source, vocabularies.target)})
+    largest = max(vocabularies.source, vocabularies.target)
+    network = spec.config_for_training({**options, **special, "vocab_size": largest})
     match network:
         case EncoderOnlyConfig():
             return network
-        case DecoderOnlyConfig():  # data are padded with a symbol that no text has
+        case DecoderOnlyConfig():  # batches are padded with a token that no text has
             return replace(network, pad=vocabularies.pad)
         case EncoderDecoderConfig():
             return replace(
@@ -63,7 +64,7 @@ def untrained(family: str, size: str, overrides: Mapping[str, Any], vocabularies
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
-    """``name=value,name=value`` as options; numbers, true, false and null are what they are in JSON.
+    """Parse ``name=value,name=value``; numbers, true, false and null are read as in JSON.
 
     Raises:
         ConfigError: a part is no pair.

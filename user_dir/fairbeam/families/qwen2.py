@@ -7,7 +7,7 @@ from fairbeam.families import llama
 FAMILY = replace(
     llama.FAMILY,
     model_type="qwen2",
-    bare="Qwen2Model",
+    bare_class="Qwen2Model",
     stack=replace(llama.STACK, qkv_bias=True),
     names=llama.NAMES,
     defaults={

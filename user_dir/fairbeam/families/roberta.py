@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from fairbeam.families import bert
-from fairbeam.families.shapes import EncoderOnlyFamily, HeadPage
-from fairbeam.families.weight_map import affine, under
+from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec
+from fairbeam.families.weight_map import linear, with_prefix
 from fairbeam.network import Activation, PositionConfig, PositionKind
 
 FAMILY = EncoderOnlyFamily(
@@ -12,19 +12,19 @@ FAMILY = EncoderOnlyFamily(
     prefix="roberta.",
     stack=replace(bert.STACK, positions=PositionConfig(kind=PositionKind.LEARNED, count_padding=False)),
     rows=(
-        *under("roberta.", bert.ENCODER_ROWS),
+        *with_prefix("roberta.", bert.ENCODER_ROWS),
         *bert.symbol_rows("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"),
-        *affine("sequence_head.hidden", "classifier.dense"),
-        *affine("sequence_head.output", "classifier.out_proj"),
-        *affine("sequence_head.output", "classifier"),
-        *affine("token_head.output", "classifier"),
-        *affine("token_head.output", "qa_outputs"),
+        *linear("sequence_head.hidden", "classifier.dense"),
+        *linear("sequence_head.output", "classifier.out_proj"),
+        *linear("sequence_head.output", "classifier"),
+        *linear("token_head.output", "classifier"),
+        *linear("token_head.output", "qa_outputs"),
     ),
     names=bert.FAMILY.names,
     position_kinds=bert.POSITION_KINDS,
     defaults={**bert.DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
     heads=(
-        HeadPage(
+        HeadSpec(
             place="symbol_head",
             mark="lm_head.bias",
             hidden="lm_head.dense.weight",
@@ -32,7 +32,7 @@ FAMILY = EncoderOnlyFamily(
             norm=True,
             drops=False,
         ),
-        HeadPage(
+        HeadSpec(
             place="sequence_head",
             mark="classifier.out_proj.weight",
             hidden="classifier.dense.weight",

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fairbeam.errors import ConfigError
-from fairbeam.families.seq2seq import MAX_POSITIONS, MAX_SIZE, Options
-from fairbeam.families.shapes import DecoderOnlyFamily
-from fairbeam.families.weight_map import Row, affine, same
+from fairbeam.families.config_reader import ConfigReader
+from fairbeam.families.decoder_only import DecoderOnlyFamily
+from fairbeam.families.spec import MAX_POSITIONS, MAX_SIZE
+from fairbeam.families.weight_map import Row, linear, same
 from fairbeam.network import (
     Activation,
     AdaptiveConfig,
@@ -31,19 +31,19 @@ _SHARED_BIASES = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class _TransformerXL(DecoderOnlyFamily):
-    """A language model with a memory, and symbols in clusters."""
+    """Transformer-XL: a segment memory, and an adaptive softmax over clusters of the vocabulary."""
 
     def rows_for(self, config: AnyConfig, options: Mapping[str, Any]) -> tuple[Row, ...]:
-        """Our tensors and theirs; where layers share biases, these have a name outside the layers too."""
+        """Return the weight map; biases that layers share have a second name outside the layers."""
         shared = isinstance(config, DecoderOnlyConfig) and config.decoder.positions.share_biases
         return (*self.rows, *_SHARED_BIASES) if shared else self.rows
 
-    def options(self, config: Mapping[str, Any]) -> Options:
-        """The options that are given or implied; the first releases said ``tie_weight``."""
+    def options(self, config: Mapping[str, Any]) -> ConfigReader:
+        """Return the options, defaults filled in; the first releases call ``tie_word_embeddings`` ``tie_weight``."""
         return super().options({"tie_word_embeddings": config.get("tie_weight", True), **config})
 
-    def stack_config(self, options: Options, pad: int) -> StackConfig:
-        """The layers that a ``config.json`` describes."""
+    def stack_config(self, options: ConfigReader, pad: int) -> StackConfig:
+        """Return the layers that a ``config.json`` describes."""
         stack = super().stack_config(options, pad)
         clamp = options.get("clamp_len")
         return replace(
@@ -60,26 +60,19 @@ class _TransformerXL(DecoderOnlyFamily):
             ),
         )
 
-    def dropout_config(self, options: Options) -> DropoutConfig:
-        """Dropout in training; one probability is everybody's but attention's."""
+    def dropout_config(self, options: ConfigReader) -> DropoutConfig:
+        """Return dropout in training: one probability for all but attention."""
         dropout = super().dropout_config(options)
         return replace(dropout, activation=dropout.residual, features=dropout.residual)
 
-    def adaptive_config(self, options: Options) -> AdaptiveConfig:
-        """The clusters that a ``config.json`` describes."""
-        cutoffs = _list(options, "cutoffs", int)
+    def adaptive_config(self, options: ConfigReader) -> AdaptiveConfig:
+        """Return the clusters that a ``config.json`` describes."""
+        cutoffs = options.read("cutoffs", tuple[int, ...])
         if options.get("tie_projs") is None:
             tied = (False, *(options.flag("proj_share_all_but_first") for _ in cutoffs))
         else:
-            tied = _list(options, "tie_projs", bool)
+            tied = options.read("tie_projs", tuple[bool, ...])
         return AdaptiveConfig(cutoffs=cutoffs, factor=options.size("div_val", MAX_SIZE), tied_projections=tied)
-
-
-def _list(options: Options, name: str, kind: type) -> tuple[Any, ...]:
-    values = options.get(name)
-    if not isinstance(values, list) or any(type(value) is not kind for value in values):
-        raise ConfigError(f"{name} is {values!r}; expected a list of {kind.__name__}")
-    return tuple(values)
 
 
 FAMILY = _TransformerXL(
@@ -97,10 +90,10 @@ FAMILY = _TransformerXL(
         same("decoder.layers.{i}.self_attention.positions.weight", "transformer.layers.{i}.dec_attn.r_net.weight"),
         same("decoder.layers.{i}.self_attention.content_bias", "transformer.layers.{i}.dec_attn.r_w_bias"),
         same("decoder.layers.{i}.self_attention.position_bias", "transformer.layers.{i}.dec_attn.r_r_bias"),
-        *affine("decoder.layers.{i}.self_attention_residual.norm", "transformer.layers.{i}.dec_attn.layer_norm"),
-        *affine("decoder.layers.{i}.inner", "transformer.layers.{i}.pos_ff.CoreNet.0"),
-        *affine("decoder.layers.{i}.outer", "transformer.layers.{i}.pos_ff.CoreNet.3"),
-        *affine("decoder.layers.{i}.feed_forward_residual.norm", "transformer.layers.{i}.pos_ff.layer_norm"),
+        *linear("decoder.layers.{i}.self_attention_residual.norm", "transformer.layers.{i}.dec_attn.layer_norm"),
+        *linear("decoder.layers.{i}.inner", "transformer.layers.{i}.pos_ff.CoreNet.0"),
+        *linear("decoder.layers.{i}.outer", "transformer.layers.{i}.pos_ff.CoreNet.3"),
+        *linear("decoder.layers.{i}.feed_forward_residual.norm", "transformer.layers.{i}.pos_ff.layer_norm"),
         same("head.weights.{i}", "crit.out_layers.{i}.weight"),
         same("head.biases.{i}", "crit.out_layers.{i}.bias"),
         same("head.projections.{i}", "crit.out_projs.{i}"),

@@ -1,7 +1,7 @@
-"""The one mechanism that reads and writes weights: an aligned table, used in both directions.
+"""Weight maps: an aligned table of our tensor names and theirs, read in both directions.
 
-A row says which tensor of ours is which tensors of theirs. Several of theirs are joined along the first axis
-(query, key and value projections into one). ``{i}`` stands for a layer number. Of tied tensors each name has a row.
+A row maps one of our tensors to theirs. Several of theirs are concatenated along the first axis (query, key and value
+projections into one). ``{i}`` stands for a layer number. Each name of a tied tensor has a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,19 @@ from fairbeam.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of ours and the tensors of theirs that make it up, joined along the first axis."""
+    """One of our tensors, and their tensors that it is concatenated from along the first axis."""
 
     ours: str
     theirs: tuple[str, ...]
-    lifted: bool = False
-    """Theirs have a leading axis of size one that ours lack."""
+    unsqueezed: bool = False
+    """Their tensors have a leading axis of size one that ours lacks."""
     transposed: bool = False
-    """Theirs are matrices with (inputs, outputs) where ours have (outputs, inputs); theirs are joined already."""
+    """Their weight has the shape (inputs, outputs), ours (outputs, inputs); theirs is concatenated already."""
     shares: tuple[int, ...] | None = None
-    """Lengths of theirs in proportion to each other, where they are not equally long."""
+    """Ratio of the lengths of their tensors, where these differ (grouped-query attention)."""
 
-    def at(self, layer: int) -> "Row":
-        """The row for one layer."""
+    def for_layer(self, layer: int) -> "Row":
+        """Return the row of one layer."""
         return replace(
             self,
             ours=self.ours.replace("{i}", str(layer)),
@@ -36,36 +36,36 @@ class Row:
 
 
 def same(ours: str, theirs: str) -> Row:
-    """One tensor, two names."""
+    """Map one tensor to its other name."""
     return Row(ours, (theirs,))
 
 
-def lifted(ours: str, theirs: str) -> Row:
-    """One tensor, (1, ...) at theirs and (...) at ours."""
-    return Row(ours, (theirs,), lifted=True)
+def unsqueezed(ours: str, theirs: str) -> Row:
+    """Map one tensor of shape (...) to theirs of shape (1, ...)."""
+    return Row(ours, (theirs,), unsqueezed=True)
 
 
 def transposed(ours: str, theirs: str) -> tuple[Row, Row]:
-    """Weight, (inputs, outputs) at theirs and (outputs, inputs) at ours, and bias of a layer."""
+    """Map weight and bias of a linear layer whose weight they store as (inputs, outputs)."""
     return Row(f"{ours}.weight", (f"{theirs}.weight",), transposed=True), same(f"{ours}.bias", f"{theirs}.bias")
 
 
-def under(prefix: str, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The same rows where their names begin with ``prefix``."""
+def with_prefix(prefix: str, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows with ``prefix`` before each of their names."""
     return tuple(replace(row, theirs=tuple(prefix + name for name in row.theirs)) for row in rows)
 
 
-def affine(ours: str, *theirs: str) -> tuple[Row, Row]:
-    """Weight and bias of a layer that is one, or several joined, of theirs."""
+def linear(ours: str, *theirs: str) -> tuple[Row, Row]:
+    """Map weight and bias of a linear layer (or a norm) to theirs, or to several of theirs concatenated."""
     weight, bias = (tuple(f"{name}.{part}" for name in theirs) for part in ("weight", "bias"))
     return Row(f"{ours}.weight", weight), Row(f"{ours}.bias", bias)
 
 
 def expand(rows: Sequence[Row], names: Mapping[str, Tensor]) -> Iterator[Row]:
-    """The rows that apply to a network: one a layer where a name has ``{i}``, none for tensors it lacks."""
+    """Yield the rows that apply to a network: one per layer for ``{i}``, none for tensors it lacks."""
     for row in rows:
         layer = 0
-        while (single := row.at(layer)).ours in names:
+        while (single := row.for_layer(layer)).ours in names:
             yield single
             if single == row:  # no layer number in the name
                 break
@@ -75,13 +75,13 @@ def expand(rows: Sequence[Row], names: Mapping[str, Tensor]) -> Iterator[Row]:
 def read_weights(
     rows: Sequence[Row], theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignored: frozenset[str]
 ) -> dict[str, Tensor]:
-    """Translate their state into ours, accounting for every tensor on both sides.
+    """Translate their state dictionary into ours, accounting for every tensor on both sides.
 
     Args:
-        rows: the table.
+        rows: the weight map.
         theirs: their state dictionary.
-        expected: our network's own state dictionary; gives names and shapes.
-        ignored: their names that carry no weights.
+        expected: our network's state dictionary, for its names and shapes.
+        ignored: their names that hold no weights.
 
     Raises:
         CheckpointError: lists every missing, unexpected and mis-shaped tensor.
@@ -107,7 +107,7 @@ def read_weights(
             continue
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T if row.transposed else whole
-        state[row.ours] = whole.squeeze(0) if row.lifted else whole
+        state[row.ours] = whole.squeeze(0) if row.unsqueezed else whole
     problems += [f"unexpected {name}" for name in theirs if name not in used]
     problems += [f"no rule for our {name}" for name in expected if name not in state and not problems]
     if problems:
@@ -116,7 +116,7 @@ def read_weights(
 
 
 def write_weights(rows: Sequence[Row], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of ``read_weights``: our state under their names."""
+    """Return our state dictionary under their names; inverse of ``read_weights``."""
     state: dict[str, Tensor] = {}
     for row in expand(rows, ours):
         parts = _parts(row, ours[row.ours])
@@ -127,9 +127,9 @@ def write_weights(rows: Sequence[Row], ours: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _parts(row: Row, whole: Tensor) -> Sequence[Tensor]:
-    """Our tensor as the row's names of theirs hold it."""
+    """Split our tensor into theirs."""
     if row.transposed:
         return [whole.T]
     if row.shares is not None:
         return whole.split([len(whole) * share // sum(row.shares) for share in row.shares])
-    return (whole.unsqueeze(0) if row.lifted else whole).chunk(len(row.theirs))
+    return (whole.unsqueeze(0) if row.unsqueezed else whole).chunk(len(row.theirs))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,6 +75,15 @@ _MARKED = {KINDS[marks]: marks for marks in Marks if marks is not Marks.ENDED}
 """Dictionaries in format 3, with other marks around a text."""
 
 
+class DecoderPrefix(NamedTuple):
+    """Tokens that a model's every output begins with."""
+
+    start: int | None = None
+    """Decoder start token (``decoder_start_token_id``); the network's own if None."""
+    forced_bos: int | None = None
+    """First token of every output (``forced_bos_token_id``); any if None."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A model with everything it takes to use it."""
@@ -124,26 +133,26 @@ class Bundle:
             if value is not None and not 0 <= value < config.target_vocabulary:
                 raise CheckpointError(f"{name} is {value}; expected an id from 0 to {config.target_vocabulary - 1}")
 
-    def beginning(self) -> tuple[int | None, int | None]:
-        """The symbol decoding begins with, if not the network's own, and the token every output begins with, if any.
+    def decoder_prefix(self) -> DecoderPrefix:
+        """Return the tokens that every output begins with.
 
-        A chosen target language takes the place of a start that is a language's token or left open (mBART-25), and is
-        forced behind any other (mBART-50, M2M-100, NLLB).
+        A chosen target language takes the place of a start token that is a language's token or left open (mBART-25),
+        and is the forced first token behind any other (mBART-50, M2M-100, NLLB).
 
         Raises:
             ConfigError: the model translates into many languages, and none is chosen.
         """
         start = getattr(self.network.config, "decoder_start", None) if self.start is None else self.start
         if self.target is None:
-            return self.start, self.forced_first
+            return DecoderPrefix(self.start, self.forced_first)
         language, languages = self.target.language_id, self.target.language_ids
         if language is None:
             if self.target.language_needed and self.forced_first is None and start not in languages:
                 raise ConfigError("the model translates into several languages; choose one with --target-lang")
-            return self.start, self.forced_first
+            return DecoderPrefix(self.start, self.forced_first)
         if start is None or start in languages:
-            return language, self.forced_first
-        return self.start, language
+            return DecoderPrefix(language, self.forced_first)
+        return DecoderPrefix(self.start, language)
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -385,8 +394,8 @@ def _check_stack(name: str, stack: StackConfig, tensors: int) -> None:
         ("dim", stack.dim, _MAX_SIZE),
         ("embedding_dim", stack.embedding_width, _MAX_SIZE),
         ("heads", stack.heads, stack.dim),
-        ("head_dim", stack.head_width, _MAX_SIZE),
-        ("key_value_heads", stack.kept_heads, stack.heads),
+        ("head_dim", stack.head_dim_resolved, _MAX_SIZE),
+        ("key_value_heads", stack.num_kv_heads, stack.heads),
         ("ffn_dim", stack.ffn_dim, _MAX_SIZE),
         ("positions.buckets", stack.positions.buckets, _MAX_SIZE),
         ("positions.max_distance", stack.positions.max_distance, _MAX_POSITIONS),

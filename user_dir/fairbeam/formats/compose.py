@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.parts import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed
+from fairbeam.families.pairs import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed_part
 from fairbeam.formats.bundle import Bundle
 from fairbeam.network import (
     LSTM,
@@ -148,7 +148,7 @@ def _encoder_part(model: Bundle) -> _Part:
         raise ConfigError(f"--encoder: a model of family {model.family!r} is a decoder; expected one with an encoder")
     if isinstance(network, LSTM):
         raise ConfigError(f"--encoder: a model of family {model.family!r} is recurrent; expected a Transformer")
-    weights = _renamed(network, ENCODER_NAMES)
+    weights = _weights_of_part(network, ENCODER_NAMES)
     return _Part(network.config.encoder, network.config.source_vocabulary, weights)
 
 
@@ -156,7 +156,7 @@ def _decoder_part(model: Bundle) -> _Part:
     network = model.network
     if isinstance(network, LSTM):
         raise ConfigError(f"--decoder: a model of family {model.family!r} is recurrent; expected a Transformer")
-    weights = _renamed(network, DECODER_NAMES[type(network.config)])
+    weights = _weights_of_part(network, DECODER_NAMES[type(network.config)])
     stack = decoder_stack(network.config)
     if stack.positions.memory_length:
         raise ConfigError(
@@ -171,9 +171,10 @@ def _decoder_part(model: Bundle) -> _Part:
     return _Part(stack, network.config.target_vocabulary, weights)
 
 
-def _renamed(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The weights of a part, by the names they have in an encoder-decoder."""
-    return {new: tensor for name, tensor in network.state_dict().items() if (new := renamed(name, names)) is not None}
+def _weights_of_part(network: AnyNetwork, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the weights of a part, by their names in an encoder-decoder."""
+    renamed = ((renamed_part(name, names), tensor) for name, tensor in network.state_dict().items())
+    return {name: tensor for name, tensor in renamed if name is not None}
 
 
 def _joined(
@@ -225,10 +226,10 @@ def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
 @torch.no_grad()
 def _copy_self_attention(network: EncoderDecoder) -> None:
     stack, memory = network.config.decoder, network.config.encoder.dim
-    if stack.dim != memory or stack.kept_heads != stack.heads:
+    if stack.dim != memory or stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"--cross-attention copied: needs states of the decoder's width, {stack.dim}, and keys for every head; the "
-            f"encoder's width is {memory}, and there are keys for {stack.kept_heads} of {stack.heads} heads"
+            f"encoder's width is {memory}, and there are keys for {stack.num_kv_heads} of {stack.heads} heads"
         )
     for layer in network.decoder.layers:
         assert isinstance(layer, Layer)

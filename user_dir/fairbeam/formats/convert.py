@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import SHORTLIST
-from fairbeam.demo.grammar import corpus
 from fairbeam.errors import CheckpointError, ConfigError
-from fairbeam.families import registry as hugging_face
 from fairbeam.families.fairseq import registry as fairseq
 from fairbeam.families.fairseq import transformer as fairseq_transformer
-from fairbeam.families.fairseq.registry import Page
+from fairbeam.families.fairseq.registry import FairseqFamily
+from fairbeam.families.registry import FAMILIES
 from fairbeam.formats import bundle
 from fairbeam.formats import ctranslate2 as ctranslate
 from fairbeam.formats import fairseq_checkpoint as checkpoint
@@ -44,7 +43,18 @@ from fairbeam.network import (
 )
 from fairbeam.text import Dictionary, TextSide, Tokenizer
 
-_SENTENCES, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
+_ROWS, _LONGEST, _STEPS, _SEED = 8, 24, 32, 1
+_SENTENCES = (
+    "The train to the coast leaves at nine.",
+    "Our neighbour has painted her door blue, and now the whole street wants to follow.",
+    "How many apples did you buy?",
+    "He read the letter twice before he answered.",
+    "In winter the lake freezes from the edges inwards, and children skate where ships passed in July.",
+    "Please close the window; it is raining.",
+    "She counted 17 swallows, 3 herons and one very patient cat.",
+    "No.",
+)
+"""Text of the comparison, of several lengths."""
 _TOLERANCE = 1e-4
 """Of logits, where a dtype was not kept; equal weights give equal logits."""
 _OTHER_KERNELS = 1e-3
@@ -222,7 +232,7 @@ def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
         pairs = zip(_log_probabilities(model, rows, targets), decoded.log_probabilities(rows, targets), strict=True)
         return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
 
-    limit, first = min(_STEPS, network.max_target_positions - 1), model.beginning()[1]
+    limit, first = min(_STEPS, network.max_target_positions - 1), model.decoder_prefix()[1]
     ours = [_outputs(model, sources, beam) for beam in (1, 5)]
     theirs = [[[*row, eos] for row in decoded.search(sources, beam, limit, first)] for beam in (1, 5)]
 
@@ -254,7 +264,7 @@ def compare_decoded(source: Place, model: Bundle, result: Place) -> Parity:
 @torch.no_grad()
 def _log_probabilities(model: Bundle, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
     """Of every token of the targets, in nats, where padding is never written."""
-    network, (start, _) = ctranslate.encoder_decoder(model), model.beginning()
+    network, (start, _) = ctranslate.encoder_decoder(model), model.decoder_prefix()
     start, pad = network.decoder_start if start is None else start, network.config.pad
     previous = pad_batch([[start, *row[:-1]] for row in targets], pad)
     logits = network(pad_batch(sources, network.config.padding_of_sources), previous)
@@ -274,7 +284,7 @@ def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
     words = min(config.source_vocabulary, config.target_vocabulary)
     choices = [i for i in range(words) if i not in padding] or [0]
     longest = min(_LONGEST, network.max_source_positions, getattr(network, "max_target_positions", _LONGEST))
-    lengths = [min(2 + 3 * row, longest) for row in range(_SENTENCES)]
+    lengths = [min(2 + 3 * row, longest) for row in range(_ROWS)]
     last = [] if eos is None or eos >= words else [eos]
     return [[*draw.choices(choices, k=length - len(last)), *last] for length in lengths]
 
@@ -282,7 +292,7 @@ def _random_ids(network: AnyNetwork, *, seed: int) -> list[list[int]]:
 def _text_ids(model: Bundle) -> list[list[int]] | None:
     if model.source is None:
         return None
-    rows = model.source.encode_batch([source for source, _ in corpus(_SENTENCES, seed=_SEED)])
+    rows = model.source.encode_batch(_SENTENCES)
     longest = model.network.max_source_positions
     return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
 
@@ -312,7 +322,7 @@ def _computed(network: AnyNetwork, rows: list[list[int]]) -> list[Tensor]:
 def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
     """Tokens of the best hypotheses, as the model itself begins; a language left open is no difference."""
     try:
-        start, first = model.beginning()
+        start, first = model.decoder_prefix()
     except ConfigError:
         start, first = model.start, model.forced_first
     options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)
@@ -374,10 +384,10 @@ def _write_fairseq(path: Path, model: Bundle, overwrite: bool) -> None:
         model.shortlist.save(path.parent / SHORTLIST)
 
 
-def _page_of(model: Bundle) -> Page | None:
+def _page_of(model: Bundle) -> FairseqFamily | None:
     """fairseq's page for a model: its own, or the ``transformer``'s for encoder-decoders that are nobody else's."""
-    page = fairseq.page_of_family(model.family)
-    if page is None and isinstance(model.network, EncoderDecoder) and model.family not in hugging_face.FAMILIES:
+    page = fairseq.family_of_name(model.family)
+    if page is None and isinstance(model.network, EncoderDecoder) and model.family not in FAMILIES:
         return fairseq_transformer
     return page
 
@@ -386,7 +396,7 @@ def _has_one_dictionary(model: Bundle, task: Mapping[str, Any]) -> bool:
     return not isinstance(model.network, Seq2Seq) or task["_name"] in fairseq.ONE_DICTIONARY
 
 
-def _fairseq_state(model: Bundle, page: Page) -> dict[str, Any]:
+def _fairseq_state(model: Bundle, page: FairseqFamily) -> dict[str, Any]:
     """What ``torch.save`` gets: options as fairseq 0.12 reads them, weights in the dtypes they had."""
     origin, config = model.origin, model.network.config
     weights: Mapping[str, Tensor] = page.save_weights(model.network)
@@ -420,7 +430,7 @@ def _fairseq_state(model: Bundle, page: Page) -> dict[str, Any]:
 
 
 def _original_options(
-    page: Page, origin: Provenance, weights: Mapping[str, Tensor], config: AnyConfig
+    page: FairseqFamily, origin: Provenance, weights: Mapping[str, Tensor], config: AnyConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model's and the task's options; they must describe the weights that there are."""
     options, task = origin.config.get("model"), origin.config.get("task")

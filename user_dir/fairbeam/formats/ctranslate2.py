@@ -170,7 +170,7 @@ def _check(config: EncoderDecoderConfig) -> None:
             ("positions.bidirectional", both_ways, not buckets or both_ways == (name == "encoder")),
             ("norm_epsilon", stack.norm_epsilon, stack.norm_epsilon == epsilon),
             ("final_norm", stack.final_norm, pre_norm or not stack.final_norm),
-            ("key_value_heads", stack.key_value_heads, stack.kept_heads == stack.heads),
+            ("key_value_heads", stack.key_value_heads, stack.num_kv_heads == stack.heads),
             ("embedding_dim", stack.embedding_dim, stack.embedding_dim is None),
             ("transform", stack.transform, stack.transform is None),
             ("token_types", stack.token_types, not stack.token_types),
@@ -193,7 +193,7 @@ def _stack_options(stack: StackConfig) -> dict[str, Any]:
         "relative_attention_bias": stack.positions.kind is PositionKind.RELATIVE_BUCKETS,
         "ffn_glu": stack.gated,
         "rms_norm": stack.norm is NormKind.RMS,
-        "head_dim": None if stack.head_width * stack.heads == stack.dim else stack.head_width,
+        "head_dim": None if stack.head_dim_resolved * stack.heads == stack.dim else stack.head_dim_resolved,
     }
 
 
@@ -261,7 +261,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _describe(config: Any, model: Bundle, source: Sequence[str], target: Sequence[str]) -> None:
-    network, (start, _) = encoder_decoder(model).config, model.beginning()
+    network, (start, _) = encoder_decoder(model).config, model.decoder_prefix()
     config.decoder_start_token = target[encoder_decoder(model).decoder_start if start is None else start]
     unknown = model.target.unk if model.target is not None and model.target.unk is not None else network.unk
     config.unk_token = target[min(unknown, len(target) - 1)]

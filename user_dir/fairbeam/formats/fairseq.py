@@ -156,7 +156,7 @@ def _origin_of(read: checkpoint.Checkpoint, network: AnyNetwork) -> Provenance |
     """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return None
-    page = fairseq.page_of(read.architecture)
+    page = fairseq.family_of(read.architecture)
     written = page.save_weights(network)
     kept = {name: tensor for name, tensor in read.model.items() if page.NOT_WEIGHTS.fullmatch(name)}
     may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set[str]()
@@ -174,7 +174,7 @@ def _network_of(read: checkpoint.Checkpoint) -> tuple[AnyNetwork, str]:
     """The network and its family's name."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return fairseq_transformer.load_trained_network(read.config, read.model), fairseq_transformer.FAMILY
-    page = fairseq.page_of(read.architecture)
+    page = fairseq.family_of(read.architecture)
     return page.load_network(fairseq.completed(read.architecture, read.config), read.model), page.FAMILY
 
 

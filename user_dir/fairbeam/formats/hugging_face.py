@@ -1,7 +1,4 @@
-"""Whole models in folders as Hugging Face's ``transformers`` writes them: weights, tokenizer and generation defaults.
-
-The weights are ``families.hugging_face``'s work, the tokenizer ``text.hub``'s; here is what joins them.
-"""
+"""Whole models in Hugging Face folders: weights, tokenizer and generation defaults."""
 
 import logging
 from collections.abc import Mapping
@@ -10,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
-from fairbeam.families import registry as hugging_face
-from fairbeam.files import atomic_folder, check_replaceable
+from fairbeam.families.loading import described_network, with_special_ids
+from fairbeam.families.registry import FAMILIES
+from fairbeam.files import atomic_folder, check_replaceable, parse_object, read_object
+from fairbeam.formats import hugging_face_weights as weights
 from fairbeam.formats import provenance as origins
 from fairbeam.formats.bundle import Bundle
+from fairbeam.formats.hugging_face_weights import CONFIG, GENERATION
 from fairbeam.formats.provenance import Provenance
 from fairbeam.generation import GenerationOptions
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, EncoderOnly
 from fairbeam.text import PretrainedTokenizer, Side, from_hf
-from fairbeam.text.reading import parse_object, read_object
 
 logger = logging.getLogger(__name__)
 
-GENERATION = hugging_face.GENERATION
 _VOCABULARIES = frozenset(origins.KEPT_FILES) - {
     GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
 }  # fmt: skip
@@ -45,7 +43,7 @@ _NEUTRAL: dict[str, Any] = {
 
 def is_folder(path: str | Path) -> bool:
     """Whether ``path`` is a folder whose ``config.json`` names a ``model_type``, as no bundle's does."""
-    config = Path(path) / hugging_face.CONFIG
+    config = Path(path) / CONFIG
     try:
         values = read_object(config) if config.is_file() else {}
     except (FairbeamError, OSError):
@@ -62,12 +60,12 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
         target_lang: the language to translate into; by default the folder's own, or left open.
 
     Raises:
-        CheckpointError: weights or options cannot be read or have no conversion; as ``hugging_face.read``.
+        CheckpointError: weights or options cannot be read or have no conversion; as for ``hugging_face_weights.read``.
         ConfigError: a language is unknown, or a library is missing.
         InputError: a tokenizer's file is malformed.
     """
     folder = Path(folder)
-    network, family, origin = hugging_face.read(folder)
+    network, family, origin = weights.read(folder)
     files = origins.read_files(folder)
     options = _generation_values(folder, origin.config, files)
     start, first, translates = None, None, isinstance(network, EncoderDecoder)
@@ -76,7 +74,7 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
         if isinstance(network, EncoderDecoder):
             start, first = (_symbol(options, name, network.config) for name in _STARTS)
     except ConfigError as error:
-        where = GENERATION if GENERATION in files else hugging_face.CONFIG
+        where = GENERATION if GENERATION in files else CONFIG
         raise CheckpointError(f"{folder / where}: {error}") from None
     source, target = _tokenizers(folder, family, files, source_lang, target_lang)
     return Bundle(
@@ -101,15 +99,15 @@ def write(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Pat
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
-    if bundle.origin is None or bundle.family not in hugging_face.FAMILIES:
+    if bundle.origin is None or bundle.family not in FAMILIES:
         raise ConfigError(
             f"{folder}: a model of family {bundle.family!r} did not come from a Hugging Face folder; expected one of "
-            f"{', '.join(hugging_face.FAMILIES)} that did"
+            f"{', '.join(FAMILIES)} that did"
         )
     check_replaceable(folder, overwrite=overwrite, kind="a Hugging Face folder", is_kind=is_folder)
     _check_origin(bundle, bundle.origin)
     with atomic_folder(folder, replace=overwrite) as building:
-        hugging_face.write_into(building, bundle.network, bundle.family, bundle.origin)
+        weights.write_into(building, bundle.network, bundle.family, bundle.origin)
         origins.write_files(building, bundle.origin.files)
     return folder
 
@@ -220,10 +218,10 @@ def _check_origin(bundle: Bundle, origin: Provenance) -> None:
     """The options must describe the network that there is, and every tensor must be one of it or be kept."""
     config = bundle.network.config
     try:
-        written = hugging_face.to_state_dict(bundle.network, bundle.family, origin)
+        written = weights.to_state_dict(bundle.network, bundle.family, origin)
         text = origin.files.get(GENERATION, b"{}").decode("utf-8", "replace")
-        options = hugging_face.with_symbols(origin.config, parse_object(text, Path(GENERATION)))
-        described = hugging_face.described_network(bundle.family, options, written)
+        options = with_special_ids(origin.config, parse_object(text, Path(GENERATION)))
+        described = described_network(bundle.family, options, written)
     except KeyError as error:
         raise CheckpointError(f"{origins.DESCRIPTION}: the network has no tensor {error}") from None
     except ConfigError as error:

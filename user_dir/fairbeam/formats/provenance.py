@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.errors import CheckpointError
+from fairbeam.files import inside, read_object
 from fairbeam.formats.tensors import read_tensors, write_tensors
-from fairbeam.text.reading import inside, read_object
 
 DESCRIPTION, TENSORS, FILES = "origin.json", "origin.safetensors", "original"
 _DTYPES = {

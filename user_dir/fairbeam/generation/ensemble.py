@@ -10,7 +10,7 @@ from torch import Tensor
 from fairbeam.errors import ConfigError
 from fairbeam.generation.model import Model, SingleModel, State, StepScores, Verifier
 from fairbeam.network import DecoderOnly, Generator
-from fairbeam.network.verification_state import Scored
+from fairbeam.network.verification_state import ScoredPositions
 
 
 class EnsembleState:
@@ -93,7 +93,7 @@ class Ensemble:
         return EnsembleState([model.begin(source) for model in self.models])
 
     def score_block(
-        self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float
+        self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
     ) -> StepScores:
         members = zip(self.models, state.members, strict=True)
         each = [model.score_block(member, tokens, starts, scored, temperature) for model, member in members]

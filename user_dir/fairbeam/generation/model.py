@@ -10,7 +10,7 @@ from fairbeam.network import LSTM, EncoderDecoder, Generator
 from fairbeam.network.decoder_state import DecoderState, PromptState
 from fairbeam.network.inference import ops
 from fairbeam.network.inference.heads import RoundedHead
-from fairbeam.network.verification_state import Scored, VerificationState
+from fairbeam.network.verification_state import ScoredPositions, VerificationState
 
 
 class StepScores:
@@ -122,7 +122,9 @@ class Verifier(Model, Protocol):
     def begin(self, source: Tensor) -> Any:
         """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``score_block`` goes on with."""
 
-    def score_block(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> StepScores:
+    def score_block(
+        self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
+    ) -> StepScores:
         """Feed several tokens of each hypothesis at target positions ``starts[b]``, ``starts[b] + 1``, ….
 
         What was read from there on before is overwritten.
@@ -191,9 +193,11 @@ class SingleModel:
     def begin(self, source: Tensor) -> VerificationState:
         return VerificationState(self.network.prefill(source, 1))
 
-    def score_block(self, state: Any, tokens: Tensor, starts: Tensor, scored: Scored, temperature: float) -> StepScores:
+    def score_block(
+        self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
+    ) -> StepScores:
         assert not isinstance(self.network, LSTM)
-        logits = self.network.read(state, tokens, starts, scored)
+        logits = self.network.forward_block(state, tokens, starts, scored)
         log_probs = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1).unsqueeze(1)
         head = self.network.rounded_head
         return StepScores(log_probs) if head is None else NetworkScores(log_probs, head, state.latest, temperature)

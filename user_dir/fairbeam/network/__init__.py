@@ -1,4 +1,4 @@
-"""The configurable Transformer, and a recurrent network: tensors only, knows nothing of files, text or search."""
+"""Configurable Transformers and an LSTM: tensors in, tensors out; no files, text or search."""
 
 from fairbeam.network.config import (
     AdaptiveConfig,

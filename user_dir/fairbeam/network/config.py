@@ -1,43 +1,48 @@
-"""What distinguishes one network from another, as frozen values."""
+"""Configuration of a whole network, as frozen values."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from fairbeam.errors import ConfigError
-from fairbeam.network.config_io import Described
+from fairbeam.network.config_io import SerializableConfig
 from fairbeam.network.enums import Activation, PositionKind
 from fairbeam.network.stack_config import DropoutConfig, StackConfig, check_heads, check_tied, layer_fields
 
 _MAX_CLUSTERS = 64
-"""Of symbols: models have three or four."""
+"""Most clusters of an adaptive softmax; real models have three or four."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderConfig(Described):
-    """A whole encoder-decoder network."""
+class EncoderDecoderConfig(SerializableConfig):
+    """Configuration of an encoder-decoder network."""
 
     source_vocabulary: int
+    """Number of source tokens."""
     target_vocabulary: int
+    """Number of target tokens."""
     encoder: StackConfig = StackConfig()
     decoder: StackConfig = StackConfig()
     share_embeddings: bool = False
-    """One matrix embeds source and target tokens."""
+    """Source and target tokens share one embedding."""
     share_layers: bool = False
-    """The encoder's layers are the decoder's, which adds cross-attention (Rothe et al., 2020, section 3)."""
+    """Encoder and decoder share all layers but cross-attention (Rothe et al., 2020, section 3)."""
     tie_output: bool = False
-    """The output projection is the target embedding."""
+    """The output projection is tied to the target embedding."""
     output_bias: bool = False
-    """The output projection adds one number a symbol to the logits."""
+    """The output projection has a bias."""
     dropout: DropoutConfig = DropoutConfig()
     bos: int = 0
+    """Id of the beginning-of-sequence token."""
     pad: int = 1
-    """Fills batches; below 0 where the vocabulary has no symbol for it."""
+    """Padding id; negative if the vocabulary has no padding token."""
     eos: int = 2
+    """Id of the end-of-sequence token."""
     unk: int = 3
+    """Id of the unknown token."""
     decoder_start: int | None = None
-    """The symbol a target begins with on the decoder's input; ``eos`` if None."""
+    """Id of the token that begins the decoder's input, Hugging Face's ``decoder_start_token_id``; ``eos`` if None."""
     source_pad: int | None = None
-    """Fills batches of sources, where the vocabularies differ in it; ``pad`` if None."""
+    """Padding id of sources; ``pad`` if None."""
 
     def __post_init__(self) -> None:
         if self.share_layers and layer_fields(self.encoder) != layer_fields(self.decoder):
@@ -57,73 +62,75 @@ class EncoderDecoderConfig(Described):
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             check_heads(name, stack)
         kind = self.decoder.positions.kind
-        if kind is PositionKind.RELATIVE_SINUSOIDAL:  # targets are whole, without segments to remember
+        if kind is PositionKind.RELATIVE_SINUSOIDAL:  # targets do not come in segments
             raise ConfigError(f"decoder.positions.kind is {kind}, which a decoder behind an encoder cannot have")
 
     @property
     def padding_of_sources(self) -> int:
-        """The symbol that fills batches of sources."""
+        """Padding id of sources."""
         return self.pad if self.source_pad is None else self.source_pad
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """What reads hidden states and scores labels: one linear layer, or two."""
+    """Configuration of a prediction head: one linear layer, or two."""
 
     outputs: int
-    """How many labels are scored; 1 for a regression or a yes-or-no question."""
+    """Number of labels; 1 for regression or a yes-or-no decision."""
     hidden: int | None = None
-    """Width of a first linear layer; None for none."""
+    """Width of a first linear layer; None for a single layer."""
     activation: Activation = Activation.GELU
-    """Behind the first layer."""
+    """Activation after the first layer."""
     norm: bool = False
-    """Layer norm behind the activation."""
+    """Layer norm after the activation."""
     input_dropout: float = 0.0
-    """Before the first layer."""
+    """Dropout before the first layer."""
     dropout: float = 0.0
-    """Before the last."""
+    """Dropout before the last layer."""
 
 
-class OneVocabulary(Described):
-    """A configuration of a network with one embedding, which serves either side."""
+class SharedVocabularyConfig(SerializableConfig):
+    """Configuration of a network with a single vocabulary, which counts as source and target vocabulary."""
 
     vocabulary: int
     pad: int
 
     @property
     def source_vocabulary(self) -> int:
-        """Rows of the one embedding."""
+        """Size of the vocabulary."""
         return self.vocabulary
 
     @property
     def target_vocabulary(self) -> int:
-        """Rows of the one embedding."""
+        """Size of the vocabulary."""
         return self.vocabulary
 
     @property
     def padding_of_sources(self) -> int:
-        """The symbol that fills batches."""
+        """Padding id."""
         return self.pad
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderOnlyConfig(OneVocabulary):
-    """An encoder without a decoder, and what is read from its states."""
+class EncoderOnlyConfig(SharedVocabularyConfig):
+    """Configuration of an encoder-only network and its prediction heads."""
 
     vocabulary: int
+    """Number of tokens."""
     encoder: StackConfig = StackConfig()
     pooler: bool = False
-    """A linear layer and tanh on the first token's state stand for the sequence (Devlin et al., 2019)."""
+    """BERT's pooler: a linear layer and tanh on the first token's state (Devlin et al., 2019)."""
     symbol_head: HeadConfig | None = None
-    """Scores every symbol for each token: masked language modelling."""
+    """Masked language modelling head: logits of the vocabulary for each token."""
     token_head: HeadConfig | None = None
-    """Scores labels for each token: tagging, start and end of an answer, replaced or not."""
+    """Token classification head: tagging, answer spans, replaced token detection."""
     sequence_head: HeadConfig | None = None
-    """Scores labels for the pooled state, or the first token's where there is no pooler."""
+    """Sequence classification head on the pooled state, or on the first token's if there is no pooler."""
     tie_output: bool = False
-    """The last matrix of ``symbol_head`` is the embedding."""
+    """The last matrix of ``symbol_head`` is tied to the embedding."""
     dropout: DropoutConfig = DropoutConfig()
     pad: int = 0
+    """Padding id."""
 
     def __post_init__(self) -> None:
         check_heads("encoder", self.encoder)
@@ -142,18 +149,20 @@ class EncoderOnlyConfig(OneVocabulary):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveConfig:
-    """Symbols, sorted by frequency, in clusters: a choice of cluster and one within it score the rare ones (Grave et
-    al., 2017), and their vectors may be narrower (Baevski and Auli, 2019)."""
+    """Configuration of adaptive softmax (Grave et al., 2017) and adaptive input embeddings (Baevski and Auli, 2019).
+
+    Tokens are sorted by frequency and cut into clusters; rare clusters may have narrower vectors.
+    """
 
     cutoffs: tuple[int, ...] = ()
-    """The first symbol of each cluster but the first."""
+    """Id of the first token of each cluster but the first."""
     factor: int = 1
-    """Each cluster's vectors are as many times narrower than those of the one before it. At 1 all are in one table."""
+    """Ratio of one cluster's vector width to the next one's. At 1 all clusters share one table."""
     tied_projections: tuple[bool, ...] = ()
-    """For each cluster, whether the output's projection is the embedding's; none is if empty."""
+    """For each cluster, whether the output's projection is tied to the embedding's; no projection is tied if empty."""
 
     def widths(self, first: int) -> tuple[int, ...]:
-        """Of each cluster's vectors, where the first one's are ``first`` wide."""
+        """Return the width of each cluster's vectors, where ``first`` is that of the first cluster."""
         return tuple(first // self.factor**number for number in range(len(self.cutoffs) + 1))
 
     def __post_init__(self) -> None:
@@ -172,28 +181,32 @@ class AdaptiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOnlyConfig(OneVocabulary):
-    """A decoder without an encoder."""
+class DecoderOnlyConfig(SharedVocabularyConfig):
+    """Configuration of a decoder-only network."""
 
     vocabulary: int
+    """Number of tokens."""
     decoder: StackConfig = StackConfig()
     adaptive: AdaptiveConfig | None = None
-    """Embeddings and output in clusters, both projected."""
+    """Adaptive input embeddings and adaptive softmax; None for a plain embedding and output projection."""
     output: bool = True
-    """There is an output projection; without one, features are all that the network gives."""
+    """The network has an output projection; otherwise it computes features only."""
     tie_output: bool = True
-    """The output projection is the embedding."""
+    """The output projection is tied to the embedding."""
     output_bias: bool = False
-    """The output projection adds one number a symbol to the logits."""
+    """The output projection has a bias."""
     dropout: DropoutConfig = DropoutConfig()
     bos: int | None = None
+    """Id of the beginning-of-sequence token; None if the vocabulary has none."""
     pad: int = -1
-    """Fills batches; below 0 where the vocabulary has no symbol for it."""
+    """Padding id; negative if the vocabulary has no padding token."""
     eos: int | None = None
+    """Id of the end-of-sequence token; None if the vocabulary has none."""
     separator: int | None = None
-    """The symbol between a source and the target that is made of it; None where texts are continued as they are."""
+    """Id of the token between source and target; None for language models that continue a text directly."""
     prefix_attention: bool = False
-    """The tokens of a source see one another, not only those before (Dong et al., 2019, section 2.4)."""
+    """Prefix language model: source tokens attend to the whole source, not only to the left (Dong et al., 2019, section
+    2.4)."""
 
     def __post_init__(self) -> None:
         if self.prefix_attention and self.separator is None:

@@ -1,4 +1,4 @@
-"""Configurations to plain dictionaries and back, with names and types checked on the way in."""
+"""Conversion of configurations to plain dictionaries and back, with names and types checked."""
 
 import dataclasses
 from enum import StrEnum
@@ -8,16 +8,16 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from fairbeam.errors import ConfigError
 
 
-class Described:
-    """A configuration that goes to JSON and back."""
+class SerializableConfig:
+    """A configuration dataclass that converts to and from JSON."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, ready for JSON."""
+        """Return plain nested dictionaries, ready for JSON."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Inverse of ``to_dict``.
+        """Make the configuration that ``to_dict`` described.
 
         Raises:
             ConfigError: an unknown or missing field, or a value of the wrong type; names the field.
@@ -26,7 +26,7 @@ class Described:
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
-    """Make the dataclass ``kind`` from a dictionary, checking names and types on the way down."""
+    """Make the dataclass ``kind`` from a dictionary, with its names and types checked; ``where`` is for errors."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected an object, found {values!r}")
     hints = get_type_hints(kind)
@@ -41,13 +41,14 @@ def _build(kind: type, values: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as the type ``hint`` asks, or raise ConfigError."""
     if isinstance(hint, UnionType):
         if value is None and NoneType in get_args(hint):
             return None
         hint = next(option for option in get_args(hint) if option is not NoneType)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, where)
-    if get_origin(hint) is tuple:  # of any length, all of one kind; JSON has lists alone
+    if get_origin(hint) is tuple:  # tuple[T, ...], which JSON stores as a list
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list, found {value!r}")
         return tuple(_convert(get_args(hint)[0], item, f"{where}[{number}]") for number, item in enumerate(value))

@@ -1,12 +1,10 @@
-"""What the decoder remembers between steps, as explicit values.
+"""Decoder states: everything a network keeps between decoding steps, as explicit values.
 
-Beams of one sentence ride in the query dimension. Their keys and values lie side by side in *slots*: the slot
-of step ``t`` and beam ``b`` is ``1 + (t - 1) * beams + b``; at step 0 all beams are equal and share slot 0. A beam's
-history is the set of slots its mask leaves open, so choosing new beams reorders the small mask and never copies a key
-or a value.
+The slot of step ``t`` and beam ``b`` is ``1 + (t - 1) * beams + b``; slot 0 holds step 0, where all beams are equal.
+Where histories are slot tables, blocks of slots that no beam's history needs any more are filled again.
 
-Sentences may join behind their first step. They take their places in the step that the others have reached, so that
-steps, and slots, are those of the oldest sentence; what is before a sentence's own beginning is closed to it.
+Sentences may join a batch after their first step. They enter at the step that the others have reached, so steps and
+slots count from the oldest sentence; slots from before a sentence joined are masked for it.
 """
 
 import torch
@@ -17,7 +15,7 @@ from fairbeam.network.inference import ops
 
 
 class DecoderState:
-    """Everything one decoding step needs: the memory, the self-attention cache and who descends from whom."""
+    """Cross-attention cache, self-attention caches and the history of every beam."""
 
     def __init__(
         self,
@@ -27,46 +25,56 @@ class DecoderState:
         beams: int,
         like: Tensor,
         *,
-        by_number: bool = False,
+        by_slot: bool = False,
     ) -> None:
-        """A state before the first token; ``like`` gives the dtype and device.
+        """Make the state before the first token.
 
-        ``by_number`` has histories told as ``BeamSlots``, not as masks.
+        Args:
+            memory: the encoded source; None for a decoder without an encoder.
+            layers: empty self-attention caches.
+            batch: number of sentences.
+            beams: hypotheses per sentence.
+            like: tensor whose dtype and device the history masks get.
+            by_slot: keep histories as ``BeamSlots`` instead of masks.
         """
         self.memory = memory
         self.layers = layers
         self.beams = beams
         self.steps = 0
         self.latest: tuple[Tensor, Tensor | None] | None = None
-        """Features of the last step, before beams of equal hypotheses are written out, and its logits if they are
-        needed again; who was given them may overwrite them otherwise."""
+        """(features, logits) of the last step. Not yet expanded over beams if all beams are equal. logits is None when
+        nobody needs them again, so the caller may modify its copy in place."""
         # (batch, beams, slots): 0 where a slot belongs to the beam's own history, -inf elsewhere
         self._history = like.new_empty(batch, beams, 0)
-        closed = like.new_full((beams, beams), float("-inf"))
-        self._own_slot = closed.fill_diagonal_(0.0)
-        if by_number:
+        masked = like.new_full((beams, beams), float("-inf"))
+        self._own_slot = masked.fill_diagonal_(0.0)
+        if by_slot:
             self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
-        self._rows = torch.arange(batch, device=like.device) if by_number else None
+        self._rows = torch.arange(batch, device=like.device) if by_slot else None
         self._starts: Tensor | None = None
-        """(batch,) long: the step at which each sentence began; None where all began at 0."""
+        """(batch,) long: the step at which each sentence began; None if all began at step 0."""
         self._oldest = 0
+        """Lowest of ``_starts``."""
         self._filled: list[int] = []
-        """By number: which step filled each block of slots last. Block ``i`` begins at slot ``1 + i * beams``."""
+        """Step that last filled each block of ``beams`` slots. Block ``i`` begins at slot ``1 + i * beams``."""
         self._block = -1
-        """The latest of them; -1 for slot 0."""
+        """Index of the block that the latest step filled; -1 for slot 0."""
 
     def positions(self) -> Tensor:
-        """How many tokens were run before those of the coming step: (1,), or (batch, 1) where sentences differ."""
+        """Return the target position of the next step's tokens, from 0: (1,), or (batch, 1) if sentences differ."""
         steps = torch.tensor([self.steps], device=self._history.device)
         return steps if self._starts is None else steps - self._starts.unsqueeze(1)
 
     def advance(self) -> Tensor | BeamSlots:
-        """Open the slots of the next step and return each beam's history, the latest token included: a mask over all
-        slots, (batch * heads, beams or 1, slots), or their numbers."""
+        """Begin the next step and return each beam's history, the token about to be decoded included.
+
+        Returns:
+            A mask over all slots, (batch * heads, beams or 1, slots), or the slot table if ``by_slot``.
+        """
         heads = self.layers[0].storage.size(2)
         self.steps += 1
         if self._rows is not None:
-            return BeamSlots(self._advance_numbers(), self._rows)
+            return BeamSlots(self._advance_slots(), self._rows)
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return per_head(self._history[:, :1], heads)
@@ -74,7 +82,8 @@ class DecoderState:
         self._history = torch.cat([self._history, own], dim=2)
         return per_head(self._history, heads)
 
-    def _advance_numbers(self) -> Tensor:
+    def _advance_slots(self) -> Tensor:
+        """Append the new step's slots to the slot table and return it, (batch, beams or 1, steps)."""
         if self.steps == 1:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return self._history[:, :1].contiguous()
@@ -83,7 +92,7 @@ class DecoderState:
         return self._history
 
     def _open_block(self) -> int:
-        """The first slot for the latest tokens: of the next block that is in no sentence's history, or of a new one."""
+        """Return the first slot for the new step: of the next block if no history needs it, else of a new block."""
         self._block = (self._block + 1) % max(1, len(self._filled))
         if not self._filled or self._filled[self._block] >= self._oldest:
             self._block = len(self._filled)
@@ -95,15 +104,18 @@ class DecoderState:
 
     @property
     def _latest_slot(self) -> int:
-        """The first slot of the latest step."""
+        """First slot of the latest step."""
         return 1 + self._block * self.beams if self._block >= 0 else 0
 
     def open_ahead(self, most: int) -> tuple[int, Tensor]:
-        """Make room for steps that are made in one call; histories must be ``BeamSlots``, with no joined sentences.
+        """Reserve slots for several steps that one native call decodes; requires ``may_go_ahead``.
+
+        Args:
+            most: number of steps wanted, at least 1.
 
         Returns:
-            How many of ``most`` steps there is room for, one at least, and room for the histories of all beams behind
-            them, flat, which begins with those before them.
+            The number of steps there is room for, from 1 to ``most``; and int32 storage for the slot tables after those
+            steps, flat, whose beginning holds the present tables.
         """
         for layer in self.layers:
             layer.reserve(self.beams)
@@ -114,7 +126,7 @@ class DecoderState:
         return steps, histories
 
     def close_ahead(self, steps: int, histories: Tensor) -> None:
-        """``steps`` were made, behind which are ``histories``, as ``advance`` leaves them."""
+        """Take over the slot tables of ``open_ahead`` after ``steps`` steps were decoded, as if by ``advance``."""
         self.steps += steps
         batch = len(self._history)
         self._history = histories[: batch * self.beams * self.steps].view(batch, self.beams, self.steps)
@@ -125,12 +137,12 @@ class DecoderState:
 
     @property
     def may_go_ahead(self) -> bool:
-        """Whether ``open_ahead`` can be asked."""
+        """Whether ``open_ahead`` may be called: histories are slot tables and no sentence has joined."""
         return self._rows is not None and self._starts is None
 
     @property
     def rows(self) -> Tensor:
-        """(batch,) long: where in the caches each sentence is, if histories are told as ``BeamSlots``."""
+        """Each sentence's row in the caches, (batch,) long; only if histories are ``BeamSlots``."""
         assert self._rows is not None
         return self._rows
 
@@ -140,21 +152,21 @@ class DecoderState:
         self._history = self._history.gather(1, index)
 
     def select(self, sentences: Tensor) -> None:
-        """Keep only these sentences, (kept,) long; the others are finished."""
+        """Keep only these sentences, (kept,) long; drop the others, which are finished."""
         self._history = self._history[sentences]
         if self._starts is not None:
             self._starts = self._starts[sentences]
             self._oldest = int(self._starts.min())
         if self.memory is not None:
             self.memory.select(sentences)
-        if self._rows is not None:  # caches are read where they are
+        if self._rows is not None:  # kernels read the rows in place, so nothing is copied
             self._rows = self._rows[sentences]
             return
         for layer in self.layers:
             layer.select(sentences)
 
     def join(self, other: "DecoderState") -> None:
-        """Append the sentences of a state that has run its first step, and that no sentence has joined or left."""
+        """Append the sentences of ``other``, which has run only its first step and gained or lost no sentence."""
         if self._starts is None:
             self._starts = torch.zeros(len(self._history), dtype=torch.long, device=self._history.device)
         if self.memory is not None and other.memory is not None:
@@ -167,6 +179,7 @@ class DecoderState:
         self._oldest = int(self._starts.min())
 
     def _join_rows(self, other: "DecoderState", rows: Tensor) -> None:
+        """Join as slot tables: give the new sentences free cache rows and the latest step's first slot."""
         fresh = free_rows(rows, self.layers[0].storage.size(1) + len(other._history))[: len(other._history)]
         for layer, added in zip(self.layers, other.layers, strict=True):
             layer.join_rows(added, fresh, self._latest_slot)
@@ -177,59 +190,66 @@ class DecoderState:
         self._history = torch.cat([history, joining])
 
     def _join_columns(self, other: "DecoderState") -> None:
-        """Steps before the oldest sentence's first are dropped. Sentences that join have the last slot of the latest
-        step, which is slot 0 when they are the oldest, and the slots of the step after it follow as usual."""
+        """Join as masks: drop slots from before the oldest sentence began, and give the new sentences the latest step's
+        first slot (slot 0 if they are the oldest), so that the next step's slots follow as usual."""
         assert self._starts is not None
-        dead = self._oldest * self.beams
+        expired = self._oldest * self.beams
         self.steps, self._starts, history = self.steps - self._oldest, self._starts - self._oldest, self._history
-        history = history[:, :, dead:]
+        history = history[:, :, expired:]
         latest = (self.steps - 1) * self.beams
         joining = history.new_full((len(other._history), *history.shape[1:]), float("-inf"))
         joining[:, :, latest] = 0.0
         self._history = torch.cat([history, joining])
         for layer, added in zip(self.layers, other.layers, strict=True):
-            layer.join_columns(added, dead, latest)
+            layer.join_columns(added, expired, latest)
 
 
 class PromptState(DecoderState):
-    """The state of a decoder without an encoder: its first slots hold the prompt, which all beams share."""
+    """The state of a decoder-only network, whose first slots hold the prompt, shared by all beams."""
 
     def __init__(
-        self, layers: list[KeyValues], closed: Tensor, numbers: Tensor, beams: int, features: Tensor, prompt: Tensor
+        self,
+        layers: list[KeyValues],
+        padding_mask: Tensor,
+        position_ids: Tensor,
+        beams: int,
+        features: Tensor,
+        prompt: Tensor,
     ) -> None:
-        """A state behind the prompt.
+        """Make the state after the prompt.
 
         Args:
-            layers: keys and values of the prompt.
-            closed: (batch, prompt), 0 at tokens and -inf at padding.
-            numbers: (batch, prompt) position numbers; padding's are the lowest.
-            features: (batch, 1, dim) of each prompt's last token, from which the first step scores.
-            prompt: (batch, prompt, dim) features of all tokens, zeros at padding.
+            layers: self-attention caches of the prompt.
+            padding_mask: (batch, prompt), 0 at tokens and -inf at padding.
+            position_ids: (batch, prompt) long; padding has the lowest.
+            beams: hypotheses per sentence.
+            features: (batch, 1, dim) of each prompt's last token, which the first step scores.
+            prompt: (batch, prompt, dim) features of all prompt tokens, zeros at padding.
         """
-        super().__init__(None, layers, len(closed), beams, closed)
-        self.numbers = numbers
-        """(batch, slots): the position number of each filled slot."""
-        self.next_numbers = numbers.amax(1, keepdim=True) + 1
-        """(batch, 1): the position number at which all beams of a sentence go on."""
+        super().__init__(None, layers, len(padding_mask), beams, padding_mask)
+        self.position_ids = position_ids
+        """(batch, slots): position id of each filled slot."""
+        self.next_position_ids = position_ids.amax(1, keepdim=True) + 1
+        """(batch, 1): position id of the next step's tokens, the same for all beams of a sentence."""
         self.features: Tensor | None = features
         self.prompt: Tensor | None = prompt
-        """Until the second step."""
-        self.steps = 1  # the prompt's last token is run already
-        self._history = closed[:, None].expand(-1, beams, -1)
+        """Features of the prompt; None from the second step on."""
+        self.steps = 1  # prefilling has run the prompt's last token
+        self._history = padding_mask[:, None].expand(-1, beams, -1)
 
     def take_features(self) -> Tensor | None:
-        """What the prompt left, once; None from then on."""
+        """Return the features of the prompt's last token, (batch, 1, dim), at the first call; None afterwards."""
         features, self.features = self.features, None
         return features
 
     def advance(self) -> Tensor | BeamSlots:
         self.prompt = None
-        self.numbers = torch.cat([self.numbers, self.next_numbers.expand(-1, self.beams)], dim=1)
-        self.next_numbers = self.next_numbers + 1
+        self.position_ids = torch.cat([self.position_ids, self.next_position_ids.expand(-1, self.beams)], dim=1)
+        self.next_position_ids = self.next_position_ids + 1
         return super().advance()
 
     def select(self, sentences: Tensor) -> None:
         super().select(sentences)
-        self.numbers, self.next_numbers = self.numbers[sentences], self.next_numbers[sentences]
+        self.position_ids, self.next_position_ids = self.position_ids[sentences], self.next_position_ids[sentences]
         self.prompt = None if self.prompt is None else self.prompt[sentences]
         self.features = None if self.features is None else self.features[sentences]

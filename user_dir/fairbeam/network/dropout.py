@@ -1,7 +1,7 @@
-"""Dropout whose masks cost next to nothing on a CPU.
+"""Dropout with fast random masks on a CPU.
 
-``torch.bernoulli_`` draws one Mersenne-Twister number an element, which takes as long as the linear layer it
-follows. Here one small fast counter (SFC64) stream gives eight draws a number.
+``torch.bernoulli_`` draws one Mersenne Twister number per element, which takes as long as the linear layer before it.
+Here NumPy's SFC64 generator gives eight 8-bit draws per number.
 """
 
 import numpy as np
@@ -13,34 +13,33 @@ _LEVELS = 1 << 8
 
 
 class MaskSource:
-    """The random bits of one forward pass, seeded from torch's generator.
+    """Random bits of one forward pass, seeded from torch's generator.
 
-    ``restart`` draws one seed from torch, so a training step repeats exactly when torch's seed does.
+    ``restart`` draws one seed from torch, so that torch's seed determines a training step exactly.
     """
 
     def __init__(self) -> None:
         self._bits: np.random.BitGenerator | None = None
 
     def restart(self) -> None:
-        """Begin a new stream from torch's current state."""
+        """Begin a new random stream, seeded from torch's generator."""
         self._bits = np.random.SFC64(int(torch.randint(2**62, ())))
 
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
-        """Mask of ``shape``: 0 with probability ``p``, a multiple of 1/256, else 1."""
+        """Draw a mask of ``shape``: 0 with probability ``p``, a multiple of 1/256, else 1."""
         if self._bits is None:
             self.restart()
         assert self._bits is not None
         count = shape.numel()
         draws = torch.from_numpy(self._bits.random_raw((count + 7) // 8).view(np.int8)[:count]).view(shape)
-        # Comparing into the dtype wanted is ten times as fast as converting a boolean mask.
+        # Comparing directly into the wanted dtype is ten times as fast as converting a boolean mask.
         return torch.ge(draws, round(p * _LEVELS) - _LEVELS // 2, out=torch.empty(shape, dtype=dtype))
 
 
 class Dropout(nn.Module):
-    """Zeroes elements with probability ``p`` in training and scales the rest by ``1 / (1 - p)``.
+    """Dropout (Srivastava et al., 2014): zero elements with probability ``p``, scale the others by ``1 / (1 - p)``.
 
-    Srivastava et al. (2014). On a CPU the mask comes from ``source``, and ``p`` is rounded to a multiple of 1/256, by
-    which the rest is scaled too; elsewhere from torch.
+    On a CPU the mask comes from ``source``, and ``p`` is rounded to a multiple of 1/256; elsewhere torch makes it.
     """
 
     def __init__(self, p: float, source: MaskSource) -> None:

@@ -1,4 +1,4 @@
-"""Token embeddings with positions and token types."""
+"""Token embeddings with absolute positions and token types."""
 
 import math
 
@@ -15,10 +15,17 @@ from fairbeam.network.stack_config import StackConfig
 
 
 class Embedding(nn.Module):
-    """Token vectors plus positions and types, scaled, normed and projected as the stack's config says."""
+    """Token embeddings plus absolute positions and token types; scaled, normalized and projected as configured."""
 
     def __init__(self, config: StackConfig, vocabulary: int, pad: int, dropout: Dropout) -> None:
-        """``pad`` is below 0 where the vocabulary has no symbol for padding."""
+        """Make the embedding of a stack.
+
+        Args:
+            config: the stack's.
+            vocabulary: number of tokens.
+            pad: padding id; negative if the vocabulary has none.
+            dropout: applied to the sum of the embeddings.
+        """
         super().__init__()
         width = config.embedding_width
         self.weight = nn.Parameter(torch.empty(vocabulary, width))
@@ -36,18 +43,24 @@ class Embedding(nn.Module):
         self.dropout = dropout
         self.projection = None if config.embedding_dim is None else Linear(width, config.dim)
 
-    def forward(self, tokens: Tensor, numbers: Tensor, types: Tensor | None = None) -> Tensor:
-        """Token ids (batch, queries) and broadcastable position numbers to (batch, queries, dim).
+    def forward(self, tokens: Tensor, position_ids: Tensor, types: Tensor | None = None) -> Tensor:
+        """Embed tokens.
 
-        ``types`` are (batch, queries) kinds of tokens; all are of the first kind if None.
+        Args:
+            tokens: (batch, queries) token ids.
+            position_ids: broadcastable to ``tokens``.
+            types: (batch, queries) token type ids; all 0 if None.
+
+        Returns:
+            (batch, queries, dim) float32
         """
-        if not self.has_padding:  # what fills the batch then has no vector, and nothing sees which it gets
+        if not self.has_padding:  # padding's negative id has no vector; it is masked, so any vector will do
             tokens = tokens.clamp_min(0)
         x = F.embedding(tokens, self.weight, self.pad) * self.scale
         if self.types is not None:
             x = x + (self.types[0] if types is None else F.embedding(types, self.types))
         if self.positions is not None:
-            x = x + self.positions(numbers)
+            x = x + self.positions(position_ids)
         if self.norm is not None:
             x = self.norm(x)
         x = self.dropout(x)
@@ -55,15 +68,15 @@ class Embedding(nn.Module):
 
     @property
     def plain_table(self) -> Tensor | None:
-        """(numbers, dim) position vectors, where what is embedded is a token's vector times ``scale`` plus one of them,
-        and nothing else."""
+        """Position vectors, (positions, dim), if embeddings are just token vectors times ``scale`` plus these, else
+        None."""
         plain = self.types is None and self.norm is None and self.projection is None and self.has_padding
         return getattr(self.positions, "table", None) if plain else None
 
-    def step(self, tokens: Tensor, numbers: Tensor) -> Tensor:
-        """The same in decoding, with numbers (1,), (batch, 1) or (batch, queries)."""
+    def step(self, tokens: Tensor, position_ids: Tensor) -> Tensor:
+        """Embed tokens in decoding, natively if possible; ``position_ids`` are (1,), (batch, 1) or (batch, queries)."""
         table = self.plain_table
         if table is None or self.training:
-            embedded: Tensor = self(tokens, numbers)
+            embedded: Tensor = self(tokens, position_ids)
             return embedded
-        return ops.embed(tokens, self.weight, numbers, table, self.scale)
+        return ops.embed(tokens, self.weight, position_ids, table, self.scale)

@@ -19,15 +19,15 @@ from fairbeam.network.norm import LayerNorm
 from fairbeam.network.positions import PositionIds, position_ids
 from fairbeam.network.stack import Stack
 from fairbeam.network.stack_config import StackConfig
-from fairbeam.network.verification_state import Scored, VerificationState
+from fairbeam.network.verification_state import ScoredPositions, VerificationState
 
 
 class EncoderDecoder(DecodingNetwork):
-    """A Transformer described by a ``EncoderDecoderConfig``.
+    """The encoder-decoder Transformer of an ``EncoderDecoderConfig``.
 
-    ``forward`` teaches with the whole target at once. Decoding calls ``prefill`` once a batch and ``step``
-    once a token. Linear layers and attention compute in ``compute_dtype``; the residual stream, the norms and
-    the weights are float32 (the weights until ``for_inference``).
+    ``forward`` runs the whole target at once under teacher forcing. Decoding calls ``prefill`` once per batch and
+    ``step`` once per token. Linear layers and attention compute in ``compute_dtype``; the residual stream, the norms
+    and the weights are float32 (the weights until ``for_inference``).
     """
 
     head: Linear
@@ -54,82 +54,88 @@ class EncoderDecoder(DecodingNetwork):
         if config.share_embeddings:
             self.target_embedding.weight = self.source_embedding.weight
         if config.share_layers:
-            self.decoder.share_(self.encoder)
+            self.decoder.share_layers_(self.encoder)
         if config.tie_output:
             self.head.weight = self.target_embedding.weight
         self._masks = masks
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, source: Tensor, target: Tensor, *, features_only: bool = False) -> Tensor:
-        """Predict each next target token, given the source and the target before it.
+        """Predict each target token from the source and the target before it (teacher forcing).
 
         Args:
             source: (batch, source) token ids, padded on either side.
             target: (batch, target) ids of the previous tokens (begins with ``decoder_start``), padded on the right.
-            features_only: return what the output projection would read.
+            features_only: return the input of the output projection instead of logits.
 
         Returns:
             Logits (batch, target, vocabulary) in ``compute_dtype``, or float32 features (batch, target, dim).
         """
         if self.training:
             self._masks.restart()
-        memory = self.remember(*self.encode(source))
-        features = self._decode_forced(target, memory)
+        memory = self.cross_attention_cache(*self.encode(source))
+        x, causal = self._embed_target(target)
+        features = self.decoder(x, causal, None, memory)
         return features if features_only else self.head(features)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Token ids (batch, source) to hidden states (batch, source, dim) and their padding mask.
+        """Encode token ids, (batch, source).
 
-        The mask is (batch * decoder heads, 1, source), 0 at tokens and -inf at padding, None where nothing is padded.
+        Returns:
+            Hidden states, (batch, source, dim), and the padding mask for cross-attention, (batch * decoder heads, 1,
+            source), 0 at tokens and -inf at padding; None where nothing is padded.
         """
         real = source.ne(self.config.padding_of_sources)
-        numbers = position_ids(real, self.config.encoder.positions)
-        x = self.source_embedding(source, numbers)
+        x = self.source_embedding(source, position_ids(real, self.config.encoder.positions))
         if bool(real.all()):
             return self.encoder(x, None), None
-        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
-        states = self.encoder(x, per_head(closed, self.config.encoder.kept_heads))
-        return states, per_head(closed, self.config.decoder.heads)
+        mask = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
+        states = self.encoder(x, per_head(mask, self.config.encoder.num_kv_heads))
+        return states, per_head(mask, self.config.decoder.heads)
 
-    def remember(
-        self, states: Tensor, mask: Tensor | None, *, may_fold: bool = False, by_row: bool = False
+    def cross_attention_cache(
+        self, states: Tensor, mask: Tensor | None, *, may_absorb: bool = False, by_row: bool = False
     ) -> CrossAttentionCache:
         """Project encoder states to every decoder layer's cross-attention keys and values.
 
         Args:
-            states, mask: what ``encode`` returns.
-            may_fold: for decoding: fold them where that makes the smaller matrices, for one sentence or a few on a
-                CPU.
-            by_row: for decoding through ``ops``, which read the rows that are left where they are.
+            states: (batch, source, dim), from ``encode``.
+            mask: padding mask, from ``encode``.
+            may_absorb: for decoding: multiply projections in (``AbsorbedKeyValues``) if that makes matrices smaller,
+                as for a few short sentences on a CPU.
+            by_row: for decoding by native kernels, which read the rows of unfinished sentences in place.
         """
         attentions = [layer.cross_attention for layer in self._decoder_layers()]
         projected = [attention.project(states) for attention in attentions]
         narrow = len(states) * states.size(1) * self.config.decoder.heads <= self.config.decoder.dim
-        if may_fold and narrow and all(attention.foldable for attention in attentions):
-            folded = [attention.fold(layer, mask) for attention, layer in zip(attentions, projected, strict=True)]
-            return CrossAttentionCache(len(states), folded, None)
+        if may_absorb and narrow and all(attention.can_absorb for attention in attentions):
+            absorbed = [attention.absorb(layer, mask) for attention, layer in zip(attentions, projected, strict=True)]
+            return CrossAttentionCache(len(states), absorbed, None)
         if by_row:
             rows = torch.arange(len(states), device=states.device)
             projected = [layer._replace(rows=rows) for layer in projected]
         return CrossAttentionCache(len(states), projected, mask)
 
     def prefill(self, source: Tensor, beams: int, *, joins: bool = False) -> DecoderState:
-        """Encode a batch and make an empty decoder state for ``beams`` hypotheses a sentence.
-
-        ``joins``: other sentences will join, or these join others.
-        """
-        states, mask = self.encode(source)
-        memory = self.remember(states, mask, may_fold=not joins, by_row=self.attends_natively)
-        heads, like = self.config.decoder.kept_heads, memory.layers[0].keys
-        head_dim = self.config.decoder.head_width
-        caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
-        return DecoderState(memory, caches, len(source), beams, like, by_number=self._attends_by_number)
-
-    def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
-        """Scores of the next token of every beam.
+        """Encode a batch and make an empty decoder state.
 
         Args:
-            state: changed in place.
+            source: (batch, source) token ids, padded on either side.
+            beams: hypotheses per sentence.
+            joins: prepare the state for ``DecoderState.join``, on either side of it.
+        """
+        states, mask = self.encode(source)
+        memory = self.cross_attention_cache(states, mask, may_absorb=not joins, by_row=self.attends_natively)
+        heads, like = self.config.decoder.num_kv_heads, memory.layers[0].keys
+        head_dim = self.config.decoder.head_dim_resolved
+        caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
+        return DecoderState(memory, caches, len(source), beams, like, by_slot=self._attends_by_slot)
+
+    def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
+        """Run one decoding step and return the logits of every beam's next token.
+
+        Args:
+            state: updated in place.
             tokens: (batch, beams) ids of the latest tokens; at the first step those of a sentence are equal.
 
         Returns:
@@ -138,77 +144,84 @@ class EncoderDecoder(DecodingNetwork):
         return self._scores(state, self.features_of_step(state, tokens))
 
     def features_of_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
-        """What ``step`` scores, (batch, beams, dim), of one beam where all are one; arguments as for ``step``."""
-        if state.steps == 0:  # all beams are one
+        """Run one decoding step up to the output projection; arguments as for ``step``.
+
+        Returns:
+            Features (batch, beams, dim), or (batch, 1, dim) at the first step, where all beams are equal.
+        """
+        if state.steps == 0:  # all beams are equal
             tokens = tokens[:, :1]
         features: Tensor = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return features
 
     @property
     def weights_of_step(self) -> int:
-        """How many weights every token meets in decoding."""
-        met = {module for module in self.decoder.modules() if isinstance(module, Linear)} - self._read_once()
-        return sum(linear.inputs * linear.outputs for linear in {*met, self._output})
+        """Number of weights that a decoding step multiplies each token's vectors with."""
+        linears = {module for module in self.decoder.modules() if isinstance(module, Linear)} - self._source_linears()
+        return sum(linear.inputs * linear.outputs for linear in {*linears, self._output})
 
-    def read(self, state: VerificationState, tokens: Tensor, starts: Tensor, scored: Scored) -> Tensor:
-        """Scores of the next token behind each of several tokens.
+    def forward_block(
+        self, state: VerificationState, tokens: Tensor, starts: Tensor, scored: ScoredPositions
+    ) -> Tensor:
+        """Run a block of several tokens per hypothesis and return the logits of the token after each scored one.
 
         Args:
-            state: changed in place.
+            state: updated in place; cache entries at or after ``starts`` are overwritten.
             tokens: (batch, new) ids.
-            starts: (batch,) the number of each row's first among the tokens of its target; the start symbol is
-                number 0. All before it were read; those that were read from there on are forgotten.
-            scored: rows and columns of ``tokens``, each (scored,) long, behind which scores are wanted.
+            starts: (batch,) index of each row's first token in its target, where the start symbol is 0. All tokens
+                before it have been run.
+            scored: row and column indices into ``tokens``, each (scored,) long.
 
         Returns:
-            Float32 logits (scored, vocabulary), as of ``step``; ``rounding`` takes them for sentences of one beam.
+            Float32 logits (scored, vocabulary), as of ``step``; the state's features are those of the scored positions,
+            each as a sentence with one beam.
         """
-        numbers = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
+        indices = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
         last = self.max_target_positions - 1
-        mask, queries, keys = state.place(numbers, last, by_number=self._attends_by_number)
-        places = (queries + self.config.decoder.positions.offset).expand(tokens.shape)
-        x = self.target_embedding.step(tokens, places)
+        mask, queries, keys = state.reserve_block(indices, last, by_slot=self._attends_by_slot)
+        ids = (queries + self.config.decoder.positions.offset).expand(tokens.shape)
+        x = self.target_embedding.step(tokens, ids)
         features = self.decoder(x, mask, state.layers, state.memory, PositionIds(queries, keys))
         return self._scores(state, features[scored].unsqueeze(1))[:, 0]
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-attention of the last decoder layer under teacher forcing, averaged over heads.
+        """Return the last decoder layer's cross-attention under teacher forcing, averaged over heads.
 
         Args:
             source: (batch, source) ids.
             target: (batch, target) ids of the previous tokens, as in ``forward``.
 
         Returns:
-            (batch, target, source), rows sum to one.
+            (batch, target, source); rows sum to one.
         """
-        memory = self.remember(*self.encode(source))
-        x, causal = self._embed_forced(target)
-        mask, relation = self.decoder.place(x, causal, None)
+        memory = self.cross_attention_cache(*self.encode(source))
+        x, causal = self._embed_target(target)
+        mask, relative = self.decoder.attention_inputs(x, causal, None)
         *below, last = self._decoder_layers()
         for layer, key_values in zip(below, memory.layers, strict=False):
-            x = layer(x, mask, None, key_values, memory.mask, relation)
-        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relation)
+            x = layer(x, mask, None, key_values, memory.mask, relative)
+        return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relative)
 
     def _packed_dtype(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
-        # The source is read once a sentence, the decoder once a token: there 16 bits cost next to nothing.
+        # These layers run once per sentence, not once per token, so 16 bits cost next to nothing.
         packed = super()._packed_dtype(linear, dtype)
-        exact = packed is torch.int8 and native.multiplies_integers() and linear in self._read_once()
+        exact = packed is torch.int8 and native.multiplies_integers() and linear in self._source_linears()
         return torch.int16 if exact else packed
 
-    def _read_once(self) -> set[Linear]:
-        """The layers that a sentence passes once."""
+    def _source_linears(self) -> set[Linear]:
+        """Return the linear layers that run once per source: the encoder's and those of cross-attention's keys."""
         encoder = {module for module in self.encoder.modules() if isinstance(module, Linear)}
         return encoder | {layer.cross_attention.key_value for layer in self._decoder_layers()}
 
     @property
     def decoder_start(self) -> int:
-        """The symbol that a target begins with on the decoder's input."""
+        """Id of the token that begins the decoder's input."""
         return self.config.eos if self.config.decoder_start is None else self.config.decoder_start
 
     @property
     def first_token(self) -> int | None:
-        """The configuration's symbol that decoding begins with; ``</s>`` if None."""
+        """Id of the configured token that begins the decoder's input; None for ``</s>``."""
         return self.config.decoder_start
 
     @property
@@ -222,24 +235,27 @@ class EncoderDecoder(DecodingNetwork):
         return self.config.decoder.positions.max_positions
 
     def longest_target(self, source_length: int) -> int:
-        """Longest target in tokens, ``</s>`` included, for a source of this length."""
+        """Return the longest target in tokens, ``</s>`` included, for a source of this length."""
         return self.max_target_positions
 
     @property
     def supports_joining(self) -> bool:
-        """Whether sentences may join a batch: where a token stands in a batch must not matter, only distances."""
+        """Whether sentences may join a running batch; rotary position ids are the same for the whole batch."""
         return self.config.decoder.positions.kind is not PositionKind.ROTARY
 
     @property
-    def _attends_by_number(self) -> bool:
+    def _attends_by_slot(self) -> bool:
         stack = self.config.decoder
-        return self.attends_natively and stack.kept_heads == stack.heads and not stack.positions.kind.acts_in_attention
+        return (
+            self.attends_natively and stack.num_kv_heads == stack.heads and not stack.positions.kind.acts_in_attention
+        )
 
     def _set_rounded_head(self, rounded: RoundedHead) -> None:
         super()._set_rounded_head(rounded)
         self.fused_decoder = self._build_fused_decoder()
 
     def _build_fused_decoder(self) -> FusedDecoder | None:
+        """Collect embedding, layers, final norm and output projection for native calls; None if unsupported."""
         embedding, stack, norm = self.target_embedding, self.decoder.fused, self.decoder.final_norm
         if embedding.plain_table is None or stack is None or self.native_head is None:
             return None
@@ -255,24 +271,21 @@ class EncoderDecoder(DecodingNetwork):
     def _decoder_layers(self) -> list[Layer]:
         return self.decoder.in_order()
 
-    def _embed_forced(self, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed_target(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings (batch, target, dim) and the causal mask (target, target)."""
         length = target.size(1)
-        numbers = torch.arange(length, device=target.device) + self.config.decoder.positions.offset
-        x = self.target_embedding(target, numbers)
+        ids = torch.arange(length, device=target.device) + self.config.decoder.positions.offset
+        x = self.target_embedding(target, ids)
         causal = x.new_full((length, length), float("-inf"), dtype=self.attention_dtype).triu(1)
         return x, causal
 
-    def _decode_forced(self, target: Tensor, memory: CrossAttentionCache) -> Tensor:
-        x, causal = self._embed_forced(target)
-        return self.decoder(x, causal, None, memory)
-
     def _embed_step(self, state: DecoderState, tokens: Tensor) -> Tensor:
-        # A sentence that is done may still be in the batch when its positions have come to an end.
-        numbers = state.positions().clamp_max(self.max_target_positions - 1) + self.config.decoder.positions.offset
-        return self.target_embedding.step(tokens, numbers)
+        # A finished sentence may stay in the batch beyond the last position.
+        ids = state.positions().clamp_max(self.max_target_positions - 1) + self.config.decoder.positions.offset
+        return self.target_embedding.step(tokens, ids)
 
 
 def pad_batch(rows: list[list[int]], pad: int) -> Tensor:
-    """Token ids of several lengths as one (batch, longest) tensor, padded on the right."""
+    """Pad lists of token ids on the right with ``pad`` and stack them: (batch, longest) long."""
     longest = max(map(len, rows))
     return torch.stack([F.pad(torch.tensor(row), (0, longest - len(row)), value=pad) for row in rows])

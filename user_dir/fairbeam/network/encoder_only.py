@@ -1,4 +1,4 @@
-"""The encoder without a decoder: every token's state, and what heads read from it."""
+"""The encoder-only Transformer: hidden states of tokens, and prediction heads on them."""
 
 from typing import NamedTuple
 
@@ -18,30 +18,30 @@ from fairbeam.network.stack import Stack
 
 
 class Encoded(NamedTuple):
-    """A batch as an encoder sees it; scores are there where the network has the head. All are float32."""
+    """Outputs of an ``EncoderOnly`` network, all float32; those of heads that it lacks are None."""
 
     states: Tensor
-    """(batch, length, dim)."""
+    """Hidden states, (batch, length, dim)."""
     pooled: Tensor | None
-    """(batch, dim)."""
+    """Pooled first token, (batch, dim)."""
     symbols: Tensor | None
-    """(batch, length, vocabulary) scores."""
+    """Logits of masked language modelling, (batch, length, vocabulary)."""
     tokens: Tensor | None
-    """(batch, length, labels) scores."""
+    """Logits of token classification, (batch, length, labels)."""
     sequence: Tensor | None
-    """(batch, labels) scores."""
+    """Logits of sequence classification, (batch, labels)."""
 
 
 class EncoderOnly(BaseNetwork):
-    """A Transformer described by an ``EncoderOnlyConfig``."""
+    """The encoder-only Transformer of an ``EncoderOnlyConfig``."""
 
     def __init__(self, config: EncoderOnlyConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         stack, masks = config.encoder, MaskSource()
 
-        def head(description: HeadConfig | None) -> Head | None:
-            return None if description is None else Head(description, stack.dim, stack.norm_epsilon, masks)
+        def head(head_config: HeadConfig | None) -> Head | None:
+            return None if head_config is None else Head(head_config, stack.dim, stack.norm_epsilon, masks)
 
         self.embedding = Embedding(stack, config.vocabulary, config.pad, Dropout(config.dropout.residual, masks))
         self.encoder = Stack(stack, None, config.dropout, masks)
@@ -55,12 +55,12 @@ class EncoderOnly(BaseNetwork):
         self._set_compute_dtype(compute_dtype, compute_dtype)
 
     def forward(self, tokens: Tensor, types: Tensor | None = None) -> Encoded:
-        """States of a batch and the scores of every head.
+        """Encode a batch and apply every head.
 
         Args:
-            tokens: (batch, length) ids, padded on either side; the first column holds the first tokens where
-                something reads the sequence as a whole.
-            types: (batch, length) kinds of tokens; all are of the first kind if None.
+            tokens: (batch, length) ids, padded on either side; on the right only if the network has a pooler or a
+                sequence head, which read the first column.
+            types: (batch, length) token type ids; all 0 if None.
         """
         if self.training:
             self._masks.restart()
@@ -76,13 +76,13 @@ class EncoderOnly(BaseNetwork):
         )
 
     def encode(self, tokens: Tensor, types: Tensor | None = None) -> Tensor:
-        """Token ids (batch, length) to hidden states (batch, length, dim); arguments as for ``forward``."""
+        """Return hidden states (batch, length, dim); arguments as for ``forward``."""
         real = tokens.ne(self.config.pad)
         x = self.embedding(tokens, position_ids(real, self.config.encoder.positions), types)
         if bool(real.all()):
             return self.encoder(x, None)
-        closed = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
-        return self.encoder(x, per_head(closed, self.config.encoder.heads))
+        mask = torch.zeros_like(real, dtype=self.attention_dtype).masked_fill_(~real, float("-inf"))[:, None]
+        return self.encoder(x, per_head(mask, self.config.encoder.heads))
 
     @property
     def max_source_positions(self) -> int:

@@ -1,10 +1,10 @@
-"""Choices that tell one Transformer from another; their values are stored in bundles."""
+"""Choices of a network's configuration; the values are stored in bundles."""
 
 from enum import StrEnum
 
 
 class Activation(StrEnum):
-    """The function between the two feed-forward layers."""
+    """Activation function, as between the two feed-forward layers."""
 
     RELU = "relu"
     RELU_SQUARED = "relu_squared"
@@ -16,49 +16,55 @@ class Activation(StrEnum):
 
 
 class NormPlacement(StrEnum):
-    """Layer norm after each residual sum (Vaswani et al., 2017) or before each block (pre-norm)."""
+    """Post-norm, after each residual sum (Vaswani et al., 2017), or pre-norm, before each block (Xiong et al.,
+    2020)."""
 
     POST = "post"
     PRE = "pre"
 
 
 class NormKind(StrEnum):
-    """What a norm does to a vector."""
+    """Kind of normalization."""
 
     LAYER = "layer"
-    """Takes the mean away and divides by the standard deviation (Ba et al., 2016)."""
+    """Layer normalization: subtract the mean, divide by the standard deviation (Ba et al., 2016)."""
     RMS = "rms"
-    """Divides by the root of the mean square (Zhang and Sennrich, 2019)."""
+    """RMS normalization: divide by the root mean square (Zhang and Sennrich, 2019)."""
 
 
 class PositionKind(StrEnum):
-    """How a token's place in the sequence reaches the network."""
+    """Position scheme of a stack."""
 
     SINUSOIDAL = "sinusoidal"
-    """Wavelengths spaced so that the last one of ``dim / 2`` is 10000 times the first, as in fairseq."""
+    """Sinusoidal embeddings as in fairseq: the last of ``dim / 2`` wavelengths is 10000 times the first."""
     SINUSOIDAL_OPEN = "sinusoidal_open"
-    """Wavelengths spaced as in Vaswani et al. (2017), section 3.5: one more step would reach 10000."""
+    """Sinusoidal embeddings as in Vaswani et al. (2017), section 3.5: one step beyond the last wavelength would be
+    10000 times the first."""
     LEARNED = "learned"
+    """Learned absolute embeddings."""
     RELATIVE_BUCKETS = "relative_buckets"
-    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
+    """T5's relative position bias: a learned scalar per head and distance bucket (Raffel et al., 2020, section 2.1)."""
     ROTARY = "rotary"
-    """Queries and keys are turned by angles that grow with the position (Su et al., 2021, section 3.2)."""
+    """Rotary position embedding, RoPE: queries and keys are rotated by their positions (Su et al., 2021, section
+    3.2)."""
     RELATIVE_SINUSOIDAL = "relative_sinusoidal"
-    """Attention, whose projections have no biases, scores keys by what they hold and by projected sinusoids of their
-    distance, each with a trained bias of queries; layers remember what they read before (Dai et al., 2019, 3)."""
+    """Transformer-XL's relative positions and segment memory: scores add a content term and a term of projected
+    distance sinusoids, each with a learned query bias; other projections have no bias (Dai et al., 2019, section 3)."""
     RELATIVE_KEY = "relative_key"
-    """A layer's trained vector of the distance is added to the key that a query looks at (Shaw et al., 2018, 3.2)."""
+    """Hugging Face's ``relative_key``: a learned vector per distance is added to keys (Shaw et al., 2018, section
+    3.2)."""
     RELATIVE_KEY_QUERY = "relative_key_query"
-    """It is added to the query that looks at the key as well (Huang et al., 2020, method 4), where the two vectors'
-    own product counts for nothing."""
+    """Hugging Face's ``relative_key_query``: the distance vector is added to queries as well, without the product of
+    the two added vectors (Huang et al., 2020, method 4)."""
     NONE = "none"
+    """No positions."""
 
     @property
     def has_distance_vectors(self) -> bool:
-        """Whether each layer has a vector for each distance."""
+        """Whether each layer has learned distance vectors."""
         return self in (PositionKind.RELATIVE_KEY, PositionKind.RELATIVE_KEY_QUERY)
 
     @property
     def acts_in_attention(self) -> bool:
-        """Whether self-attention has to be told where queries and keys stand."""
+        """Whether self-attention needs the position ids of queries and keys."""
         return self.has_distance_vectors or self in (PositionKind.RELATIVE_BUCKETS, PositionKind.ROTARY)

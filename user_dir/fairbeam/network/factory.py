@@ -1,4 +1,4 @@
-"""Any network from its config."""
+"""Construction of any network from its configuration."""
 
 import torch
 
@@ -9,15 +9,15 @@ from fairbeam.network.encoder_only import EncoderOnly
 from fairbeam.network.lstm import LSTM, LSTMConfig
 
 Generator = EncoderDecoder | DecoderOnly | LSTM
-"""Networks that decode."""
+"""Networks that generate text."""
 Seq2Seq = EncoderDecoder | LSTM
-"""Networks that read a source and a target apart."""
+"""Networks with separate encoder and decoder."""
 AnyNetwork = EncoderDecoder | EncoderOnly | DecoderOnly | LSTM
 AnyConfig = EncoderDecoderConfig | EncoderOnlyConfig | DecoderOnlyConfig | LSTMConfig
 
 
 def build(config: AnyConfig, compute_dtype: torch.dtype = torch.float32) -> AnyNetwork:
-    """The network that ``config`` describes, of whichever shape."""
+    """Build the network that ``config`` describes; linear layers compute in ``compute_dtype``."""
     match config:
         case EncoderDecoderConfig():
             return EncoderDecoder(config, compute_dtype)

@@ -1,4 +1,4 @@
-"""What of a pretrained network is trained, and how fast: freezing, low-rank adaptation, layer-wise learning rates."""
+"""Fine-tuning of pretrained networks: freezing, low-rank adaptation (LoRA), layer-wise learning rates."""
 
 import re
 from collections.abc import Sequence
@@ -13,26 +13,27 @@ ATTENTION = (
     "self_attention.qkv", "self_attention.output", "cross_attention.query", "cross_attention.key_value",
     "cross_attention.output",
 )  # fmt: skip
-"""Ends of the names of the linear layers of attention."""
+"""Name suffixes of the linear layers of attention."""
 _LOW_RANK = ".low_rank."
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningOptions:
-    """What fine-tuning changes."""
+    """Parameters that fine-tuning trains, and their learning rates."""
 
     freeze: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that stay as they are, such as ``encoder`` or ``decoder.layers.0``."""
+    """Name prefixes of parameters to freeze, such as ``encoder`` or ``decoder.layers.0``."""
     lora_rank: int = 0
-    """Rank of the changes of frozen weights; 0 trains the weights themselves."""
+    """LoRA rank; 0 trains the weights themselves."""
     lora_alpha: float = 16.0
-    """The changes are multiplied by this over the rank (Hu et al., 2022, section 4.1)."""
+    """LoRA alpha: the low-rank updates are scaled by alpha / rank (Hu et al., 2022, section 4.1)."""
     lora_targets: tuple[str, ...] = ATTENTION
-    """Ends of the names of linear layers that change."""
+    """Name suffixes of linear layers that get a low-rank update."""
     keep_training: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that are trained all the same where ``lora_rank`` freezes the rest."""
+    """Name prefixes of parameters that stay trainable where LoRA freezes the others."""
     layer_decay: float = 1.0
-    """Each layer learns this much slower than the one above it (Howard and Ruder, 2018, section 3.2)."""
+    """Factor of each layer's learning rate relative to the layer above it (discriminative fine-tuning, Howard and
+    Ruder, 2018, section 3.2)."""
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
@@ -46,7 +47,7 @@ class FinetuningOptions:
 
 
 def add_lora_(network: nn.Module, options: FinetuningOptions) -> None:
-    """Give the target layers a low-rank change, where the options ask for one.
+    """Add low-rank updates to the target layers, if ``lora_rank`` is above 0.
 
     Raises:
         ConfigError: a target names no layer.
@@ -55,41 +56,41 @@ def add_lora_(network: nn.Module, options: FinetuningOptions) -> None:
         return
     linears = {name: module for name, module in network.named_modules() if isinstance(module, Linear)}
     for target in options.lora_targets:
-        found = [module for name, module in linears.items() if f".{name}".endswith(f".{target}")]
-        if not found and target not in ATTENTION:  # a decoder alone has no cross-attention
+        targets = [module for name, module in linears.items() if f".{name}".endswith(f".{target}")]
+        if not targets and target not in ATTENTION:  # decoder-only networks have no cross-attention
             raise ConfigError(f"--lora-targets {target}: no linear layer's name ends so")
-        for linear in found:
+        for linear in targets:
             linear.low_rank = LoRA(linear.inputs, linear.outputs, options.lora_rank, options.lora_alpha)
 
 
 def merge_lora_(network: nn.Module) -> None:
-    """Make every low-rank change part of its weight."""
+    """Add every low-rank update to its weight and remove it."""
     for module in network.modules():
         if isinstance(module, Linear):
             module.merge_()
 
 
 def freeze_(network: nn.Module, options: FinetuningOptions) -> None:
-    """Stop the training of what the options freeze.
+    """Freeze the parameters that the options name, and all but LoRA's if ``lora_rank`` is above 0.
 
     Raises:
-        ConfigError: a name begins no parameter's.
+        ConfigError: no parameter's name has a given prefix.
     """
     names = [name for name, _ in network.named_parameters()]
-    for option, beginnings in (("--freeze", options.freeze), ("--keep-training", options.keep_training)):
-        for beginning in beginnings:
-            if not any(_begins(name, beginning) for name in names):
+    for option, prefixes in (("--freeze", options.freeze), ("--keep-training", options.keep_training)):
+        for prefix in prefixes:
+            if not any(_has_prefix(name, prefix) for name in names):
                 known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-                raise ConfigError(f"{option} {beginning}: begins no parameter's name; the network has {known}")
+                raise ConfigError(f"{option} {prefix}: begins no parameter's name; the network has {known}")
     for name, parameter in network.named_parameters():
-        kept = not options.lora_rank or _LOW_RANK in name or _any_begins(name, options.keep_training)
-        parameter.requires_grad_(kept and not _any_begins(name, options.freeze))
+        trained = not options.lora_rank or _LOW_RANK in name or _has_any_prefix(name, options.keep_training)
+        parameter.requires_grad_(trained and not _has_any_prefix(name, options.freeze))
 
 
 def learning_rates(network: nn.Module, options: FinetuningOptions) -> dict[str, float]:
-    """What the learning rate of each parameter is multiplied by.
+    """Return the factor of each parameter's learning rate, by name.
 
-    The top layer of a stack learns at the full rate, as does what stands above it; embeddings are below the lowest.
+    The top layer of a stack and everything above it have factor 1; embeddings count as one layer below the lowest.
     """
     depths: dict[str, int] = {}
     for name, _ in network.named_parameters():
@@ -99,6 +100,7 @@ def learning_rates(network: nn.Module, options: FinetuningOptions) -> dict[str, 
 
 
 def _below_top(name: str, depths: dict[str, int]) -> int:
+    """Return how many layers below its stack's top layer a parameter is."""
     stack, depth = _depth(name)
     if depth:
         return depths[stack] - depth
@@ -109,14 +111,14 @@ def _below_top(name: str, depths: dict[str, int]) -> int:
 
 
 def _depth(name: str) -> tuple[str, int]:
-    """A parameter's stack and its layer, from 1; 0 outside of layers."""
+    """Return a parameter's stack and its layer, from 1; 0 outside of layers."""
     match = re.match(r"(\w+)\.layers\.(\d+)\.", name)
     return (match[1], int(match[2]) + 1) if match else (name.split(".")[0], 0)
 
 
-def _any_begins(name: str, beginnings: Sequence[str]) -> bool:
-    return any(_begins(name, beginning) for beginning in beginnings)
+def _has_any_prefix(name: str, prefixes: Sequence[str]) -> bool:
+    return any(_has_prefix(name, prefix) for prefix in prefixes)
 
 
-def _begins(name: str, beginning: str) -> bool:
-    return name == beginning or name.startswith(f"{beginning}.")
+def _has_prefix(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")

@@ -1,4 +1,4 @@
-"""What reads an encoder's states: scores of labels, and vectors of whole sentences."""
+"""Prediction heads, sentence embeddings and the output projection of a shortlist."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from fairbeam.network.norm import LayerNorm
 
 
 class Head(nn.Module):
-    """One linear layer, or two with an activation and perhaps a norm between them."""
+    """A prediction head: one linear layer, or two with an activation and an optional norm between them."""
 
     def __init__(self, config: HeadConfig, inputs: int, epsilon: float, masks: MaskSource) -> None:
+        """Make a head on states of width ``inputs``; ``epsilon`` is its norm's."""
         super().__init__()
         width = inputs if config.hidden is None else config.hidden
         self.input_dropout = Dropout(config.input_dropout, masks)
@@ -22,7 +23,7 @@ class Head(nn.Module):
         self.output = Linear(width, config.outputs)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(..., dim) to float32 scores (..., outputs)."""
+        """Map states (..., dim) to float32 logits (..., outputs)."""
         if self.hidden is not None:
             states = self.hidden(self.input_dropout(states)).float()
         if self.norm is not None:
@@ -31,11 +32,11 @@ class Head(nn.Module):
 
 
 def sentence_vectors(states: Tensor, real: Tensor) -> Tensor:
-    """Means of each sentence's states, of length one (Reimers and Gurevych, 2019, section 3).
+    """Return sentence embeddings: the mean of each sentence's states, L2-normalized (Reimers and Gurevych, 2019).
 
     Args:
         states: (batch, length, dim).
-        real: (batch, length) bool, true at tokens.
+        real: (batch, length) bool, true at tokens, false at padding.
 
     Returns:
         (batch, dim)

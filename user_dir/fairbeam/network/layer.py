@@ -11,13 +11,13 @@ from fairbeam.network.enums import NormPlacement
 from fairbeam.network.inference import ops
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm, build_norm
-from fairbeam.network.positions import Relation
-from fairbeam.network.segment_memory import PastStates, SegmentAttention, Sight
+from fairbeam.network.positions import RelativePositions
+from fairbeam.network.segment_memory import PastStates, SegmentAttention, SegmentDistances
 from fairbeam.network.stack_config import DropoutConfig, StackConfig
 
 
 class Residual(nn.Module):
-    """The norm and the residual sum around a block, on whichever side the norm stands.
+    """Residual connection around a block with its norm, before the block (pre-norm) or after the sum (post-norm).
 
     The residual stream is float32 in every precision: bfloat16 has too few digits to sum many blocks in.
     """
@@ -33,12 +33,12 @@ class Residual(nn.Module):
         """Whether the norm is ``LayerNorm``."""
         return isinstance(self.norm, LayerNorm)
 
-    def enter(self, x: Tensor) -> Tensor:
-        """What the block sees of the residual stream."""
+    def block_input(self, x: Tensor) -> Tensor:
+        """Return the input of the block, (batch, length, dim): the residual stream, normalized in pre-norm."""
         return self.norm(x) if self.before else x
 
-    def leave(self, x: Tensor, block: Tensor) -> Tensor:
-        """The residual stream after the block's output is added."""
+    def add(self, x: Tensor, block: Tensor) -> Tensor:
+        """Return the sum of residual stream and block output, each (batch, length, dim); normalized in post-norm."""
         if not self.before and self.normalises_layers and not self.training:
             norm: Any = self.norm
             return ops.add_norm(x, block, norm.weight, norm.bias, norm.epsilon)
@@ -47,9 +47,14 @@ class Residual(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention where there is a memory, and a feed-forward block."""
+    """One Transformer layer: self-attention, cross-attention if ``memory_dim`` is given, and feed-forward block.
+
+    The weights are named as in stored models: ``inner`` and ``outer`` are fairseq's fc1 and fc2. In gated layers
+    ``gate``, ``gated`` and ``outer`` are Llama's gate_proj, up_proj and down_proj.
+    """
 
     attention: ClassVar[type[SelfAttention]] = SelfAttention
+    """Class of the self-attention."""
 
     def __init__(self, config: StackConfig, memory_dim: int | None, dropouts: DropoutConfig, masks: MaskSource) -> None:
         super().__init__()
@@ -80,26 +85,38 @@ class Layer(nn.Module):
         cache: KeyValues | PastStates | None = None,
         memory: CrossKeyValues | AbsorbedKeyValues | None = None,
         memory_mask: Tensor | None = None,
-        relation: Relation | Sight | None = None,
+        relative: RelativePositions | SegmentDistances | None = None,
     ) -> Tensor:
-        """(batch, queries, dim) to the same; masks are added to attention scores."""
-        x = self.attend_to_self(x, mask, cache, relation)
+        """Run the layer.
+
+        Args:
+            x: (batch, queries, dim).
+            mask: added to self-attention scores, or the slot table of the beams' histories; see ``SelfAttention``.
+            cache: self-attention's keys and values of earlier tokens.
+            memory: cross-attention's keys and values.
+            memory_mask: padding mask of the source, added to cross-attention scores.
+            relative: relative positions for self-attention.
+
+        Returns:
+            (batch, queries, dim)
+        """
+        x = self.self_attention_block(x, mask, cache, relative)
         if memory is not None:
             around = self.cross_attention_residual
-            x = around.leave(x, self.cross_attention(around.enter(x), memory, memory_mask))
+            x = around.add(x, self.cross_attention(around.block_input(x), memory, memory_mask))
         around = self.feed_forward_residual
-        return around.leave(x, self.outer(self.activation_dropout(self._inner(around.enter(x)))))
+        return around.add(x, self.outer(self.activation_dropout(self._up(around.block_input(x)))))
 
-    def attend_to_self(
+    def self_attention_block(
         self,
         x: Tensor,
         mask: Tensor | BeamSlots | None,
         cache: KeyValues | PastStates | None,
-        relation: Relation | Sight | None = None,
+        relative: RelativePositions | SegmentDistances | None = None,
     ) -> Tensor:
-        """The first block, (batch, queries, dim) to the same."""
+        """Run self-attention with its residual connection; arguments and result as for ``forward``."""
         around = self.self_attention_residual
-        return around.leave(x, self.self_attention(around.enter(x), mask, cache, relation))
+        return around.add(x, self.self_attention(around.block_input(x), mask, cache, relative))
 
     def alignment(
         self,
@@ -108,29 +125,33 @@ class Layer(nn.Module):
         cache: KeyValues | None,
         keys: Tensor,
         memory_mask: Tensor | None,
-        relation: Relation | Sight | None = None,
+        relative: RelativePositions | SegmentDistances | None = None,
     ) -> Tensor:
-        """Where each query looks in the memory, (batch, queries, source), averaged over heads."""
-        x = self.attend_to_self(x, mask, cache, relation)
-        return self.cross_attention.weights(self.cross_attention_residual.enter(x), keys, memory_mask)
+        """Return cross-attention probabilities averaged over heads, (batch, queries, source).
 
-    def _inner(self, x: Tensor) -> Tensor:
-        inner: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
-        return inner
+        ``keys`` are cross-attention's, (batch * heads, source, head_dim); the others are as for ``forward``.
+        """
+        x = self.self_attention_block(x, mask, cache, relative)
+        return self.cross_attention.weights(self.cross_attention_residual.block_input(x), keys, memory_mask)
+
+    def _up(self, x: Tensor) -> Tensor:
+        """Project (batch, queries, dim) to the activated hidden units of the feed-forward block, (…, ffn_dim)."""
+        up: Tensor = self.gate(x) * self.gated(x) if self.is_gated else self.inner(x)
+        return up
 
 
 class SegmentLayer(Layer):
-    """A layer whose self-attention sees what the layer read before, too."""
+    """Transformer-XL layer: self-attention also sees the layer's inputs of earlier segments (Dai et al., 2019)."""
 
     attention = SegmentAttention
 
-    def attend_to_self(
+    def self_attention_block(
         self,
         x: Tensor,
         mask: Tensor | BeamSlots | None,
         cache: KeyValues | PastStates | None,
-        relation: Relation | Sight | None = None,
+        relative: RelativePositions | SegmentDistances | None = None,
     ) -> Tensor:
         around = self.self_attention_residual
-        seen = cache.extend(x) if isinstance(cache, PastStates) else x
-        return around.leave(x, self.self_attention(around.enter(seen), mask, cache, relation))
+        states = cache.extend(x) if isinstance(cache, PastStates) else x
+        return around.add(x, self.self_attention(around.block_input(states), mask, cache, relative))

@@ -1,4 +1,4 @@
-"""Linear layers: float32 master weights, computed in a precision of choice, packed for inference."""
+"""Linear layers with float32 master weights, a choice of compute dtype, and packed weights for inference."""
 
 import copy
 from typing import Self
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fairbeam.network.enums import Activation
 from fairbeam.network.inference.quantized_linear import QuantizedLinear
 
-# How oneDNN names an activation it can fuse with the product: (attribute, algorithm).
+# oneDNN's names of the activations it can fuse with a matrix product: (attribute, algorithm).
 _FUSED = {
     Activation.LINEAR: ("none", ""),
     Activation.RELU: ("relu", ""),
@@ -41,25 +41,25 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 
 
 class LoRA(nn.Module):
-    """A trained change of a frozen weight: the product of two narrow matrices (Hu et al., 2022, section 4.1)."""
+    """LoRA: the low-rank update of a frozen weight, a product of two narrow matrices (Hu et al., 2022, section 4.1)."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, inputs))
-        self.up = nn.Parameter(torch.zeros(outputs, rank))  # training begins with no change
+        self.up = nn.Parameter(torch.zeros(outputs, rank))  # zero: training begins at the frozen weight
         nn.init.normal_(self.down, std=inputs**-0.5)
         self.scale = alpha / rank
 
     def forward(self) -> Tensor:
-        """The change, (outputs, inputs)."""
+        """Return the update of the weight, (outputs, inputs)."""
         return (self.up @ self.down) * self.scale
 
 
 class Linear(nn.Module):
     """``activation(x Wᵀ + b)``, computed and returned in ``compute_dtype``.
 
-    The weights stay float32 in training. After ``pack_`` they are stored in the dtype and layout that the
-    CPU's matrix kernels want, and the layer serves inference only.
+    The weights stay float32 in training. ``pack_`` stores them in the dtype and layout of the CPU's matrix kernels,
+    after which the layer is for inference only.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Linear(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., outputs)."""
         if self.integers is not None:
             computed = self.integers(x)
             return computed if self.integers.activates else activate(computed, self.activation)
@@ -93,18 +94,18 @@ class Linear(nn.Module):
 
     @torch.no_grad()
     def merge_(self) -> None:
-        """Make the low-rank change, if there is one, part of the weight."""
+        """Add the low-rank update, if there is one, to the weight and remove it."""
         if self.low_rank is not None:
             self.weight.add_(self.low_rank())
             self.low_rank = None
 
     @torch.no_grad()
     def pack_(self, dtype: torch.dtype) -> None:
-        """Convert the weights for inference in ``dtype``; training this layer is over.
+        """Convert the weights for inference in ``dtype``; the layer can't be trained afterwards.
 
-        oneDNN's float32 product on weights laid out beforehand is about twice as fast as the default one and
-        differs from it by rounding only. In int8 and int16 the weights and, row by row, the input are integers; what
-        comes in and out is float32.
+        oneDNN's float32 product on packed weights is about twice as fast as the default one and differs from it by
+        rounding only. In int8 and int16 the weights are quantized per output channel and the input per row; input
+        and output of the layer are float32.
         """
         self.merge_()
         if dtype in (torch.int8, torch.int16):
@@ -125,9 +126,9 @@ class Linear(nn.Module):
 
     @torch.no_grad()
     def with_weight(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> Self:
-        """A layer like this one for inference alone, with another weight, (outputs, inputs), and bias.
+        """Return a copy for inference with another weight, (outputs, inputs), and bias.
 
-        It is packed if this one is, and computes in ``dtype``, or as this one does.
+        It is packed if this layer is, and computes in ``dtype``, or as this layer does if None.
         """
         other = copy.copy(self)
         other._parameters, other._modules = {}, {}
@@ -161,11 +162,11 @@ class Linear(nn.Module):
 
     @property
     def in_integers(self) -> bool:
-        """Whether it computes in integers."""
+        """Whether the weight is quantized to int8 or int16."""
         return self.integers is not None
 
     def unpacked(self) -> Tensor:
-        """The weight, (outputs, inputs), however it is laid out."""
+        """Return the weight, (outputs, inputs), from whichever layout it has."""
         if self._packed is not None:
             return self._packed.to_dense()
         return self.weight if self.low_rank is None else self.weight + self.low_rank()

@@ -1,4 +1,4 @@
-"""Training losses that never hold the whole (tokens x vocabulary) matrix."""
+"""Training losses that never materialize the whole (tokens, vocabulary) matrix of logits."""
 
 from typing import Any, NamedTuple
 
@@ -7,19 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 1 << 22
-"""Logits computed at a time: 16 MiB stay in the last-level cache between the passes over them, and the sums
-of the weight's gradient, a whole matrix each, stay few."""
+"""Logits per chunk: 16 MiB stay in the last-level cache between passes over them, and chunks are few enough that adding
+up the weight's gradient, a whole matrix each time, costs little."""
 
 
 class LossSums(NamedTuple):
-    """Sums over the tokens that are not padding."""
+    """Sums over the tokens that are not padding; each a scalar."""
 
     loss: Tensor
-    """Label-smoothed cross-entropy in nats; carries the gradient."""
+    """Label-smoothed cross-entropy in nats; has a gradient."""
     nll: Tensor
     """Negative log-likelihood in nats, without gradient."""
     correct: Tensor
-    """How often the most likely token was the target."""
+    """Number of tokens whose target is the most likely token."""
 
 
 def label_smoothed_cross_entropy(
@@ -32,18 +32,20 @@ def label_smoothed_cross_entropy(
     bias: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LossSums:
-    """Cross-entropy against smoothed labels (Szegedy et al., 2016, section 7), as fairseq sums it.
+    """Sum the cross-entropy against smoothed labels (Szegedy et al., 2016, section 7), with fairseq's smoothing.
 
     The true token has probability ``1 - smoothing`` and the others share ``smoothing`` equally. Logits
-    ``features @ weightᵀ`` exist for a few hundred tokens at a time; the gradient is computed in the same
-    pass, so nothing of that size is kept for the backward pass either.
+    ``features @ weightᵀ`` exist for a few hundred tokens at a time; their gradient is computed in the same pass, so the
+    backward pass keeps nothing of that size either.
 
     Args:
         features: (tokens, dim).
         weight: (vocabulary, dim) output projection.
-        target: (tokens,) ids; ``pad`` marks tokens that do not count.
+        target: (tokens,) token ids.
+        smoothing: probability shared by the other tokens.
+        pad: id of targets that do not count.
         bias: (vocabulary,) added to the logits.
-        dtype: what the matrix products compute in; all sums are float32.
+        dtype: dtype of the matrix products; all sums are float32.
     """
     real = target.ne(pad)
     if not bool(real.all()):
@@ -52,10 +54,10 @@ def label_smoothed_cross_entropy(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Loss and gradients chunk by chunk.
+    """Label-smoothed cross-entropy with its gradients, chunk by chunk.
 
-    The gradient of a row of logits is its softmax less the smoothed labels. Only the softmax is a matrix: what the
-    smoothing takes from every token, and what the label takes from its own, reach the gradients as vectors.
+    The gradient of a row of logits is its softmax minus the smoothed label distribution. Only the softmax is a matrix;
+    the smoothed labels contribute to the gradients as vectors.
     """
 
     @staticmethod
@@ -66,7 +68,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         others = smoothing / (vocabulary - 1)
         to_label = 1 - smoothing - others
         low = weight.to(features.dtype)
-        vocabulary_sum = low.float().sum(0)  # its product with a feature vector is the sum of all its logits
+        vocabulary_sum = low.float().sum(0)  # its product with a feature vector is the sum of that token's logits
         bias_sum = 0.0 if bias is None else bias.sum()
         needs_gradient = any(ctx.needs_input_grad[:3])
         grad_features = torch.empty_like(features) if needs_gradient else None

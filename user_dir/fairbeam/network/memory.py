@@ -1,4 +1,4 @@
-"""Settings of the allocator and of libraries underneath that bound memory."""
+"""Memory settings of the C library's allocator and of oneDNN."""
 
 import ctypes
 import os
@@ -9,20 +9,21 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def tune_memory() -> bool:
-    """Settings of libraries underneath that bound memory and save time; call it before the first tensor operation.
+    """Bound the kernel caches of oneDNN and torch, and let glibc keep freed buffers; call it before any tensor
+    operation.
 
-    - oneDNN keeps a compiled kernel for each of the last 1,024 shapes that a matrix product had. Batches of text have
-      new shapes all the time, and the kernels, over half a mebibyte each, grew a small model's training by gigabytes.
-      128 hold those of decoding.
-    - glibc returns every large buffer to the system, which zeroes it page by page when it is asked for again. Freed
-      buffers stay in the process instead. Only Linux with glibc has this, and only where ``LD_PRELOAD`` brings no
-      other allocator.
+    - oneDNN caches a compiled kernel for each of the last 1,024 matrix product shapes. Batches of text have new shapes
+      all the time, and the kernels, over half a mebibyte each, grew a small model's training by gigabytes. 128 are
+      enough for decoding.
+    - glibc returns every large buffer to the system, which zeroes it page by page when it is requested again. With
+      these settings freed buffers stay in the process. This is for Linux with glibc, and only if ``LD_PRELOAD`` does
+      not replace the allocator.
 
     Returns:
-        Whether the allocator could be tuned.
+        Whether the allocator was tuned.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # the cache that torch itself keeps of them
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # torch's own cache of these kernels
     if not sys.platform.startswith("linux") or os.environ.get("LD_PRELOAD"):
         return False
     try:

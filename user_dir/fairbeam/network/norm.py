@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm, computed in float32."""
+"""Layer normalization and RMS normalization, computed in float32."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from fairbeam.network.stack_config import StackConfig
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al., 2016), in float32 whatever the blocks compute in."""
+    """Layer normalization (Ba et al., 2016), in float32 whatever dtype the blocks compute in."""
 
     def __init__(self, dim: int, epsilon: float, *, bias: bool = True) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Division by the root of the mean square (Zhang and Sennrich, 2019), in float32 like ``LayerNorm``."""
+    """Root mean square normalization (Zhang and Sennrich, 2019), in float32 like ``LayerNorm``."""
 
     def __init__(self, dim: int, epsilon: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class RMSNorm(nn.Module):
 
 
 def build_norm(config: StackConfig, width: int | None = None) -> nn.Module:
-    """A norm of the stack's kind, and of its width if no other is given."""
+    """Build a norm of the stack's kind for vectors of ``width``, or of the stack's ``dim`` if None."""
     width = width or config.dim
     if config.norm is NormKind.RMS:
         return RMSNorm(width, config.norm_epsilon)

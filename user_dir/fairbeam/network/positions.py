@@ -1,7 +1,7 @@
-"""Position schemes.
+"""Position schemes: absolute position embeddings, and relative positions inside self-attention.
 
-Absolute ones turn position numbers into vectors added to the token embeddings. Relative ones act inside
-self-attention, on the distance from query to key.
+Absolute schemes map position ids to vectors that are added to token embeddings. Relative schemes act in
+self-attention, on the distance between query and key.
 """
 
 import math
@@ -16,13 +16,13 @@ from fairbeam.network.stack_config import PositionConfig, StackConfig
 
 
 def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSOIDAL) -> Tensor:
-    """Sines in the first half of the columns, cosines in the second (Vaswani et al., 2017, section 3.5).
+    """Return sinusoidal position embeddings, sines before cosines (Vaswani et al., 2017, section 3.5).
 
-    Wavelengths are spaced over ``dim / 2 - 1`` steps as in tensor2tensor and fairseq, or, open, over the paper's
-    ``dim / 2``.
+    Wavelengths are spaced over ``dim / 2 - 1`` steps as in tensor2tensor and fairseq, or over the paper's ``dim / 2``
+    steps if ``kind`` is ``SINUSOIDAL_OPEN``.
 
     Returns:
-        (positions, dim) float32; an odd last column is zero, or, open, one more sine before the cosines.
+        (positions, dim) float32. If ``dim`` is odd the last column is zero; ``SINUSOIDAL_OPEN`` has one more sine.
     """
     half = dim // 2
     if kind is PositionKind.SINUSOIDAL_OPEN:
@@ -36,7 +36,7 @@ def sinusoids(positions: int, dim: int, kind: PositionKind = PositionKind.SINUSO
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sinusoids; the table is not part of the saved weights."""
+    """Sinusoidal position embeddings; the table is computed, so it is not among the saved weights."""
 
     table: Tensor
 
@@ -45,12 +45,13 @@ class SinusoidalPositions(nn.Module):
         table = sinusoids(config.offset + config.max_positions, dim, config.kind)
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        return F.embedding(numbers, self.table)
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """Map position ids (...) to vectors (..., dim)."""
+        return F.embedding(position_ids, self.table)
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector a position; the rows below ``offset`` are kept for layout and never trained."""
+    """Learned position embeddings in fairseq's layout: padding gets row ``offset - 1``, which begins as zeros."""
 
     def __init__(self, config: PositionConfig, dim: int) -> None:
         super().__init__()
@@ -60,15 +61,16 @@ class LearnedPositions(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """(positions, dim)."""
+        """Position vectors, (positions, dim)."""
         return self.weight
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        return F.embedding(numbers, self.weight)
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """Map position ids (...) to vectors (..., dim)."""
+        return F.embedding(position_ids, self.weight)
 
 
 def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
-    """The module for a scheme: position numbers (...) in, vectors (..., dim) out; None for no scheme."""
+    """Build the absolute position embedding of a scheme, which maps ids (...) to (..., dim); None if it has none."""
     match config.kind:
         case PositionKind.SINUSOIDAL | PositionKind.SINUSOIDAL_OPEN:
             return SinusoidalPositions(config, dim)
@@ -79,7 +81,7 @@ def build_positions(config: PositionConfig, dim: int) -> nn.Module | None:
 
 
 class RelativeBuckets(nn.Module):
-    """A trained number a head and a bucket of distances, added to attention scores (Raffel et al., 2020, 2.1)."""
+    """Relative position bias: one learned scalar per head and distance bucket (Raffel et al., 2020, section 2.1)."""
 
     def __init__(self, config: PositionConfig, heads: int) -> None:
         super().__init__()
@@ -87,27 +89,26 @@ class RelativeBuckets(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.buckets, heads))
         nn.init.normal_(self.weight, std=heads**-0.5)
 
-    def forward(self, ahead: Tensor) -> Tensor:
-        """Distances (..., queries, keys) as in ``distance_buckets`` to what is added to the scores,
-        (..., heads, queries, keys)."""
-        return F.embedding(distance_buckets(ahead, self.config), self.weight).movedim(-1, -3)
+    def forward(self, relative_positions: Tensor) -> Tensor:
+        """Map relative positions (..., queries, keys) to biases of attention scores, (..., heads, queries, keys)."""
+        return F.embedding(distance_buckets(relative_positions, self.config), self.weight).movedim(-1, -3)
 
 
-def distance_buckets(ahead: Tensor, config: PositionConfig) -> Tensor:
-    """The bucket of each distance: near ones have one each, far ones share them evenly on a logarithmic scale.
+def distance_buckets(relative_positions: Tensor, config: PositionConfig) -> Tensor:
+    """Return the bucket of each relative position: small distances have one each, larger ones share logarithmic ones.
 
     Args:
-        ahead: by how many positions the key stands behind the query in the sequence, long; negative before it.
+        relative_positions: key position less query position, long, of any shape; negative for keys before the query.
 
     Returns:
-        Numbers below ``config.buckets``, of the shape of ``ahead``.
+        Bucket indices from 0 to ``config.buckets - 1``, in the shape of ``relative_positions``.
     """
     if config.bidirectional:
         buckets = config.buckets // 2
-        distance, first = ahead.abs(), ahead.gt(0) * buckets
+        distance, first = relative_positions.abs(), relative_positions.gt(0) * buckets
     else:
         buckets = config.buckets
-        distance, first = ahead.neg().clamp(min=0), torch.zeros_like(ahead)
+        distance, first = relative_positions.neg().clamp(min=0), torch.zeros_like(relative_positions)
     near = buckets // 2
     span = math.log(config.max_distance / near)
     wide = near + (torch.log(distance.clamp(min=1).float() / near) / span * (buckets - near)).long()
@@ -115,20 +116,21 @@ def distance_buckets(ahead: Tensor, config: PositionConfig) -> Tensor:
 
 
 class Rotation(NamedTuple):
-    """By which angles queries and new keys are turned; each (length, head_dim), or (batch, 1, length, head_dim) where
-    sentences differ."""
+    """Cosines and sines of the angles that queries and new keys are rotated by, each (length, head_dim), or (batch, 1,
+    length, head_dim) where position ids differ between sentences."""
 
     cosines: Tensor
     sines: Tensor
 
-    def turn(self, x: Tensor) -> Tensor:
-        """Turn the pairs ``(x[i], x[i + head_dim / 2])`` of (batch, heads, length, head_dim)."""
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate the pairs ``(x[i], x[i + head_dim / 2])`` of ``x``, (batch, heads, length, head_dim)."""
         first, second = x.chunk(2, dim=-1)
         return x * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
 
 
 class Rotary(nn.Module):
-    """The angles of positions (Su et al., 2021, section 3.2.2); the rates are not part of the saved weights."""
+    """Rotary position embedding (Su et al., 2021, section 3.2.2); the rates are computed, so they are not among the
+    saved weights."""
 
     rates: Tensor
 
@@ -136,18 +138,20 @@ class Rotary(nn.Module):
         super().__init__()
         self.register_buffer("rates", rotary_rates(config, head_dim), persistent=False)
 
-    def forward(self, numbers: Tensor) -> Rotation:
-        """Position numbers (length,), or (batch, length), to a rotation."""
-        angles = numbers.unsqueeze(-1) * self.rates
+    def forward(self, position_ids: Tensor) -> Rotation:
+        """Return the rotation for position ids, (length,) or (batch, length)."""
+        angles = position_ids.unsqueeze(-1) * self.rates
         angles = torch.cat([angles, angles], dim=-1)
-        angles = angles if numbers.dim() == 1 else angles.unsqueeze(1)
+        angles = angles if position_ids.dim() == 1 else angles.unsqueeze(1)
         return Rotation(angles.cos(), angles.sin())
 
 
 def rotary_rates(config: PositionConfig, head_dim: int) -> Tensor:
-    """By how many radians a position each pair turns, (head_dim / 2,): pair ``i`` by ``base ** (-2 i / head_dim)``,
-    or as much of it as ``config.rotary_scaling`` leaves."""
-    # A quotient, as the reference has it: late positions multiply the last bit of a rate by thousands.
+    """Return the angular frequency of each rotary pair in radians per position, (head_dim / 2,) float32.
+
+    Pair ``i`` has ``rotary_base ** (-2 i / head_dim)``, reduced as ``config.rotary_scaling`` says.
+    """
+    # A quotient, as in the reference: late positions multiply a rate's last-bit error by thousands.
     rates = 1.0 / config.rotary_base ** (torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim)
     scaling = config.rotary_scaling
     if scaling is None:
@@ -160,29 +164,35 @@ def rotary_rates(config: PositionConfig, head_dim: int) -> Tensor:
 
 
 class Distances(NamedTuple):
-    """Which vector of a table stands for the distance from each query to each key."""
+    """Distance of each query to each key, as a row of a table of distance vectors."""
 
     rows: Tensor
-    """(batch * heads, queries, keys) rows of the part of the table that is used."""
+    """(batch * heads, queries, keys) indices into the rows for distances from ``-reach`` to ``reach``."""
     reach: int
-    """The part has distances from ``-reach`` to ``reach``."""
+    """Largest distance whose vector is used."""
 
 
-def distances(ahead: Tensor, batch: int, queries: int, config: StackConfig) -> Distances:
-    """The distances of ``PositionIds.ahead`` for every head, which all layers share.
+def distances(relative_positions: Tensor, batch: int, queries: int, config: StackConfig) -> Distances:
+    """Return the query-key distances for every head, shared by all layers.
 
-    The table's row of a query that stands by ``d`` positions behind a key is ``max_positions - 1 + d``.
+    A query ``d`` positions behind its key uses row ``max_positions - 1 + d`` of a layer's table.
+
+    Args:
+        relative_positions: (queries or 1, keys) or (batch, queries or 1, keys), of ``PositionIds``.
+        batch: number of sentences.
+        queries: number of queries; all stand at the same position if ``relative_positions`` has one.
+        config: the stack's.
     """
-    keys = ahead.size(-1)  # no two stand further apart than there are keys
+    keys = relative_positions.size(-1)  # no distance is larger than the number of keys
     reach = min(keys, config.positions.max_positions) - 1
-    # Keys that stand further away than the table reaches are not looked at: of sentences that have left.
-    rows = (reach - ahead).clamp(0, 2 * reach).expand(batch, queries, keys)
+    # Distances beyond the table occur only for masked keys, those of sentences that have left.
+    rows = (reach - relative_positions).clamp(0, 2 * reach).expand(batch, queries, keys)
     return Distances(rows.unsqueeze(1).expand(-1, config.heads, -1, -1).flatten(0, 1), reach)
 
 
 class DistanceVectors(nn.Module):
-    """A trained vector a distance, which stands beside the key in products with queries (Shaw et al., 2018), or beside
-    the query in products with keys as well (Huang et al., 2020)."""
+    """Relative position embeddings: one learned vector per distance, added to keys (Shaw et al., 2018, section 3.2), or
+    to keys and queries (Huang et al., 2020, method 4)."""
 
     def __init__(self, config: PositionConfig, head_dim: int) -> None:
         super().__init__()
@@ -192,48 +202,54 @@ class DistanceVectors(nn.Module):
         nn.init.normal_(self.weight, std=head_dim**-0.5)
 
     def forward(self, query: Tensor, keys: Tensor, between: Distances, scale: float) -> Tensor:
-        """What is added to the scaled scores of (rows, queries, head_dim) and (rows, keys, head_dim)."""
+        """Return the bias of the scaled attention scores, (rows, queries, keys).
+
+        Args:
+            query: (rows, queries, head_dim).
+            keys: (rows, keys, head_dim).
+            between: distances of queries to keys.
+            scale: factor of the attention scores.
+        """
         nearest, reach = self.max_positions - 1, between.reach
         vectors = (self.weight[nearest - reach : nearest + reach + 1] * scale).to(query.dtype).T
-        # Products with every distance, of which each pair picks its own: one vector a pair would be far more to read.
+        # Multiply with every distance and gather: gathering a vector per pair would read far more memory.
         scores = torch.matmul(query, vectors).gather(2, between.rows)
         if not self.with_keys:
             return scores
         return scores + torch.matmul(keys, vectors).gather(2, between.rows.mT).mT
 
 
-Relation = Rotation | Distances
-"""What a scheme tells self-attention, the same for all layers."""
+RelativePositions = Rotation | Distances
+"""Relative positions as self-attention of every layer reads them: rotary or learned distance vectors."""
 
 
 class PositionIds(NamedTuple):
-    """Position numbers of what attends and what is attended to: those of all sentences, or each sentence's own."""
+    """Position ids of queries and keys, without a batch dimension where all sentences have the same."""
 
     queries: Tensor
-    """(queries,) or (batch, queries); one where they all stand at the same position, as beams do."""
+    """(queries,) or (batch, queries); a single id if all queries have the same, as beams do."""
     keys: Tensor
     """(keys,) or (batch, keys)."""
 
-    def ahead(self) -> Tensor:
-        """By how many positions each key stands behind each query in the sequence, negative before it:
-        (queries, keys) or (batch, queries, keys)."""
+    def relative_positions(self) -> Tensor:
+        """Return key position less query position, (queries, keys) or (batch, queries, keys)."""
         keys = self.keys if self.keys.dim() == 1 else self.keys.unsqueeze(1)
         return keys - self.queries.unsqueeze(-1)
 
 
 def position_ids(mask: Tensor, config: PositionConfig) -> Tensor:
-    """Position numbers of a batch, broadcastable to ``mask``: (batch, length) bool, true at real tokens."""
+    """Return the position ids of a batch, long, broadcastable to ``mask``: (batch, length) bool, true at tokens."""
     if config.count_padding:
         return torch.arange(mask.size(1), device=mask.device).unsqueeze(0) + config.offset
-    return number_tokens(mask, config.offset)
+    return cumulative_position_ids(mask, config.offset)
 
 
-def number_tokens(mask: Tensor, offset: int) -> Tensor:
-    """Position numbers that count real tokens only, on whichever side the padding stands.
+def cumulative_position_ids(mask: Tensor, offset: int) -> Tensor:
+    """Return position ids that count tokens only, whether padding is on the left or the right.
 
     Args:
-        mask: (batch, length) bool, true at real tokens.
-        offset: number of the first real token; padding gets ``offset - 1``.
+        mask: (batch, length) bool, true at tokens, false at padding.
+        offset: id of the first token; padding gets ``offset - 1``.
 
     Returns:
         (batch, length) long.

@@ -1,4 +1,4 @@
-"""The precisions that a machine computes well in."""
+"""Precision of inference: which formats there are, and which a device computes well in."""
 
 from enum import StrEnum
 
@@ -9,19 +9,20 @@ from fairbeam.network.inference import native
 
 
 class Precision(StrEnum):
-    """The number format of weights and activations at inference."""
+    """Number format of weights and activations at inference."""
 
     AUTO = "auto"
+    """The fastest format that the device computes well in; see ``resolve``."""
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT16 = "int16"
-    """Products of integers of up to 16 bits; everything between them is float32."""
+    """Linear layers multiply integers of up to 16 bits; everything else is float32."""
     INT8 = "int8"
-    """The same of 8 bits where a layer is run for every token; faster and less exact."""
+    """Like ``INT16``, with 8 bits in the layers that run for every token: faster and less exact."""
 
     @classmethod
     def parse(cls, name: str) -> "Precision":
-        """The precision called ``name``.
+        """Return the precision of that name.
 
         Raises:
             ConfigError: there is no such precision.
@@ -32,12 +33,13 @@ class Precision(StrEnum):
             raise ConfigError(f"--precision {name}: choose one of {', '.join(cls)}") from None
 
     def resolve(self, device: torch.device) -> torch.dtype:
-        """The dtype to compute in.
+        """Return the dtype to compute in.
 
-        ``AUTO`` is int8 where compiled loops multiply integers, else bfloat16 where ``device`` multiplies it.
+        ``AUTO`` is int8 on a CPU for which the native library has integer kernels, else bfloat16 if ``device``
+        multiplies it fast, else float32.
 
         Raises:
-            ConfigError: ``device`` cannot compute in it.
+            ConfigError: ``device`` does not support the precision.
         """
         if self is Precision.AUTO:
             if device.type == "cpu" and native.multiplies_integers():
@@ -54,7 +56,7 @@ class Precision(StrEnum):
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 faster than float32."""
+    """Return whether ``device`` multiplies bfloat16 faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -1,6 +1,6 @@
-"""What distinguishes one stack of layers from another, as frozen values.
+"""Configuration of a stack of layers, as frozen values.
 
-A value says *what* differs (where the norms stand, how positions are told apart), never *which model* it is.
+A value says *what* differs (norm placement, position scheme), never *which model* it is.
 """
 
 import math
@@ -13,17 +13,18 @@ from fairbeam.network.enums import Activation, NormKind, NormPlacement, Position
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryScaling:
-    """Pairs of numbers that turn more slowly, for sequences longer than those a network was first trained on."""
+    """RoPE scaling: lower frequencies of rotary pairs, for longer sequences than a network was first trained on."""
 
     factor: float
-    """By so much more slowly (Chen et al., 2023)."""
+    """Divisor of the frequencies (position interpolation, Chen et al., 2023)."""
     trained_positions: int | None = None
-    """Length of those first sequences: pairs that made several turns within it keep their rates (Dubey et al., 2024,
-    as Llama 3.1's configuration states it). All are slowed if None."""
+    """Original context length in tokens, Llama 3.1's ``original_max_position_embeddings``: pairs that make several
+    turns within it keep their frequencies (Dubey et al., 2024). All frequencies are divided if None."""
     slowed_turns: float = 1.0
-    """Pairs that made no more turns than this are slowed by all of ``factor``."""
+    """Llama 3.1's ``low_freq_factor``: pairs with at most this many turns are divided by the whole ``factor``."""
     kept_turns: float = 4.0
-    """Those that made no fewer than this are not slowed; between the two, the rate is interpolated."""
+    """Llama 3.1's ``high_freq_factor``: pairs with at least this many turns are kept; between the two thresholds the
+    frequency is interpolated."""
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
@@ -37,35 +38,37 @@ class RotaryScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class PositionConfig:
-    """Absolute positions added to the embeddings, or relative ones that self-attention sees."""
+    """Position scheme of a stack and its parameters."""
 
     kind: PositionKind = PositionKind.SINUSOIDAL
     max_positions: int = 1024
-    """Longest sequence, in tokens, that decoding and training feed to the stack. Tables hold no more; relative buckets
-    and rotary positions have no table that ends, and compute longer sequences too."""
+    """Longest sequence in tokens for training and decoding, and size of position tables. Relative buckets and rotary
+    positions have no such table and can compute longer sequences."""
     offset: int = 2
-    """Number of the first real position; fairseq keeps the numbers up to the padding symbol's for padding."""
+    """Position id of the first token. fairseq reserves the ids up to the padding id, so its offset is padding id +
+    1."""
     count_padding: bool = False
-    """Positions are columns of the batch, padding or not; otherwise only real tokens are counted. Between relative
-    and rotary positions it is distances that count: ``offset`` and this make no difference to them."""
+    """Position ids are the columns of the batch, padding included; otherwise only tokens are counted. Like ``offset``,
+    this makes no difference to relative and rotary positions, where only distances count."""
     buckets: int = 32
-    """Of relative distances: one for each of the near ones, wider and wider ones for the far."""
+    """Number of distance buckets of ``RELATIVE_BUCKETS``, T5's ``relative_attention_num_buckets``."""
     max_distance: int = 128
-    """From here on all distances share the last bucket."""
+    """Distance from which on all share the last bucket, T5's ``relative_attention_max_distance``."""
     bidirectional: bool = True
-    """Half the buckets are for keys that stand behind the query; otherwise those count as distance 0."""
+    """Half the buckets are for keys after the query; otherwise these keys share the bucket of distance 0."""
     rotary_base: float = 10000.0
-    """Pairs of numbers turn at rates from one radian a position down to almost its inverse."""
+    """RoPE base (theta)."""
     memory_length: int = 0
-    """Tokens before a segment, or before the latest token in decoding, that relative sinusoidal positions look back
-    on; the memory of nothing is vectors of zeros."""
+    """Segment memory in tokens of ``RELATIVE_SINUSOIDAL``: how far a segment, or the latest token in decoding, looks
+    back. It begins as vectors of zeros."""
     clamp_length: int | None = None
-    """Distances beyond share this one's sinusoids."""
+    """Relative distances are clamped to this value; None for no limit."""
     same_length: bool = False
-    """Each token sees as many as the memory holds, itself among them; otherwise a segment's later ones see more."""
+    """Each token attends to ``memory_length`` tokens, itself included; otherwise a segment's later tokens see more."""
     share_biases: bool = False
-    """All layers have the same two trained biases of queries."""
+    """All layers share the two learned query biases of ``RELATIVE_SINUSOIDAL``."""
     rotary_scaling: RotaryScaling | None = None
+    """RoPE scaling; None for none."""
 
     def __post_init__(self) -> None:
         near = self.buckets // (4 if self.bidirectional else 2)
@@ -95,55 +98,63 @@ class StackConfig:
     """An encoder or a decoder: equal layers between an embedding and an optional final norm."""
 
     layers: int = 6
+    """Number of layers."""
     dim: int = 512
     """Width of the residual stream."""
     heads: int = 8
+    """Number of attention heads."""
     ffn_dim: int = 2048
+    """Width of the feed-forward block's hidden layer."""
     activation: Activation = Activation.RELU
+    """Activation of the feed-forward block."""
     gated: bool = False
-    """The activation of one projection is multiplied by a second, linear one (Shazeer, 2020)."""
+    """Gated linear unit: the activation of one projection multiplies a second, linear one (Shazeer, 2020)."""
     bias: bool = True
-    """Linear layers add a trained vector."""
+    """Linear layers have biases."""
     qkv_bias: bool | None = None
-    """The projections of queries, keys and values do; as ``bias`` says if None."""
+    """The query, key and value projections have biases; as ``bias`` if None."""
     attention_output_bias: bool | None = None
-    """The projection of what attention has gathered does; as ``bias`` says if None."""
+    """The output projection of attention has a bias; as ``bias`` if None."""
     head_dim: int | None = None
     """Width of an attention head; ``dim / heads`` if None."""
     key_value_heads: int | None = None
-    """Heads of self-attention's keys and values, each shared by equally many of queries (Ainslie et al., 2023);
-    ``heads`` if None."""
+    """Number of KV heads of self-attention, for grouped-query attention (Ainslie et al., 2023); ``heads`` if None."""
     attention_scale: float | None = None
-    """Multiplies attention scores; ``head_dim ** -0.5`` if None."""
+    """Factor of the attention scores; ``head_dim ** -0.5`` if None."""
     norm: NormKind = NormKind.LAYER
+    """Kind of all norms of the stack."""
     norm_epsilon: float = 1e-5
-    """Added to the variance, or the mean square."""
+    """Epsilon of norms, added to the variance or the mean square."""
     norm_bias: bool = True
-    """Layer norms add a trained vector; RMS norms never do."""
+    """Layer norms have biases; RMS norms never do."""
     norm_placement: NormPlacement = NormPlacement.POST
+    """Post-norm or pre-norm."""
     positions: PositionConfig = PositionConfig()
+    """Position scheme."""
     scale_embedding: bool = True
-    """Multiply token embeddings by the square root of ``dim`` (Vaswani et al., 2017, section 3.4)."""
+    """Token embeddings are multiplied by the square root of ``dim`` (Vaswani et al., 2017, section 3.4)."""
     train_padding: bool = False
-    """The padding symbol's vector is trained like any other: targets begin with it in some models."""
+    """The padding token's embedding is trained like any other: in some models targets begin with it."""
     embedding_norm: bool = False
-    """Layer norm on the sum of token and position embeddings."""
+    """Norm on the sum of token and position embeddings."""
     final_norm: bool = False
-    """Layer norm after the last layer; pre-norm stacks need one."""
+    """Norm after the last layer; pre-norm stacks need one."""
     layer_drop: float = 0.0
-    """Probability of skipping a whole layer in training (Fan et al., 2020)."""
+    """LayerDrop: probability of skipping a layer in training (Fan et al., 2020)."""
     token_types: int = 0
-    """Kinds of tokens that have a vector of their own, as BERT's two segments (Devlin et al., 2019, section 3)."""
+    """Number of token types with an embedding, such as BERT's two segments (Devlin et al., 2019, section 3)."""
     embedding_dim: int | None = None
-    """Width of the embeddings where it is another: they are projected to ``dim`` (Lan et al., 2020, section 3.1)."""
+    """Width of factorized embeddings, which are projected to ``dim`` (Lan et al., 2020, section 3.1); ``dim`` and no
+    projection if None."""
     distinct_layers: int | None = None
-    """Layers that have weights of their own; neighbours share them (Lan et al., 2020, section 3.1). All if None."""
+    """Number of layers with weights of their own, each applied ``layers / distinct_layers`` times in a row (Lan et al.,
+    2020, section 3.1); ``layers`` if None."""
     scale_features: bool = False
-    """Multiply what comes out by ``dim ** -0.5``: an embedding that is not scaled makes large logits where it is the
-    output projection too."""
+    """The stack's output is multiplied by ``dim ** -0.5``, as T5 does where the output projection is a tied embedding
+    that is not scaled."""
     transform: Activation | None = None
-    """What comes out passes a linear layer to the embeddings' width, this activation and a norm, as before the output
-    projection of masked language models (Devlin et al., 2019); None for none of it."""
+    """Prediction head transform on the stack's output: a linear layer to the embeddings' width, this activation and a
+    norm, as before the output projection of masked language models (Devlin et al., 2019). None for no transform."""
 
     def __post_init__(self) -> None:
         distinct = self.distinct_layers
@@ -156,32 +167,32 @@ class StackConfig:
 
     @property
     def embedding_width(self) -> int:
-        """Width of the embeddings, projected or not."""
+        """Width of the embeddings before any projection."""
         return self.dim if self.embedding_dim is None else self.embedding_dim
 
     @property
     def features_width(self) -> int:
-        """Width of what comes out."""
+        """Width of the stack's output."""
         return self.dim if self.transform is None else self.embedding_width
 
     @property
-    def head_width(self) -> int:
-        """Numbers a head reads of a query."""
+    def head_dim_resolved(self) -> int:
+        """Width of an attention head."""
         return self.dim // self.heads if self.head_dim is None else self.head_dim
 
     @property
-    def projects_with_bias(self) -> bool:
-        """Whether the projections of queries, keys and values add a trained vector."""
+    def has_qkv_bias(self) -> bool:
+        """Whether the query, key and value projections have biases."""
         return self.bias if self.qkv_bias is None else self.qkv_bias
 
     @property
-    def gathers_with_bias(self) -> bool:
-        """Whether the projection of what attention has gathered adds a trained vector."""
+    def has_output_bias(self) -> bool:
+        """Whether the output projection of attention has a bias."""
         return self.bias if self.attention_output_bias is None else self.attention_output_bias
 
     @property
-    def kept_heads(self) -> int:
-        """Heads whose keys and values self-attention computes, and decoding remembers."""
+    def num_kv_heads(self) -> int:
+        """Number of KV heads of self-attention."""
         return self.heads if self.key_value_heads is None else self.key_value_heads
 
 
@@ -190,43 +201,45 @@ class DropoutConfig:
     """Dropout probabilities in training."""
 
     residual: float = 0.1
-    """On embeddings and on each block's output before the residual sum."""
+    """Dropout of embeddings and of each block's output before the residual sum."""
     attention: float = 0.0
-    """On attention probabilities."""
+    """Dropout of attention probabilities."""
     activation: float = 0.0
-    """After the feed-forward activation."""
+    """Dropout after the feed-forward activation."""
     features: float = 0.0
-    """On what comes out of a stack."""
+    """Dropout of a stack's output."""
 
 
 def check_heads(name: str, stack: StackConfig) -> None:
     if stack.head_dim is None and stack.dim % stack.heads:
         raise ConfigError(f"{name}.dim is {stack.dim}, which {name}.heads ({stack.heads}) does not divide")
-    if stack.kept_heads < 1 or stack.heads % stack.kept_heads:
+    if stack.num_kv_heads < 1 or stack.heads % stack.num_kv_heads:
         raise ConfigError(
-            f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.kept_heads}) does not divide"
+            f"{name}.heads is {stack.heads}, which {name}.key_value_heads ({stack.num_kv_heads}) does not divide"
         )
     kind = stack.positions.kind
     biased = kind is PositionKind.RELATIVE_BUCKETS or kind.has_distance_vectors
-    if biased and stack.kept_heads != stack.heads:
+    if biased and stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"{name}.positions.kind is {kind}, which scores distances for each head, and {name}.key_value_heads is "
-            f"{stack.kept_heads}; expected {stack.heads}"
+            f"{stack.num_kv_heads}; expected {stack.heads}"
         )
     if kind is PositionKind.RELATIVE_SINUSOIDAL:
         _check_recurrence(name, stack)
-    if kind is PositionKind.ROTARY and stack.head_width % 2:
-        raise ConfigError(f"{name}.positions.kind is {kind}, but a head is {stack.head_width} wide; expected pairs")
+    if kind is PositionKind.ROTARY and stack.head_dim_resolved % 2:
+        raise ConfigError(
+            f"{name}.positions.kind is {kind}, but a head is {stack.head_dim_resolved} wide; expected pairs"
+        )
 
 
 def _check_recurrence(name: str, stack: StackConfig) -> None:
     kind = stack.positions.kind
     if name != "decoder":
         raise ConfigError(f"{name}.positions.kind is {kind}, which only a decoder can have")
-    if stack.kept_heads != stack.heads:
+    if stack.num_kv_heads != stack.heads:
         raise ConfigError(
             f"{name}.positions.kind is {kind}, which wants a key for each head, and {name}.key_value_heads is "
-            f"{stack.kept_heads}; expected {stack.heads}"
+            f"{stack.num_kv_heads}; expected {stack.heads}"
         )
     if stack.dim % 2:
         raise ConfigError(f"{name}.positions.kind is {kind}, but {name}.dim is {stack.dim}; expected an even number")
@@ -249,5 +262,5 @@ _LAYER_FIELDS = (
 
 
 def layer_fields(stack: StackConfig) -> list[Any]:
-    """What two stacks that share layers have in common."""
+    """Return the values that must be equal in two stacks that share layers."""
     return [getattr(stack, name) for name in _LAYER_FIELDS]

@@ -1,4 +1,4 @@
-"""Line charts and heat maps as numbers: everything the template needs to draw them, and no markup."""
+"""Geometry of line charts and heat maps, as numbers for the template; no markup."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One series."""
+    """One series of a chart, as an SVG path with optional marks."""
 
     name: str
     path: str
@@ -58,7 +58,7 @@ class LineChart:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One attention weight; ``strength`` is its share of the largest."""
+    """One attention weight; ``strength`` is its ratio to the largest."""
 
     x: float
     y: float
@@ -68,7 +68,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A token beside the heat map: shortened to be drawn, whole to be pointed at."""
+    """A token beside the heat map: shortened for the drawing, in full for the tooltip."""
 
     position: float
     short: str
@@ -77,7 +77,7 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Attention with the source along the top and the target down the side."""
+    """Heat map of attention, with source tokens as columns and target tokens as rows."""
 
     width: float
     height: float
@@ -91,25 +91,25 @@ class HeatMap:
 
     @property
     def right(self) -> float:
-        """The grid's right edge."""
+        """Right edge of the grid, in pixels."""
         return self.left + self.cell * len(self.columns)
 
     @property
     def bottom(self) -> float:
-        """The grid's lower edge."""
+        """Lower edge of the grid, in pixels."""
         return self.top + self.cell * len(self.rows)
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values in steps of 1, 2 or 5 times a power of ten that enclose ``low`` to ``high``.
+    """Return round values that enclose ``low`` to ``high``, in steps of 1, 2 or 5 times a power of ten.
 
     Args:
         low: smallest value shown.
         high: largest value shown, not below ``low``.
-        count: about how many steps to make.
+        count: approximate number of steps.
     """
     span = high - low
-    if span < 1e-9 * max(abs(low), abs(high), 1.0):  # flat, as far as a drawing can tell
+    if span < 1e-9 * max(abs(low), abs(high), 1.0):  # a flat series, up to rounding
         span = max(abs(high), 1.0)
     magnitude = 10 ** math.floor(math.log10(span / count))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if span / (factor * magnitude) <= count * 1.0001)
@@ -124,10 +124,10 @@ def line_chart(
     """Draw series over updates on common axes.
 
     Args:
-        title: what the vertical axis measures.
-        series: by name, (update, value) pairs in order of updates; at least one pair in all.
-        width: pixels.
-        height: pixels.
+        title: title of the chart, the measured quantity.
+        series: (update, value) pairs in order of updates, by name; at least one pair in total.
+        width: width in pixels.
+        height: height in pixels.
         from_zero: whether the vertical axis must include 0.
     """
     left, right, top, bottom = 46, width - 14, 12, height - 42
@@ -157,12 +157,12 @@ def line_chart(
 
 
 def heat_map(attention: Attention) -> HeatMap:
-    """Lay out an attention matrix; long sentences get smaller cells."""
+    """Lay out an attention matrix; longer sentences get smaller cells."""
     longest = max(len(attention.source), len(attention.target), 1)
     cell = max(10.0, min(30.0, 720 / longest))
     columns, rows = ([_shortened(token) for token in tokens] for tokens in (attention.source, attention.target))
     left = 10 + max((_text_width(label) for label in rows), default=0)
-    # Source labels lean at 45 degrees, so they rise and reach out by the same part of their length.
+    # Source labels are rotated by 45 degrees, so height and overhang are the same fraction of their length.
     lean = [math.sqrt(0.5) * _text_width(label) for label in columns]
     top = 16 + max(lean, default=0)
     overhang = max((lean[n] - cell * (len(columns) - n - 1) for n in range(len(columns))), default=0)
@@ -184,7 +184,7 @@ def heat_map(attention: Attention) -> HeatMap:
             )
             for row, weights in enumerate(attention.weights)
             for column, weight in enumerate(weights)
-            if largest and weight / largest >= 0.02  # fainter cells cannot be told from the paper
+            if largest and weight / largest >= 0.02  # fainter cells are invisible
         ],
         largest=largest,
     )
@@ -220,5 +220,5 @@ def _shortened(token: str) -> str:
 
 
 def _text_width(text: str) -> float:
-    """Roughly, in pixels at 12 pixels: no font is at hand to measure with."""
+    """Estimate the width of a text in pixels at a font size of 12 pixels, without font metrics."""
     return sum(12.5 if east_asian_width(character) in "WF" else 7.0 for character in text)

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values."""
+"""Contents of a report, as plain values."""
 
 import json
 import math
@@ -14,9 +14,9 @@ from fairbeam.scoring import Score
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """What training logged at one update; None where it logged nothing of the kind.
+    """Statistics that training logged at one update; None where it logged none.
 
-    Losses are per token, in the criterion's own unit (bits for fairseq's).
+    Losses are per token, in the criterion's unit (bits for fairseq's criterions).
     """
 
     update: int
@@ -27,12 +27,12 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """How much each target token looked at each source token.
+    """Attention weights of each target token on each source token.
 
     Attributes:
-        source: the source tokens, S of them.
-        target: the target tokens, T of them.
-        weights: T rows of S weights, none below 0.
+        source: source tokens.
+        target: target tokens.
+        weights: (target, source) weights, none below 0.
 
     Raises:
         InputError: the weights do not fit the tokens, or one is negative or not finite.
@@ -57,7 +57,7 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sentence as the model rendered it."""
+    """One output of the model, with its source, references and attention if known."""
 
     hypothesis: str
     references: Sequence[str] = ()
@@ -67,14 +67,14 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A page's content; a section without content is left out.
+    """Contents of a report page; empty sections are left out.
 
     Attributes:
-        title: the heading.
-        points: the training curve, in order of updates.
+        title: heading of the page.
+        points: training curve, in order of updates.
         scores: final scores with their signatures.
-        samples: sentences to show, with attention drawn where it is given.
-        facts: how the run was made, as names and values (see `environment`).
+        samples: sentences to show, with heat maps of those that have attention.
+        facts: environment of the run, names and values (see `environment`).
     """
 
     title: str
@@ -85,7 +85,7 @@ class Report:
 
 
 def read_attention(path: str | Path) -> list[Attention]:
-    """Attention from a JSON list of ``{"source": [...], "target": [...], "weights": [[...], ...]}``.
+    """Read attention from a JSON list of ``{"source": [...], "target": [...], "weights": [[...], ...]}``.
 
     Raises:
         InputError: the file is missing, is not JSON, or an entry (counted from 1) has another form.

@@ -1,4 +1,4 @@
-"""Rendering a report: values in, one HTML file without scripts or outside resources."""
+"""Rendering of reports as single HTML files without scripts or external resources."""
 
 import string
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from fairbeam.report.content import CurvePoint, Report, Sample
 
 
 def write_report(path: str | Path, report: Report) -> None:
-    """Render ``report`` into one HTML file that needs nothing beside it.
+    """Render a report as one self-contained HTML file.
 
     Raises:
         ConfigError: jinja2 is not installed.
@@ -23,7 +23,7 @@ def write_report(path: str | Path, report: Report) -> None:
 
 
 def render_report(report: Report) -> str:
-    """The page as text. Whatever the report holds is escaped: text in it stays text.
+    """Render a report as HTML; all text in the report is escaped.
 
     Raises:
         ConfigError: jinja2 is not installed.
@@ -43,7 +43,7 @@ def render_report(report: Report) -> str:
     page = templates.get_template("report.html.j2").render(
         report=report, charts=_charts(report.points), samples=[_sample(sample) for sample in report.samples]
     )
-    # JSON can smuggle in half of a surrogate pair, which no encoding can write.
+    # JSON may contain half of a surrogate pair, which UTF-8 cannot encode.
     return page.encode("utf-8", errors="replace").decode("utf-8")
 
 
@@ -58,7 +58,7 @@ def _charts(points: Sequence[CurvePoint]) -> list[LineChart]:
         for title, series in (("Loss per token", loss), ("Validation BLEU", bleu))
     }
     drawn = {title: series for title, series in panels.items() if series}
-    width = 480 if len(drawn) > 1 else 960  # one alone has the row to itself
+    width = 480 if len(drawn) > 1 else 960  # a single chart takes the whole row
     return [
         line_chart(title, series, width=width, from_zero=title == "Validation BLEU") for title, series in drawn.items()
     ]
@@ -79,7 +79,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
 
 
 def marked_words(hypothesis: str, references: Sequence[str]) -> list[tuple[str, bool]]:
-    """The hypothesis's words, each with whether any reference has it too, punctuation aside."""
+    """Return the hypothesis's words, each with whether a reference contains it, ignoring punctuation."""
     known = {_bare(word) for reference in references for word in reference.split()}
     return [(word, not references or _bare(word) in known) for word in hypothesis.split()]
 

@@ -1,4 +1,4 @@
-"""The training curve out of what ``fairseq-train`` logs."""
+"""Training curves from the logs of ``fairseq-train``."""
 
 import json
 import math
@@ -25,15 +25,14 @@ _INNER_LINE = re.compile(r"epoch \d+:\s+\d+ / \d+ (?P<stats>.*)")
 
 
 def read_training_log(path: str | Path, *, valid_subset: str = "valid") -> list[CurvePoint]:
-    """The curve of a run, from ``--log-file`` or a copy of the terminal.
+    """Read the training curve of a run from its ``--log-file`` or a copy of the terminal.
 
-    Understands ``--log-format json``, ``simple`` and ``tqdm``; other lines are passed over. Losses logged
-    between validations are preferred to the averages of whole epochs. A resumed run logs some updates twice:
-    the later line counts.
+    It parses ``--log-format json``, ``simple`` and ``tqdm`` and skips other lines. Losses logged between validations
+    take precedence over averages of whole epochs. Where a resumed run logs an update twice, the later line counts.
 
     Args:
-        path: the log.
-        valid_subset: which of the validation subsets to follow.
+        path: path of the log.
+        valid_subset: validation subset to read.
 
     Returns:
         Points in order of updates.
@@ -48,7 +47,7 @@ def read_training_log(path: str | Path, *, valid_subset: str = "valid") -> list[
 
 
 def curve(records: Iterable[_Record], valid_subset: str) -> list[CurvePoint]:
-    """Merge records by update."""
+    """Merge records into one point per update, in order of updates."""
     columns: dict[str, dict[int, float]] = defaultdict(dict)
     for tag, values in records:
         update = _number(values.get("num_updates"))
@@ -73,7 +72,7 @@ def curve(records: Iterable[_Record], valid_subset: str) -> list[CurvePoint]:
 
 def _records(lines: Iterable[str]) -> Iterator[_Record]:
     for line in lines:
-        line = line.rpartition("\r")[2]  # a progress bar rewrites its line before each message
+        line = line.rpartition("\r")[2]  # the progress bar, which rewrites its line, precedes each message
         record = _json_record(line) or _simple_record(line)
         if record:
             yield record
@@ -88,7 +87,7 @@ def _json_record(line: str) -> _Record | None:
     except ValueError:  # the last line of a run that was killed
         return None
     for key in values:
-        # End-of-epoch keys carry their subset, and a log file has no other trace of it.
+        # Keys at the end of an epoch begin with their subset, which the log states nowhere else.
         subset, separator, name = key.partition("_num_updates")
         if separator and not name:
             prefix = f"{subset}_"

@@ -1,7 +1,7 @@
-"""Scores that say how they were computed: BLEU, chrF and TER by sacreBLEU, ROUGE by rouge-score.
+"""Evaluation metrics with signatures: BLEU, chrF and TER by sacreBLEU, ROUGE by rouge-score.
 
-Hypotheses are one string per sentence. References are one entry per sentence too: a string, or a sequence of
-several strings (`from_streams` and `from_tabs` build them from parallel files and from tab-separated lines).
+Hypotheses are one string per sentence. References are one entry per sentence: a string, or a sequence of several
+strings (`from_streams` and `from_tabs` build them from parallel files and from tab-separated lines).
 """
 
 from fairbeam.scoring.bleu_statistics import BleuStatistics

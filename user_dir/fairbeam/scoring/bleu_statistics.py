@@ -1,4 +1,4 @@
-"""BLEU's sufficient statistics: count on many batches or machines, add, and score once."""
+"""Sufficient statistics of BLEU, which add up across batches and machines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ _ORDERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class BleuStatistics:
-    """The counts of a part of a corpus, from which BLEU and its signature follow.
+    """Counts of a part of a corpus that determine BLEU and its signature.
 
-    Sums over parts give the corpus score exactly. The two sums over references tell whether every sentence
-    had equally many, which the signature states as ``nrefs``.
+    The sum over all parts gives the corpus score exactly. The two sums over references tell whether every sentence has
+    the same number of them, which the signature states as ``nrefs``.
 
     Attributes:
-        sys_len: hypothesis words.
-        ref_len: words of the references closest in length.
-        correct: matched n-grams of orders 1 to 4.
-        total: hypothesis n-grams of orders 1 to 4.
+        sys_len: number of hypothesis words.
+        ref_len: number of words of the references closest in length.
+        correct: number of matched n-grams of orders 1 to 4.
+        total: number of hypothesis n-grams of orders 1 to 4.
         sentences: number of hypotheses.
         references: number of references, summed over sentences.
-        references_squared: the squares of those numbers, summed.
+        references_squared: squared number of references, summed over sentences.
         tokenize: BLEU's tokenizer.
         lowercase: whether text was lower-cased.
     """
@@ -52,7 +52,7 @@ class BleuStatistics:
         tokenize: str = "13a",
         lowercase: bool = False,
     ) -> Self:
-        """Count one batch; an empty batch counts nothing. Arguments and errors are those of `bleu`."""
+        """Return the counts of one batch, all 0 for an empty batch; arguments and errors as for `bleu`."""
         entries = aligned(hypotheses, references)
         if not entries:
             return cls(tokenize=tokenize, lowercase=lowercase)
@@ -71,7 +71,7 @@ class BleuStatistics:
         )
 
     def __add__(self, other: Self) -> Self:
-        """The statistics of both parts together.
+        """Add the statistics of two parts of a corpus.
 
         Raises:
             ConfigError: the parts were counted with different options.
@@ -86,7 +86,7 @@ class BleuStatistics:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All counts in a flat tuple of fixed length, to be summed element by element across workers."""
+        """All counts as a flat tuple of fixed length, for elementwise sums across workers."""
         return (
             self.sys_len, self.ref_len, *self.correct, *self.total,
             self.sentences, self.references, self.references_squared,
@@ -94,10 +94,10 @@ class BleuStatistics:
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float], *, tokenize: str = "13a", lowercase: bool = False) -> Self:
-        """The inverse of `numbers`; whole-valued floats are welcome, as summing tensors gives them.
+        """Make statistics from `numbers`; floats with integer values, as sums of tensors, are accepted.
 
         Raises:
-            InputError: there are too few or too many numbers, or one of them is no count.
+            InputError: there are too few or too many numbers, or one is negative or not an integer.
         """
         expected = len(cls().numbers)
         if len(numbers) != expected:
@@ -118,10 +118,10 @@ class BleuStatistics:
         )
 
     def score(self) -> Score:
-        """Corpus BLEU with the signature that scoring everything at once would carry.
+        """Return corpus BLEU, with the signature of scoring the whole corpus at once.
 
         Raises:
-            InputError: nothing was counted.
+            InputError: there are no sentences.
         """
         if not self.sentences:
             raise InputError("no sentence to score; expected at least one hypothesis")
@@ -129,7 +129,7 @@ class BleuStatistics:
             list(self.correct), list(self.total), self.sys_len, self.ref_len, smooth_method="exp"
         )
         metric = sacrebleu_metric("bleu", MetricOptions(tokenize=self.tokenize, lowercase=self.lowercase))
-        # By Cauchy-Schwarz equality holds only where every sentence has the same number; -1 is "var".
+        # Cauchy-Schwarz: equality holds only if every sentence has the same number; -1 prints as "var".
         uniform = self.sentences * self.references_squared == self.references**2
         metric.num_refs = self.references // self.sentences if uniform else -1
         return Score.from_sacrebleu(result, metric)

@@ -1,4 +1,4 @@
-"""BLEU, chrF and TER exactly as the ``sacrebleu`` command computes them, and one door to every metric."""
+"""BLEU, chrF and TER exactly as the ``sacrebleu`` command computes them, and one function for all metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from fairbeam.scoring.score import Score
 
 @dataclass(frozen=True, kw_only=True)
 class MetricOptions:
-    """How to compare; the defaults are those of sacreBLEU and of published ROUGE.
+    """Options of the metrics; defaults are sacreBLEU's and those of published ROUGE scores.
 
     Attributes:
-        tokenize: BLEU's tokenizer, one of sacreBLEU's.
-        lowercase: BLEU on lower-cased text.
-        chrf_word_order: longest word n-gram in chrF; 2 makes it chrF++.
-        use_stemmer: ROUGE on Porter stems.
+        tokenize: tokenizer for BLEU, one of sacreBLEU's.
+        lowercase: lower-case text for BLEU.
+        chrf_word_order: longest word n-grams in chrF; 2 gives chrF++.
+        use_stemmer: compare Porter stems in ROUGE.
     """
 
     tokenize: str = "13a"
@@ -36,7 +36,7 @@ class MetricOptions:
 
 
 def bleu(hypotheses: Sequence[str], references: References, *, tokenize: str = "13a", lowercase: bool = False) -> Score:
-    """Corpus BLEU (Papineni et al., 2002) with sacreBLEU's default smoothing.
+    """Compute corpus BLEU (Papineni et al., 2002) with sacreBLEU's default smoothing.
 
     Args:
         hypotheses: detokenized text, one string per sentence.
@@ -51,13 +51,13 @@ def bleu(hypotheses: Sequence[str], references: References, *, tokenize: str = "
 
 
 def chrf(hypotheses: Sequence[str], references: References, *, word_order: int = 0) -> Score:
-    """Corpus chrF (Popović, 2015), or chrF++ with ``word_order=2``; arguments and errors as in `bleu`."""
+    """Compute corpus chrF (Popović, 2015), or chrF++ with ``word_order=2``; arguments and errors as for `bleu`."""
     options = MetricOptions(chrf_word_order=word_order)
     return corpus_score(sacrebleu_metric("chrf", options), hypotheses, references)
 
 
 def ter(hypotheses: Sequence[str], references: References) -> Score:
-    """Corpus translation edit rate (Snover et al., 2006), lower is better; the rest as in `bleu`."""
+    """Compute corpus translation edit rate, TER (Snover et al., 2006), lower is better; otherwise as `bleu`."""
     return corpus_score(sacrebleu_metric("ter", MetricOptions()), hypotheses, references)
 
 
@@ -68,7 +68,7 @@ _SACREBLEU: Mapping[str, Callable[[MetricOptions], Metric]] = {
 }
 
 METRICS = ("bleu", "chrf", "rouge", "ter")
-"""The names `evaluate` knows, in the order it reports them (the ``sacrebleu`` command's)."""
+"""Metrics of `evaluate`, in the order of its results (the ``sacrebleu`` command's)."""
 
 
 def evaluate(
@@ -77,10 +77,16 @@ def evaluate(
     metrics: Sequence[str] = ("bleu",),
     options: MetricOptions | None = None,
 ) -> list[Score]:
-    """Several scores of one system, ROUGE giving three of them.
+    """Compute several metrics of one system; ROUGE gives three scores.
+
+    Args:
+        hypotheses: detokenized text, one string per sentence.
+        references: one entry per sentence: a string or several.
+        metrics: names from `METRICS`.
+        options: of the metrics; defaults if None.
 
     Raises:
-        InputError: as `bleu`.
+        InputError: as for `bleu`.
         ConfigError: a metric is not one of `METRICS`, or an option is out of range.
     """
     options = options or MetricOptions()
@@ -94,10 +100,10 @@ def evaluate(
 
 
 def sacrebleu_metric(name: str, options: MetricOptions) -> Metric:
-    """sacreBLEU's own metric object.
+    """Make sacreBLEU's metric object for a name.
 
     Raises:
-        ConfigError: the name is not one of sacreBLEU's, or its tokenizer needs a package that is absent.
+        ConfigError: the name is not one of sacreBLEU's metrics, or the tokenizer needs a missing package.
     """
     if name not in _SACREBLEU:
         raise ConfigError(f"metric {name!r} is unknown here; expected one of {', '.join(_SACREBLEU)}")
@@ -108,7 +114,7 @@ def sacrebleu_metric(name: str, options: MetricOptions) -> Metric:
 
 
 def corpus_score(metric: Metric, hypotheses: Sequence[str], references: References) -> Score:
-    """The score of a sacreBLEU metric with its signature, which counts the references it was given."""
+    """Compute a sacreBLEU metric and return the score with its signature, which states the number of references."""
     entries = aligned(hypotheses, references)
     if not entries:
         raise InputError("no sentence to score; expected at least one hypothesis")

@@ -1,7 +1,7 @@
-"""Minimum Bayes risk: the output that is most like all the others (Kumar and Byrne, 2004; Eikema and Aziz, 2020).
+"""Minimum Bayes risk: expected utilities of candidates (Kumar and Byrne, 2004; Eikema and Aziz, 2020).
 
-Utilities are sacreBLEU's sentence scores. All pairs are scored at once from matrices of n-gram counts: the matches of
-two texts are sums of minima, and a sum of minima is a product of indicators, one for each height of the counts.
+Utilities are sacreBLEU's sentence scores. All pairs are scored at once from a matrix of n-gram counts: the matches of
+two texts are sums of minima of counts, which are sums over k of products of the indicators "count is at least k".
 """
 
 from collections import Counter
@@ -16,25 +16,29 @@ Matrix = NDArray[np.float64]
 
 
 class Utility(StrEnum):
-    """How good a text is if another were right."""
+    """Utility of a candidate against a pseudo-reference: a sentence-level metric."""
 
     BLEU = "bleu"
     CHRF = "chrf"
 
 
 def expected_utilities(texts: Sequence[str], utility: Utility) -> Matrix:
-    """The mean utility of each text, (texts,), if every one of them, itself too, is as likely to be right.
+    """Return the average utility of each text, (texts,), with all texts, itself included, as pseudo-references.
 
-    A text that was sampled several times counts as often.
+    A text that was sampled several times counts that many times.
     """
-    times = Counter(texts)
-    pairs = pairwise_bleu(list(times)) if utility is Utility.BLEU else pairwise_chrf(list(times))
-    expected = dict(zip(times, pairs @ np.array(list(times.values())) / len(texts), strict=True))
+    counts = Counter(texts)
+    pairs = pairwise_bleu(list(counts)) if utility is Utility.BLEU else pairwise_chrf(list(counts))
+    expected = dict(zip(counts, pairs @ np.array(list(counts.values())) / len(texts), strict=True))
     return np.array([expected[text] for text in texts])
 
 
 def pairwise_bleu(texts: Sequence[str]) -> Matrix:
-    """sacreBLEU's sentence BLEU, smoothed and of effective order, of text ``i`` against reference ``j``."""
+    """Compute sacreBLEU's sentence BLEU of each text against each, smoothed and with effective order.
+
+    Returns:
+        (texts, texts): hypothesis ``i`` against reference ``j``, in points from 0 to 100.
+    """
     tokenize = BLEU(effective_order=True).tokenizer
     tokens = [tokenize(text.rstrip()).split() for text in texts]
     lengths = np.array([len(words) for words in tokens], dtype=float)
@@ -43,7 +47,7 @@ def pairwise_bleu(texts: Sequence[str]) -> Matrix:
     for order in range(1, BLEU(effective_order=True).max_ngram_order + 1):
         matches, totals, _ = _matches([_ngrams(words, order) for words in tokens])
         counted = totals > 0
-        missing += counted & (matches == 0)  # each halves what stands for no match
+        missing += counted & (matches == 0)  # exponential smoothing: each order without matches counts half as much
         precisions = np.where(matches > 0, matches, 0.5**missing) / np.where(counted, totals, 1)
         logarithms += np.where(counted, np.log(precisions), 0)
         orders += counted
@@ -54,18 +58,22 @@ def pairwise_bleu(texts: Sequence[str]) -> Matrix:
 
 
 def pairwise_chrf(texts: Sequence[str]) -> Matrix:
-    """sacreBLEU's sentence chrF of text ``i`` against reference ``j``."""
+    """Compute sacreBLEU's sentence chrF of each text against each.
+
+    Returns:
+        (texts, texts): hypothesis ``i`` against reference ``j``, in points from 0 to 100.
+    """
     letters = ["".join(text.split()) for text in texts]
     precision, recall, orders = (np.zeros((len(texts), len(texts))) for _ in range(3))
     for order in range(1, CHRF.CHAR_ORDER + 1):
-        matches, said, wanted = _matches([_ngrams(text, order) for text in letters])
-        precision += matches / np.maximum(said, 1)
-        recall += matches / np.maximum(wanted, 1)
-        orders += (said > 0) & (wanted > 0)
+        matches, in_hypothesis, in_reference = _matches([_ngrams(text, order) for text in letters])
+        precision += matches / np.maximum(in_hypothesis, 1)
+        recall += matches / np.maximum(in_reference, 1)
+        orders += (in_hypothesis > 0) & (in_reference > 0)
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
     weight = CHRF.BETA**2
-    below = weight * precision + recall
-    return 100 * (1 + weight) * precision * recall / np.where(below > 0, below, 1)
+    denominator = weight * precision + recall
+    return 100 * (1 + weight) * precision * recall / np.where(denominator > 0, denominator, 1)
 
 
 def _ngrams(sequence: Sequence[str], order: int) -> Counter[Hashable]:
@@ -73,21 +81,26 @@ def _ngrams(sequence: Sequence[str], order: int) -> Counter[Hashable]:
 
 
 def _matches(counters: list[Counter[Hashable]]) -> tuple[Matrix, Matrix, Matrix]:
-    """N-grams that texts have in common, (texts, texts), and how many each has: as a column, and as a row."""
-    numbers: dict[Hashable, int] = {}
+    """Return the matching n-grams of each pair, (texts, texts), and the n-grams of each text, (texts, 1) and (1,
+    texts).
+
+    Args:
+        counters: n-gram counts of each text.
+    """
+    columns_of: dict[Hashable, int] = {}
     cells = [
-        (row, numbers.setdefault(ngram, len(numbers)), count)
+        (row, columns_of.setdefault(ngram, len(columns_of)), count)
         for row, counter in enumerate(counters)
         for ngram, count in counter.items()
     ]
-    counts = np.zeros((len(counters), len(numbers)), dtype=np.float32)
+    counts = np.zeros((len(counters), len(columns_of)), dtype=np.float32)
     if cells:
         rows, columns, values = zip(*cells, strict=True)
         counts[list(rows), list(columns)] = values
     matches = np.zeros((len(counters), len(counters)))
-    for height in range(1, int(counts.max(initial=0)) + 1):
-        reaching = (counts >= height).astype(np.float32)
-        reaching = reaching[:, reaching.any(axis=0)]
-        matches += reaching @ reaching.T
+    for at_least in range(1, int(counts.max(initial=0)) + 1):
+        indicators = (counts >= at_least).astype(np.float32)
+        indicators = indicators[:, indicators.any(axis=0)]
+        matches += indicators @ indicators.T
     totals = counts.sum(axis=1, dtype=np.float64)
     return matches, totals[:, None], totals[None]

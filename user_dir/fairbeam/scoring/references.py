@@ -1,4 +1,4 @@
-"""References as the metrics take them: one entry per sentence, each with one text or several."""
+"""References of the metrics: one entry per sentence, each with one text or several."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -6,11 +6,11 @@ from typing import cast
 from fairbeam.errors import InputError
 
 References = Sequence[str | Sequence[str]]
-"""Entry ``i`` holds what sentence ``i`` is compared with: one string, or one or more of them."""
+"""Entry ``i`` holds the references of sentence ``i``: a string, or a sequence of one or more strings."""
 
 
 def from_streams(*streams: Sequence[str]) -> list[tuple[str, ...]]:
-    """References from parallel files: line ``i`` of every stream is a reference of sentence ``i``.
+    """Combine parallel files: line ``i`` of every stream is a reference of sentence ``i``.
 
     Raises:
         InputError: the streams have different lengths.
@@ -22,18 +22,18 @@ def from_streams(*streams: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def from_tabs(lines: Sequence[str]) -> list[tuple[str, ...]]:
-    """References from lines that separate several by tabs; a line may have fewer than its neighbours.
+    """Split lines at tabs into references; lines may have different numbers of them.
 
-    Empty fields count as absent, unless the whole line is empty: that is one empty reference.
+    Empty fields are skipped, but a line of only empty fields is one empty reference.
     """
     return [tuple(field for field in line.split("\t") if field.strip()) or ("",) for line in lines]
 
 
 def aligned(hypotheses: Sequence[str], references: References) -> list[tuple[str, ...]]:
-    """The references of each hypothesis, always as a tuple.
+    """Return the references of each hypothesis as a tuple.
 
     Raises:
-        InputError: the lengths differ, or a sentence has no reference at all.
+        InputError: the lengths differ, or a sentence has no reference.
     """
     if len(hypotheses) != len(references):
         raise InputError(
@@ -48,7 +48,7 @@ def aligned(hypotheses: Sequence[str], references: References) -> list[tuple[str
 
 
 def padded_streams(entries: Sequence[tuple[str, ...]]) -> list[list[str]]:
-    """The same references as sacreBLEU takes them: parallel streams, with None where a sentence has fewer."""
+    """Convert references to sacreBLEU's parallel streams, padded with None where a sentence has fewer references."""
     # sacreBLEU documents None as a placeholder, but its annotations say str.
     width = max(len(entry) for entry in entries)
     padded = [entry + (None,) * (width - len(entry)) for entry in entries]

@@ -12,10 +12,10 @@ _NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def rouge(hypotheses: Sequence[str], references: References, *, use_stemmer: bool = True) -> tuple[Score, Score, Score]:
-    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin, 2004), in points from 0 to 100.
+    """Compute mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin, 2004), in points from 0 to 100.
 
-    With several references the best counts, for each sentence and each variant by itself. The library keeps
-    only the letters a to z and digits, so it is of no use for text in other scripts.
+    Of several references the best counts, separately for each sentence and variant. The library drops all characters
+    but the letters a to z and digits, so it can't score text in other scripts.
 
     Args:
         hypotheses: one string per sentence or summary.
@@ -23,16 +23,16 @@ def rouge(hypotheses: Sequence[str], references: References, *, use_stemmer: boo
         use_stemmer: compare Porter stems, as published summarization results do.
 
     Raises:
-        InputError: there is nothing to score, the lengths differ, or a hypothesis has no reference.
+        InputError: there is no hypothesis, the lengths differ, or a hypothesis has no reference.
     """
-    # Imported here because it loads nltk, which takes longer than everything else a BLEU score needs.
+    # Imported here because it loads nltk, which takes longer than all the rest of computing BLEU.
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
     entries = aligned(hypotheses, references)
     if not entries:
         raise InputError("no sentence to score; expected at least one hypothesis")
-    # Left to choose its tokenizer, the scorer logs a line about it.
+    # A given tokenizer keeps the scorer from logging a line about its default one.
     scorer = RougeScorer(list(_NAMES), tokenizer=DefaultTokenizer(use_stemmer))
     results = [scorer.score_multi(entry, text) for entry, text in zip(entries, hypotheses, strict=True)]
     signature = _signature({len(entry) for entry in entries}, use_stemmer)

@@ -1,4 +1,4 @@
-"""One score with the signature that makes it reproducible."""
+"""Scores with the signatures that make them reproducible."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,13 +8,13 @@ import sacrebleu.metrics.base as sacrebleu
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A corpus score.
+    """A corpus-level score.
 
     Attributes:
-        name: the metric as it is printed, for example ``BLEU``, ``chrF2++`` or ``ROUGE-L``.
-        value: the score in points, 0 to 100 (TER may exceed 100, and lower is better).
+        name: printed name of the metric, for example ``BLEU``, ``chrF2++`` or ``ROUGE-L``.
+        value: score in points, from 0 to 100 (TER may exceed 100, and lower is better).
         signature: ``key:value`` pairs joined by ``|`` that state references, options and version.
-        details: what the metric prints after its value (BLEU's precisions and lengths), or nothing.
+        details: printed after the value, such as BLEU's precisions and lengths; may be empty.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Score:
 
     @classmethod
     def from_sacrebleu(cls, result: sacrebleu.Score, metric: sacrebleu.Metric) -> Self:
-        """The result of one of sacreBLEU's metrics, after it has seen the references."""
+        """Convert the result of a sacreBLEU metric, whose signature counts the references it was given."""
         return cls(
             name=result.name,
             value=result.score,
@@ -33,7 +33,7 @@ class Score:
         )
 
     def format(self, *, width: int = 2, score_only: bool = False, json: bool = False) -> str:
-        """The score as the ``sacrebleu`` command prints it, with ``width`` decimals."""
+        """Format the score as the ``sacrebleu`` command prints it, with ``width`` decimals."""
         printer = sacrebleu.Score(self.name, self.value)
         printer._verbose = self.details
         return str(printer.format(width, score_only, self.signature, json))

@@ -1,4 +1,4 @@
-"""Whether the difference between systems could be chance: sacreBLEU's paired tests."""
+"""Significance of differences between systems: sacreBLEU's paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -9,11 +9,11 @@ from fairbeam.scoring.references import References, aligned, padded_streams
 
 
 class PairedResults(NamedTuple):
-    """What sacreBLEU's ``PairedTest`` returns.
+    """Result of sacreBLEU's ``PairedTest``.
 
     Attributes:
-        signatures: the signature of each metric, with seed and number of trials.
-        table: under ``System`` the names, baseline first; under each metric one
+        signatures: signature of each metric, with seed and number of trials.
+        table: columns by name. ``System`` holds the names, baseline first; each metric holds one
             ``sacrebleu.significance.Result`` (score, p_value, mean, ci) per system.
     """
 
@@ -30,21 +30,22 @@ def paired_test(
     samples: int = 0,
     options: MetricOptions | None = None,
 ) -> PairedResults:
-    """Compare every system with the first, the baseline, on each metric.
+    """Test the difference of every system from the first one, the baseline, on each metric.
 
     Args:
         systems: hypotheses by system name.
         references: one entry per sentence: a string or several.
-        metrics: of ``bleu``, ``chrf`` and ``ter``.
+        metrics: names among ``bleu``, ``chrf`` and ``ter``.
         test: ``bs``, paired bootstrap resampling (Koehn, 2004), or ``ar``, approximate randomization
             (Riezler and Maxwell, 2005).
-        samples: resamples or trials; 0 is sacreBLEU's default, 1,000 or 10,000.
+        samples: number of resamples or trials; 0 for sacreBLEU's default, 1,000 or 10,000.
+        options: of the metrics; defaults if None.
 
     Raises:
-        InputError: a system's length differs from the references', or there is nothing to score.
-        ConfigError: fewer than two systems, or a metric without a paired test.
+        InputError: a system's length differs from the references', or there is no sentence.
+        ConfigError: there are fewer than two systems, or a metric has no paired test.
     """
-    # Imported here because only this needs numpy.
+    # Imported here because only this part of sacreBLEU needs numpy.
     from sacrebleu.significance import PairedTest
 
     if len(systems) < 2:

@@ -1,4 +1,4 @@
-"""Text in, ids out, and back: vocabularies, subwords and the tokenizer made of the two."""
+"""Tokenizers: vocabularies, subwords, and those of pretrained models."""
 
 from fairbeam.text.backends import Side
 from fairbeam.text.dictionary import Dictionary
@@ -16,7 +16,7 @@ from fairbeam.text.subwords import (
     find_model,
     train_sentencepiece,
 )
-from fairbeam.text.tokenizer_config import AddedToken, PretrainedConfig, SpecialTokens, Template
+from fairbeam.text.tokenizer_config import AddedToken, SpecialTokens, Template, TokenizerConfig
 
 __all__ = [
     "KINDS",
@@ -24,7 +24,6 @@ __all__ = [
     "Dictionary",
     "Marks",
     "ModelType",
-    "PretrainedConfig",
     "PretrainedTokenizer",
     "SentencePiece",
     "SentencePieceOptions",
@@ -35,6 +34,7 @@ __all__ = [
     "Template",
     "TextSide",
     "Tokenizer",
+    "TokenizerConfig",
     "TypedIds",
     "Whitespace",
     "find_model",

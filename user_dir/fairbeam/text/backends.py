@@ -1,24 +1,17 @@
-"""Text to bare ids and back, without templates: through the ``tokenizers`` library, or through SentencePiece."""
+"""Backends that split text into ids, without templates: the ``tokenizers`` library and SentencePiece."""
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from fairbeam.errors import ConfigError, InputError
-from fairbeam.files import atomic_write
-from fairbeam.text.reading import (
-    MAX_TOKENS,
-    explained,
-    inside,
-    parse_object,
-    read_text,
-    read_vocabulary,
-)
+from fairbeam.errors import InputError
+from fairbeam.files import atomic_write, inside, parse_object, read_text
+from fairbeam.text.reading import MAX_TABLE_BYTES, MAX_TOKENS, explained, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
-from fairbeam.text.tokenizer_config import AddedToken, PretrainedConfig
+from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
 
 if TYPE_CHECKING:
     import tokenizers
@@ -27,68 +20,55 @@ TOKENIZER_JSON = "tokenizer.json"
 
 
 class Side(StrEnum):
-    """Which of a model's two texts a tokenizer is for; it matters where each has files of its own."""
+    """Side of a translation model: its source or its target text, which may have vocabularies of their own."""
 
     SOURCE = "source"
     TARGET = "target"
 
 
-class Pieces(Protocol):
-    """A vocabulary and what splits text into it."""
+class Backend(Protocol):
+    """A vocabulary and the algorithm that splits text into its tokens."""
 
     @property
     def size(self) -> int:
-        """The highest id, plus one."""
+        """Rows that an embedding needs: the highest id, plus one."""
         ...
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line, nothing put around them."""
+        """Encode each line, without special tokens around it."""
         ...
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids, all of them within ``size``; gaps of the vocabulary are left out."""
+        """Decode ids, all of them below ``size``; ids without a token are left out."""
         ...
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token, or None if the vocabulary lacks it."""
         ...
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id, or None if it has none."""
         ...
 
     def save(self, folder: Path, side: Side) -> None:
-        """Write the vocabulary's files for a side."""
+        """Write the vocabulary's files of one side."""
         ...
 
 
-def require_tokenizers() -> Any:
-    """The ``tokenizers`` module.
-
-    Raises:
-        ConfigError: it is not installed; names the extra that brings it.
-    """
-    try:
-        import tokenizers
-    except ImportError:
-        raise ConfigError("this tokenizer needs the tokenizers library: pip install 'fairbeam[hf]'") from None
-    return tokenizers
-
-
-class JsonPieces:
-    """What a ``tokenizer.json`` describes, run by the ``tokenizers`` library.
+class TokenizersBackend:
+    """Backend that a ``tokenizer.json`` describes, run by the ``tokenizers`` library.
 
     Args:
-        backend: the library's tokenizer; its truncation and padding are turned off, for no text may be lost.
-        where: where it came from, for error messages.
+        library: the library's tokenizer; its truncation and padding are turned off, for no text may be lost.
+        where: name of its file or folder, for error messages.
     """
 
-    def __init__(self, backend: "tokenizers.Tokenizer", where: str) -> None:
-        backend.no_truncation()
-        backend.no_padding()
-        self.backend = backend
+    def __init__(self, library: "tokenizers.Tokenizer", where: str) -> None:
+        library.no_truncation()
+        library.no_padding()
+        self.library = library
         self._where = where
-        vocabulary = backend.get_vocab(with_added_tokens=True)
+        vocabulary = library.get_vocab(with_added_tokens=True)
         self.size = max(vocabulary.values(), default=-1) + 1
         if not 0 < self.size <= MAX_TOKENS:
             raise InputError(f"{where}: ids up to {self.size - 1}; expected 0 to {MAX_TOKENS - 1}")
@@ -98,12 +78,12 @@ class JsonPieces:
         """Build from the text of a ``tokenizer.json``.
 
         Raises:
-            ConfigError: the library is not installed.
             InputError: the text describes no tokenizer.
         """
-        library = require_tokenizers()
+        import tokenizers  # a moment that commands without such a tokenizer need not wait
+
         with explained(where, "a tokenizer.json of the tokenizers library"):
-            return cls(library.Tokenizer.from_str(text), where)
+            return cls(tokenizers.Tokenizer.from_str(text), where)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -111,50 +91,50 @@ class JsonPieces:
         path = inside(folder, TOKENIZER_JSON)
         if path is None:
             raise InputError(f"{folder / TOKENIZER_JSON}: no such file")
-        text = read_text(path)
+        text = read_text(path, MAX_TABLE_BYTES)
         parse_object(text, path)
         return cls.parse(text, str(path))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""
+        """Encode each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""
         with explained(self._where, "a tokenizer that can encode this text"):
-            encodings = self.backend.encode_batch_fast(list(lines), add_special_tokens=False)
+            encodings = self.library.encode_batch_fast(list(lines), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD."""
+        """Decode ids; bytes that are not UTF-8 become U+FFFD."""
         with explained(self._where, "a tokenizer that can decode these ids"):
-            return self.backend.decode(ids, skip_special_tokens=not keep_special)
+            return self.library.decode(ids, skip_special_tokens=not keep_special)
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
-        return self.backend.token_to_id(token)
+        """Return the id of a token, or None if the vocabulary lacks it."""
+        return self.library.token_to_id(token)
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
-        return self.backend.id_to_token(index)
+        """Return the token of an id, or None if it has none."""
+        return self.library.id_to_token(index)
 
     def save(self, folder: Path, side: Side) -> None:
         """Write ``tokenizer.json``, the same for both sides."""
         with atomic_write(folder / TOKENIZER_JSON) as stream:
-            stream.write(self.backend.to_str(pretty=False))
+            stream.write(self.library.to_str(pretty=False))
 
 
-class SentencePiecePieces:
-    """A SentencePiece model whose pieces get their ids from a vocabulary beside it.
+class SentencePieceBackend:
+    """Backend of a SentencePiece model whose pieces get their ids from a vocabulary beside it.
 
     Args:
-        model: splits the text and joins it.
-        vocabulary: ids of the pieces and of all other tokens.
-        config: the unknown token and the tokens found in the text as they are.
-        where: where it came from, for error messages.
+        model: SentencePiece model that splits and joins the text.
+        vocabulary: token to id, for the pieces and all other tokens.
+        config: configuration that names the unknown token and those found in the text as they are.
+        where: name of its file or folder, for error messages.
 
     Raises:
         InputError: the vocabulary lacks the unknown token or an added one.
     """
 
     def __init__(
-        self, model: SentencePiece, vocabulary: Mapping[str, int], config: PretrainedConfig, where: str
+        self, model: SentencePiece, vocabulary: Mapping[str, int], config: TokenizerConfig, where: str
     ) -> None:
         unknown = config.special.unk
         for token in (unknown, *(added.content for added in config.added)):
@@ -175,7 +155,7 @@ class SentencePiecePieces:
         self.size = max(self._tokens, default=-1) + 1
 
     @classmethod
-    def load(cls, folder: Path, config: PretrainedConfig, side: Side) -> Self:
+    def load(cls, folder: Path, config: TokenizerConfig, side: Side) -> Self:
         """Read the files that ``save`` wrote.
 
         Raises:
@@ -189,7 +169,7 @@ class SentencePiecePieces:
         return cls(SentencePiece.load(model), read_vocabulary(vocabulary), config, str(vocabulary))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line: added tokens first, the text between them on the model's own threads."""
+        """Encode each line: find its added tokens, then split the text between them on SentencePiece's threads."""
         cut = [self._cut(line) for line in lines]
         texts = [part for parts in cut for part in parts if part not in self._added]
         pieces = iter(self.model.encode_batch(texts, threads) if texts else [])
@@ -203,7 +183,7 @@ class SentencePiecePieces:
         return encoded
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """The text of ids, without spaces around it; byte pieces that are not UTF-8 become U+FFFD."""
+        """Decode ids and strip spaces around the text; byte pieces that are not UTF-8 become U+FFFD."""
         parts: list[str] = []
         run: list[str] = []
         for token in (self._tokens[index] for index in ids if index in self._tokens):
@@ -215,11 +195,11 @@ class SentencePiecePieces:
         return "".join([*parts, self.model.decode(run)]).strip(" ")
 
     def index(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token, or None if the vocabulary lacks it."""
         return self._ids.get(token)
 
     def token(self, index: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id, or None if it has none."""
         return self._tokens.get(index)
 
     def save(self, folder: Path, side: Side) -> None:
@@ -230,7 +210,7 @@ class SentencePiecePieces:
         self.model.save(folder / model)
 
     def _cut(self, line: str) -> list[str]:
-        """The text and the added tokens in it, in order."""
+        """Split a line into its added tokens and the text between them."""
         if self._pattern is None:
             return [line]
         parts: list[str] = []
@@ -242,7 +222,7 @@ class SentencePiecePieces:
 
 
 def _pattern_of(added: Iterable[AddedToken]) -> re.Pattern[str] | None:
-    """Matches any of the tokens, the longest first, with the white space that belongs to it."""
+    """Return a pattern of any of the tokens, the longest first, with the white space that belongs to it."""
     alternatives = [
         (r"\A" if token.opening else "")
         + (r"\s*" if token.lstrip else "")
@@ -253,8 +233,8 @@ def _pattern_of(added: Iterable[AddedToken]) -> re.Pattern[str] | None:
     return re.compile("|".join(alternatives)) if alternatives else None
 
 
-def _file_names(config: PretrainedConfig) -> dict[Side, tuple[str, str]]:
-    """The vocabulary's and the model's file of each side."""
+def _file_names(config: TokenizerConfig) -> dict[Side, tuple[str, str]]:
+    """Return the names of each side's vocabulary and model."""
     vocabularies = ("vocab.json", "target_vocab.json" if config.two_vocabularies else "vocab.json")
     models = ("source.spm", "target.spm") if config.two_models else ("tokenizer.spm", "tokenizer.spm")
     return dict(zip(Side, zip(vocabularies, models, strict=True), strict=True))

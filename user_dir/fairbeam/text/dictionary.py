@@ -1,4 +1,4 @@
-"""Tokens and their ids, in fairseq's ``dict.txt`` format."""
+"""Vocabulary in fairseq's ``dict.txt`` format."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ from fairbeam.errors import InputError
 from fairbeam.files import atomic_write, decode_line
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-"""The tokens that come first in every dictionary and are never written to its file."""
+"""Special tokens: the first of every dictionary, never written to its file."""
 
 MAX_ENTRIES = 10_000_000
 MAX_LINE = 4096  # characters
@@ -43,11 +43,11 @@ class Dictionary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], padding_factor: int = 8) -> Self:
-        """The dictionary ``fairseq-preprocess`` makes of these counts: by frequency, then by code point.
+        """Return the dictionary that ``fairseq-preprocess`` makes of counts: by frequency, then by code point.
 
         Args:
-            counts: occurrences of each token; the special tokens are left out.
-            padding_factor: tokens ``madeupword0000`` … are added until the size is a multiple of this.
+            counts: number of occurrences of each token; special tokens are left out.
+            padding_factor: number that the size is a multiple of, thanks to tokens ``madeupword0000`` ….
         """
         words = sorted(
             ((token, count) for token, count in counts.items() if token not in SPECIALS),
@@ -97,42 +97,42 @@ class Dictionary:
                 seen.add(token)
 
     def entries(self) -> Iterator[tuple[str, int]]:
-        """(token, count) in the order of ids, without the special tokens."""
+        """Return (token, count) in the order of ids, without the special tokens."""
         start = len(SPECIALS)
         return zip(self._tokens[start:], self._counts[start:], strict=True)
 
     @cached_property
     def languages(self) -> frozenset[str]:
-        """The symbols ``[xx_XX]`` of languages, where they stand at the end before ``<mask>``, as mBART has them."""
+        """Symbols ``[xx_XX]`` of languages, if they stand at the end before ``<mask>``, as mBART has them."""
         if self._tokens[-1] != _MASK:
             return frozenset()
         return frozenset(itertools.takewhile(_LANGUAGE.fullmatch, reversed(self._tokens[:-1])))
 
     def extended(self, symbols: Iterable[str]) -> Self:
-        """The same with those symbols behind it that it lacks, as fairseq's tasks append them."""
+        """Return the dictionary with the symbols that it lacks appended, as fairseq's tasks do."""
         missing = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self]
         return type(self)([*self.entries(), *((symbol, 1) for symbol in missing)])
 
     def without(self, symbols: Sequence[str]) -> Self:
-        """The same without those symbols, if they stand at its end in this order."""
+        """Return the dictionary without the symbols, if they stand at its end in this order."""
         kept = len(self) - len(symbols)
         if not symbols or kept < len(SPECIALS) or self._tokens[kept:] != list(symbols):
             return self
         return type(self)(itertools.islice(self.entries(), kept - len(SPECIALS)))
 
     def index(self, token: str) -> int:
-        """The token's id, or ``unk``."""
+        """Return the token's id, or ``unk``."""
         return self._ids.get(token, self.unk)
 
     def encode(self, pieces: Iterable[str], *, eos: bool = True) -> list[int]:
-        """The ids of ``pieces``, ended by ``</s>`` unless ``eos`` is false."""
+        """Map pieces to ids, ended by ``</s>`` unless ``eos`` is false."""
         ids = [self._ids.get(piece, self.unk) for piece in pieces]
         if eos:
             ids.append(self.eos)
         return ids
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of ``ids``."""
+        """Return the token of each id."""
         return [self._tokens[i] for i in ids]
 
     def __getitem__(self, index: int) -> str:
@@ -155,7 +155,7 @@ class Dictionary:
 
 
 def _bounded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, refusing a file that would not fit a dictionary before it fills the memory."""
+    """Yield numbered lines; refuse a file that is no dictionary before it fills the memory."""
     longest = 4 * MAX_LINE  # bytes: no character of UTF-8 takes more than four
     with path.open("rb") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(longest + 1), b""), start=1):

@@ -1,4 +1,4 @@
-"""Text in, ids out, and back, for one language of a model."""
+"""Tokenizer of one language of a fairseq model: subwords and a dictionary."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -12,32 +12,33 @@ from fairbeam.text.subwords import SentencePiece, SubwordNMT, Subwords, Whitespa
 
 
 class Marks(StrEnum):
-    """What stands around the ids of a text."""
+    """Special ids around a text."""
 
     ENDED = "ended"
     """``text </s>``, as translation has it."""
     ENCLOSED = "enclosed"
     """``<s> text </s>``, as RoBERTa reads it."""
     OPENED = "opened"
-    """``<s> text``: what a language model trained with ``--add-bos-token`` continues."""
+    """``<s> text``, the prompt of a language model trained with ``--add-bos-token``."""
     CONTINUED = "continued"
-    """``</s> text``: what any other of fairseq's language models continues; texts follow each other in training."""
+    """``</s> text``, the prompt of fairseq's other language models, whose training texts follow each other."""
 
 
 KINDS = {marks: "dictionary" if marks is Marks.ENDED else f"dictionary-{marks}" for marks in Marks}
-"""What a bundle calls a tokenizer with these marks."""
+"""Name of a tokenizer with these marks in a bundle's configuration."""
 _UNENDED = (Marks.OPENED, Marks.CONTINUED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """Subwords and their ids.
+    """Tokenizer made of subwords and a dictionary.
 
     Attributes:
-        language: the language, or the side of the corpus, that names the dictionary's file; None for ``dict.txt``.
-        subwords: text to pieces and back.
-        dictionary: pieces to ids and back.
-        marks: what stands around a text.
+        language: code of the language, or name of the corpus's side, in the dictionary's file name; None for
+            ``dict.txt``.
+        subwords: segmentation of text into pieces.
+        dictionary: vocabulary of the pieces.
+        marks: special ids around a text.
     """
 
     language: str | None
@@ -68,7 +69,7 @@ class Tokenizer:
         return cls(language=language, subwords=subwords, dictionary=dictionary, marks=marks)
 
     def save(self, folder: str | Path, *, file: str | None = None) -> None:
-        """Write what ``load`` reads: languages with the same model share one ``spm.model``."""
+        """Write the files that ``load`` reads; languages with the same model share one ``spm.model``."""
         folder = Path(folder)
         self.dictionary.save(folder / (file or _file_of(self.language)))
         if isinstance(self.subwords, SentencePiece):
@@ -78,42 +79,42 @@ class Tokenizer:
 
     @property
     def kind(self) -> str:
-        """What a bundle calls this way of making ids of text."""
+        """Name of the tokenizer's kind in a bundle's configuration."""
         return KINDS[self.marks]
 
     @property
     def bos(self) -> int:
-        """The id of ``<s>``."""
+        """Id of ``<s>``."""
         return self.dictionary.bos
 
     @property
     def pad(self) -> int:
-        """The id of ``<pad>``."""
+        """Id of ``<pad>``."""
         return self.dictionary.pad
 
     @property
     def eos(self) -> int:
-        """The id of ``</s>``."""
+        """Id of ``</s>``."""
         return self.dictionary.eos
 
     @property
     def unk(self) -> int:
-        """The id of ``<unk>``."""
+        """Id of ``<unk>``."""
         return self.dictionary.unk
 
     @property
     def language_id(self) -> None:
-        """None: a dictionary says nothing of how a text begins."""
+        """None: a dictionary does not say how a text begins."""
         return
 
     @property
     def language_ids(self) -> frozenset[int]:
-        """The ids of languages' symbols, of which the language's own stands behind every text."""
+        """Ids of the languages' symbols; the language's own stands behind every text."""
         return frozenset(self.dictionary.index(symbol) for symbol in self.dictionary.languages)
 
     @property
     def last(self) -> int:
-        """The id that ends a text: of the language's symbol, where the dictionary has those, else of ``</s>``."""
+        """Id that ends a text: the language's symbol if the dictionary has those, else ``</s>``."""
         symbol = f"[{self.language}]"
         return self.dictionary.index(symbol) if symbol in self.dictionary.languages else self.eos
 
@@ -124,13 +125,13 @@ class Tokenizer:
 
     @property
     def closing(self) -> int:
-        """1, for ``</s>``, or 2 with a language's symbol behind it; 0 where a text is to be continued."""
+        """Number of special ids behind a text: 1 for ``</s>``, 2 with a language's symbol, 0 in a prompt."""
         if self.marks in _UNENDED:
             return 0
         return 1 if self.last == self.eos else 2
 
     def __len__(self) -> int:
-        """Entries of the dictionary."""
+        """Return the number of the dictionary's tokens."""
         return len(self.dictionary)
 
     def fits(self, rows: int) -> bool:
@@ -138,27 +139,27 @@ class Tokenizer:
         return len(self) == rows
 
     def with_language(self, language: str) -> Self:
-        """Itself: the language is a mere name here."""
+        """Return itself: the language is a mere name here."""
         return self
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of ``ids``."""
+        """Return the token of each id."""
         return self.dictionary.symbols(ids)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a line with its marks, and perhaps a language's symbol; of a blank line, those alone."""
+        """Encode a line, with its marks and perhaps a language's symbol; a blank line has those alone."""
         return self._ids(self.subwords.encode(text))
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """``encode`` of every line, in order."""
+        """Encode every line, in order."""
         return [self._ids(pieces) for pieces in self.subwords.encode_batch(lines, threads)]
 
     def sample(self, text: str, *, alpha: float, rng: random.Random) -> list[int]:
-        """The ids of one random segmentation (``Subwords.sample``), with the marks of ``encode``."""
+        """Encode a random segmentation of a line (``Subwords.sample``), with the marks of ``encode``."""
         return self._ids(self.subwords.sample(text, alpha=alpha, rng=rng))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, without padding and sentence marks."""
+        """Decode ids to text, without padding and sentence marks."""
         marks = {self.dictionary.pad, self.dictionary.bos, self.dictionary.eos, self.last}
         return self.subwords.decode(self.dictionary.symbols(i for i in ids if i not in marks))
 

@@ -1,4 +1,4 @@
-"""What a model's text side must do, whatever it is made of."""
+"""Interface of a tokenizer, whatever it is made of."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,46 +6,46 @@ from typing import Protocol
 
 
 class TextSide(Protocol):
-    """Text in, ids out, and back, for one side of a model: a ``Tokenizer`` or a ``PretrainedTokenizer``."""
+    """Tokenizer of one side of a model: a ``Tokenizer`` or a ``PretrainedTokenizer``."""
 
     @property
     def kind(self) -> str:
-        """What a bundle calls this way of making ids of text."""
+        """Name of the tokenizer's kind in a bundle's configuration."""
         ...
 
     @property
     def language(self) -> str | None:
-        """The language, or the side of the corpus."""
+        """Code of the language, or name of the corpus's side."""
         ...
 
     @property
     def bos(self) -> int | None:
-        """The id of the token a text begins with; None where there is none, as for the next ones."""
+        """BOS id, or None if the vocabulary has none; `pad`, `eos` and `unk` likewise."""
         ...
 
     @property
     def pad(self) -> int | None:
-        """The id of padding."""
+        """Padding id."""
         ...
 
     @property
     def eos(self) -> int | None:
-        """The id of the token a text ends with."""
+        """EOS id."""
         ...
 
     @property
     def unk(self) -> int | None:
-        """The id of what the vocabulary does not know."""
+        """Id of the unknown token."""
         ...
 
     @property
     def language_id(self) -> int | None:
-        """The id of the language's own token, where the vocabulary has one."""
+        """Id of the language's own token, or None if the vocabulary has none."""
         ...
 
     @property
     def language_ids(self) -> frozenset[int]:
-        """The ids of all languages' tokens."""
+        """Ids of all languages' tokens."""
         ...
 
     @property
@@ -55,37 +55,37 @@ class TextSide(Protocol):
 
     @property
     def closing(self) -> int:
-        """How many ids stand behind a text."""
+        """Number of special ids behind a text."""
         ...
 
     def __len__(self) -> int:
-        """The highest id, plus one."""
+        """Return the highest id, plus one."""
         ...
 
     def fits(self, rows: int) -> bool:
-        """Whether an embedding of so many rows can be this vocabulary's."""
+        """Whether an embedding of ``rows`` rows can be this vocabulary's."""
         ...
 
     def with_language(self, language: str) -> "TextSide":
-        """The same for another language, where that makes a difference."""
+        """Return the tokenizer for another language; itself if its ids do not depend on the language."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a line, ended as the model wants it."""
+        """Encode a line, with the special ids that the model expects around it."""
         ...
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """``encode`` of every line, in order."""
+        """Encode every line, in order."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, without padding and sentence marks."""
+        """Decode ids to text, without padding and sentence marks."""
         ...
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of ids."""
+        """Return the token of each id."""
         ...
 
     def save(self, folder: str | Path) -> None:
-        """Write the files that it is read from again; two sides share a folder."""
+        """Write the tokenizer's files; the two sides of a model share a folder."""
         ...

@@ -1,4 +1,4 @@
-"""Words and phrases that outputs must or must not contain: as they are written, and as ids."""
+"""Words and phrases that outputs must or must not contain (lexical constraints): as text, and as ids."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -6,34 +6,35 @@ from itertools import accumulate
 from fairbeam.text.interface import TextSide
 
 Phrases = Sequence[str | Sequence[str]]
-"""What an output must contain: each a word or phrase, or several of which one will do."""
+"""Positive lexical constraints: each a word or phrase, or several alternatives of which one suffices."""
 
 ALTERNATIVES = "|||"
 
 
 def split_phrases(line: str) -> list[list[str]]:
-    """``phrase<TAB>phrase|||other form`` as groups of alternatives; an empty line has none."""
+    """Split ``phrase<TAB>phrase|||other form`` into groups of alternatives; an empty line has none."""
     groups = ([form.strip() for form in group.split(ALTERNATIVES)] for group in line.split("\t"))
     return [kept for group in groups if (kept := [form for form in group if form])]
 
 
 def phrase_ids(side: TextSide, phrases: Iterable[str]) -> tuple[tuple[int, ...], ...]:
-    """Ids of words or phrases as a text spells them between spaces; empty ones are left out."""
+    """Encode words or phrases as they are spelled between spaces; empty ones are left out."""
     marks = {side.bos, side.eos, side.language_id} | side.language_ids
     found = (tuple(id for id in side.encode(phrase) if id not in marks) for phrase in phrases)
     return tuple(ids for ids in found if ids)
 
 
 def required_ids(side: TextSide, groups: Phrases) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Ids of what an output must contain, each a tuple of alternatives."""
+    """Encode positive lexical constraints, each a tuple of alternatives."""
     found = (phrase_ids(side, [group] if isinstance(group, str) else group) for group in groups)
     return tuple(alternatives for alternatives in found if alternatives)
 
 
 def word_numbers(symbols: Sequence[str]) -> list[int]:
-    """For each token the number of its word, from 0.
+    """Map each token to the index of its word, from 0.
 
-    Words begin with SentencePiece's mark or go on behind subword-nmt's; where there is neither, every token is a word.
+    A word begins with SentencePiece's U+2581, or goes on behind subword-nmt's ``@@``; without either, every
+    token is a word.
     """
     if any(symbol.startswith("\u2581") for symbol in symbols):
         begins = [symbol.startswith("\u2581") for symbol in symbols]

@@ -1,4 +1,4 @@
-"""Text to pieces and back: SentencePiece models, text that is already split, and subword-nmt's notation."""
+"""Subword segmentation: SentencePiece models, text that is already split, and subword-nmt's notation."""
 
 import io
 import random
@@ -19,18 +19,18 @@ _MODEL_NAMES = ("spm.model", "sentencepiece.bpe.model", "sentencepiece.model", "
 
 
 class Subwords(Protocol):
-    """How one line of text becomes pieces, and pieces become a line."""
+    """Segmentation of a line of text into pieces, and its inverse."""
 
     def encode(self, line: str) -> list[str]:
-        """The pieces of a line; none for a blank line."""
+        """Split a line into pieces; a blank line has none."""
         ...
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[str]]:
-        """``encode`` of every line, in order, on several threads where the implementation can."""
+        """Encode every line, in order, on several threads where the implementation can."""
         ...
 
     def sample(self, line: str, *, alpha: float, rng: random.Random) -> list[str]:
-        """One random segmentation of a line.
+        """Draw a random segmentation of a line (subword regularization).
 
         Raises:
             ConfigError: these subwords have one segmentation only.
@@ -38,12 +38,12 @@ class Subwords(Protocol):
         ...
 
     def decode(self, pieces: Sequence[str]) -> str:
-        """The text of the pieces."""
+        """Join pieces to text."""
         ...
 
 
 class ModelType(StrEnum):
-    """How a SentencePiece model is learned: merges of pairs, or a unigram language model over pieces."""
+    """Algorithm that learns a SentencePiece model: merges of pairs, or a unigram language model over pieces."""
 
     BPE = "bpe"
     UNIGRAM = "unigram"
@@ -51,15 +51,15 @@ class ModelType(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SentencePieceOptions:
-    """What ``train_sentencepiece`` learns.
+    """Options of ``train_sentencepiece``.
 
     Attributes:
-        vocab_size: pieces in the model, its three control pieces included.
-        model_type: BPE or unigram.
+        vocab_size: number of pieces in the model, its three control pieces included.
+        model_type: algorithm, BPE or unigram.
         character_coverage: share of the text's characters that get a piece; the rarest of the others become
             ``<unk>``. Languages with thousands of characters are usually trained with 0.9995.
-        max_lines: a larger corpus is sampled down to this many lines; memory grows with it.
-        max_line_bytes: longer lines are not learned from.
+        max_lines: number of lines that a larger corpus is sampled down to; memory grows with it.
+        max_line_bytes: length in bytes above which a line is not learned from.
     """
 
     vocab_size: int = 8000
@@ -81,8 +81,8 @@ class SentencePiece:
     """A SentencePiece model.
 
     Args:
-        model: the serialized model, as in an ``spm.model`` file.
-        source: where it came from, for error messages.
+        model: serialized model, as in an ``spm.model`` file.
+        source: name of its file, for error messages.
     """
 
     def __init__(self, model: bytes, source: str = "SentencePiece model") -> None:
@@ -116,24 +116,24 @@ class SentencePiece:
             stream.write(self.model)
 
     def encode(self, line: str) -> list[str]:
-        """The pieces of a line; characters the model does not know stay as they are written."""
+        """Split a line into pieces; characters that the model does not know stay as they are written."""
         return self._processor.encode(line, out_type=str)
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[str]]:
-        """``encode`` of every line, in order, on the library's own threads (outside Python's lock)."""
+        """Encode every line, in order, on the library's own threads (outside Python's lock)."""
         return self._processor.encode(list(lines), out_type=str, num_threads=threads)
 
     def sample(self, line: str, *, alpha: float, rng: random.Random) -> list[str]:
-        """One random segmentation of a line, in one process the same for the same state of ``rng``.
+        """Draw a random segmentation of a line, in one process the same for the same state of ``rng``.
 
         The library's generator is seeded anew from ``rng`` for every line, so nothing of earlier lines is
         carried over. Another process draws differently all the same: the library mixes in something of its own.
 
         Args:
             line: text.
-            alpha: BPE: the probability that a merge is dropped (Provilkov et al., 2020; 0 is ``encode``).
-                Unigram: segmentations are drawn with probability ∝ P ** alpha (Kudo, 2018; 0 is uniform).
-            rng: advanced by one draw.
+            alpha: for BPE the probability that a merge is dropped (BPE-dropout, Provilkov et al., 2020; 0 is
+                ``encode``); for unigram the exponent of a segmentation's probability (Kudo, 2018; 0 is uniform).
+            rng: random state, advanced by one draw.
 
         Raises:
             ConfigError: the model is neither BPE nor unigram.
@@ -146,7 +146,7 @@ class SentencePiece:
             raise ConfigError(f"{self._source}: only BPE and unigram models can sample") from None
 
     def decode(self, pieces: Sequence[str]) -> str:
-        """Pieces joined, with U+2581 turned to spaces and unknown pieces shown as `` ⁇ ``.
+        """Join pieces, with U+2581 turned to spaces and unknown pieces shown as `` ⁇ ``.
 
         Text without U+2581 that is not made of the model's pieces comes back unchanged.
         """
@@ -156,7 +156,7 @@ class SentencePiece:
 
     @property
     def pieces(self) -> list[str]:
-        """The pieces that ``encode`` can give: all of the model's but its control and unknown pieces."""
+        """Pieces that ``encode`` can return: all but the model's control and unknown pieces."""
         model = self._processor
         ids = range(model.get_piece_size())
         return [model.id_to_piece(i) for i in ids if not (model.is_control(i) or model.is_unknown(i))]
@@ -174,19 +174,23 @@ class Whitespace:
     """Text whose tokens are already separated by white space."""
 
     def encode(self, line: str) -> list[str]:
-        """The tokens of a line."""
+        """Split a line at white space."""
         return line.split()
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[str]]:
-        """``encode`` of every line, in order."""
+        """Encode every line, in order."""
         return [self.encode(line) for line in lines]
 
     def sample(self, line: str, *, alpha: float, rng: random.Random) -> list[str]:
-        """Refused: there is one segmentation only."""
+        """Refuse: there is one segmentation only.
+
+        Raises:
+            ConfigError: always.
+        """
         raise ConfigError("text that is split at white space has no other segmentations to sample from")
 
     def decode(self, pieces: Sequence[str]) -> str:
-        """The tokens with a space between them."""
+        """Join tokens with a space between them."""
         return " ".join(pieces)
 
 
@@ -194,7 +198,7 @@ class SubwordNMT(Whitespace):
     """Text that subword-nmt has already segmented: ``@@`` at the end of a token joins it to the next."""
 
     def decode(self, pieces: Sequence[str]) -> str:
-        """The tokens joined to words."""
+        """Join tokens to words, and words with a space between them."""
         return re.sub(r"@@( |$)", "", " ".join(pieces))
 
 
@@ -247,7 +251,7 @@ def _explain_training_error(message: str, options: SentencePieceOptions) -> str:
 
 
 def find_model(folder: str | Path, language: str | None = None) -> Path | None:
-    """The SentencePiece model beside a model's or a corpus's other files, if there is one.
+    """Return the SentencePiece model beside a model's or a corpus's other files, or None.
 
     A model for the language alone (``spm.LANGUAGE.model``) comes first, then the usual names, then the only
     ``*.model`` there is.

@@ -20,7 +20,7 @@ from fairseq.models import (
 from torch import Tensor
 
 from fairbeam.errors import ConfigError
-from fairbeam.families.presets import Vocabularies, parse_overrides, sizes, untrained
+from fairbeam.families.presets import Vocabularies, config_for_training, parse_overrides, sizes
 from fairbeam.network import AnyConfig, DecoderOnly, EncoderDecoderConfig, EncoderOnly, EncoderOnlyConfig, build
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel, NetworkDecoder, NetworkEncoder, dtype_of
 
@@ -58,7 +58,7 @@ def network_config(cfg: Any, source: Dictionary, target: Dictionary) -> AnyConfi
         eos=source.eos(),
         unk=source.unk(),
     )
-    config = untrained(cfg.family, cfg.family_size, parse_overrides(cfg.config_overrides), vocabularies)
+    config = config_for_training(cfg.family, cfg.family_size, parse_overrides(cfg.config_overrides), vocabularies)
     chosen = {"residual": cfg.dropout, "attention": cfg.attention_dropout}
     given = {name: float(value) for name, value in chosen.items() if value is not None}
     return replace(config, dropout=replace(config.dropout, **given))
@@ -136,7 +136,7 @@ def _models() -> List[Tuple[str, str, str]]:
     """(fairseq's model, family, size) of every architecture."""
     vocabularies = Vocabularies(source=99, target=99, joined=True, bos=0, pad=1, eos=2, unk=3)
     names = {EncoderDecoderConfig: "fairbeam_encoder_decoder", EncoderOnlyConfig: "fairbeam_encoder"}
-    described = [(family, size, untrained(family, size, {}, vocabularies)) for family, size in sizes()]
+    described = [(family, size, config_for_training(family, size, {}, vocabularies)) for family, size in sizes()]
     return [(names.get(type(config), "fairbeam_decoder"), family, size) for family, size, config in described]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairbeam.errors import CheckpointError
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
-from fairbeam.families.weight_map import Row, affine, read_weights, same, write_weights
+from fairbeam.families.weight_map import Row, linear, read_weights, same, write_weights
 from fairbeam.network.inference.prepare import BaseNetwork
 from fairbeam.network.lstm import LSTM, LSTMConfig, LSTMDropout
 
@@ -53,12 +53,12 @@ def rows_of(config: LSTMConfig) -> tuple[Row, ...]:
         *(same(f"encoder.{name}_l{{i}}{way}", f"encoder.lstm.{name}_l{{i}}{way}")
           for name in _LSTM for way in ("", "_reverse")),
         *(same(f"decoder.{{i}}.{name}", f"decoder.layers.{{i}}.{name}") for name in _LSTM),
-        *affine("first_hidden", "decoder.encoder_hidden_proj"),
-        *affine("first_cell", "decoder.encoder_cell_proj"),
+        *linear("first_hidden", "decoder.encoder_hidden_proj"),
+        *linear("first_cell", "decoder.encoder_cell_proj"),
         same("attention_query.weight", "decoder.attention.input_proj.weight"),
         same("attention_output.weight", "decoder.attention.output_proj.weight"),
-        *affine("projection", "decoder.additional_fc"),
-        *(() if config.tie_output else affine("head", "decoder.fc_out")),
+        *linear("projection", "decoder.additional_fc"),
+        *(() if config.tie_output else linear("head", "decoder.fc_out")),
         *((same("head.weight", "decoder.embed_tokens.weight"),) if config.tie_output else ()),
     )  # fmt: skip
 

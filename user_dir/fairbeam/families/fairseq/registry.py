@@ -1,4 +1,4 @@
-"""Which page reads which of fairseq's architectures, and what fairseq's tasks add to a model's dictionaries."""
+"""Registry of fairseq's architectures, and the symbols that fairseq's tasks add to a model's dictionaries."""
 
 import re
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ from fairbeam.network.inference.prepare import BaseNetwork
 from fairbeam.text import Marks
 
 
-class Page(Protocol):
+class FairseqFamily(Protocol):
     """A module that reads and writes checkpoints of the models that fairseq registers under one name."""
 
     @property
     def FAMILY(self) -> str:  # noqa: N802 - a module's constant
-        """What a bundle calls such models."""
+        """Name of the family in a bundle."""
 
     @property
     def ARCHITECTURES(self) -> Mapping[str, Mapping[str, Any]]:  # noqa: N802
-        """fairseq's names, and the options of each that a checkpoint may leave out."""
+        """fairseq's architecture names, and for each the values of options that a checkpoint may leave out."""
 
     @property
     def NOT_WEIGHTS(self) -> re.Pattern[str]:  # noqa: N802
-        """Names of tensors that the network has no use for; they are kept for writing."""
+        """Names of tensors that the network does not use; they are kept for writing the checkpoint again."""
 
     def config_of(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AnyConfig:
-        """The network's configuration; arguments and errors of ``load_network``."""
+        """Return the network's configuration; arguments and errors of ``load_network``."""
 
     def load_network(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AnyNetwork:
-        """The network of fairseq's flat model options and state dictionary, in float32.
+        """Return the network of fairseq's flat model options and state dictionary, in float32.
 
         Raises:
             CheckpointError: the weights do not fit the options.
@@ -44,37 +44,37 @@ class Page(Protocol):
         """
 
     def save_weights(self, network: BaseNetwork) -> dict[str, Tensor]:
-        """fairseq's state dictionary of a network: the inverse of ``load_network``."""
+        """Return fairseq's state dictionary of a network; inverse of ``load_network``."""
 
 
-PAGES: tuple[Page, ...] = (fairseq_transformer, fairseq_bart, fairseq_lm, fairseq_roberta, fairseq_lstm)
+FAMILIES: tuple[FairseqFamily, ...] = (fairseq_transformer, fairseq_bart, fairseq_lm, fairseq_roberta, fairseq_lstm)
 
 
-def page_of(architecture: str) -> Page:
-    """The page that reads an architecture.
+def family_of(architecture: str) -> FairseqFamily:
+    """Return the family that reads an architecture.
 
     Raises:
-        UnsupportedArchitecture: there is none; lists those that there are.
+        UnsupportedArchitecture: there is none; lists the known architectures.
     """
-    for page in PAGES:
-        if architecture in page.ARCHITECTURES:
-            return page
-    known = ", ".join(sorted(name for page in PAGES for name in page.ARCHITECTURES))
+    for family in FAMILIES:
+        if architecture in family.ARCHITECTURES:
+            return family
+    known = ", ".join(sorted(name for family in FAMILIES for name in family.ARCHITECTURES))
     raise UnsupportedArchitecture(f"architecture {architecture!r} has no conversion; known are {known}")
 
 
 def completed(architecture: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a checkpoint with what its architecture says of those that are absent."""
-    return {**page_of(architecture).ARCHITECTURES[architecture], **options}
+    """Return a checkpoint's options, with its architecture's defaults for absent ones."""
+    return {**family_of(architecture).ARCHITECTURES[architecture], **options}
 
 
-def page_of_family(family: str) -> Page | None:
-    """The page of the models that a bundle calls so, if there is one."""
-    return next((page for page in PAGES if family == page.FAMILY), None)
+def family_of_name(name: str) -> FairseqFamily | None:
+    """Return the family of a bundle's name for it; None if there is none."""
+    return next((family for family in FAMILIES if name == family.FAMILY), None)
 
 
 def marks_of(config: AnyConfig) -> Marks:
-    """What stands around the texts of a network, as fairseq's tasks for its shape make batches."""
+    """Return the special tokens around a text, as fairseq's tasks for this kind of network make batches."""
     match config:
         case DecoderOnlyConfig():
             return Marks.CONTINUED if config.bos == config.eos else Marks.OPENED
@@ -86,10 +86,11 @@ def marks_of(config: AnyConfig) -> Marks:
 ONE_DICTIONARY = frozenset({"denoising", "multilingual_denoising"})
 """Tasks whose source and target are one language, with ``dict.txt`` for both."""
 _WITH_MASK = frozenset({"denoising", "masked_lm", "multilingual_masked_lm", "sentence_prediction", "sentence_ranking"})
+"""Tasks that append the mask token to a dictionary."""
 
 
 def task_symbols(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a task appends to the dictionaries in its folder when it starts, in order.
+    """Return the symbols that a task appends to the dictionaries in its folder, in order.
 
     Args:
         task: the task's options, ``_name`` among them.

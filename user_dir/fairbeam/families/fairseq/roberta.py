@@ -18,7 +18,7 @@ from fairbeam.families.fairseq.transformer import (
     stack_config,
     stack_rows,
 )
-from fairbeam.families.weight_map import Row, affine, read_weights, write_weights
+from fairbeam.families.weight_map import Row, linear, read_weights, write_weights
 from fairbeam.network import EncoderOnly, EncoderOnlyConfig, HeadConfig
 from fairbeam.network.inference.prepare import BaseNetwork
 
@@ -61,11 +61,11 @@ def rows_of(head: str) -> tuple[Row, ...]:
     """Our tensors and theirs, with the classifier of this name."""
     return (
         *stack_rows("encoder", "embedding", _STACK),
-        *affine("symbol_head.hidden", "encoder.lm_head.dense"),
-        *affine("symbol_head.norm", "encoder.lm_head.layer_norm"),
-        *affine("symbol_head.output", "encoder.lm_head"),
-        *affine("sequence_head.hidden", f"{_HEADS}{head}.dense"),
-        *affine("sequence_head.output", f"{_HEADS}{head}.out_proj"),
+        *linear("symbol_head.hidden", "encoder.lm_head.dense"),
+        *linear("symbol_head.norm", "encoder.lm_head.layer_norm"),
+        *linear("symbol_head.output", "encoder.lm_head"),
+        *linear("sequence_head.hidden", f"{_HEADS}{head}.dense"),
+        *linear("sequence_head.output", f"{_HEADS}{head}.out_proj"),
     )
 
 

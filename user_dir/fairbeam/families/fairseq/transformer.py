@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairbeam.errors import CheckpointError
 from fairbeam.families.fairseq.legacy import has_final_norm, modern_weights
-from fairbeam.families.weight_map import Row, affine, read_weights, same, write_weights
+from fairbeam.families.weight_map import Row, linear, read_weights, same, write_weights
 from fairbeam.network import (
     Activation,
     DropoutConfig,
@@ -81,16 +81,16 @@ def _layer_rows(stack: str, their_stack: str) -> tuple[Row, ...]:
     ours, theirs = f"{stack}.layers.{{i}}", f"{their_stack}.layers.{{i}}"
     attention = f"{theirs}.self_attn"
     return (
-        *affine(f"{ours}.self_attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv")),
-        *affine(f"{ours}.self_attention.output", f"{attention}.out_proj"),
-        *affine(f"{ours}.self_attention_residual.norm", f"{theirs}.self_attn_layer_norm"),
-        *affine(f"{ours}.cross_attention.query", f"{theirs}.encoder_attn.q_proj"),
-        *affine(f"{ours}.cross_attention.key_value", *(f"{theirs}.encoder_attn.{part}_proj" for part in "kv")),
-        *affine(f"{ours}.cross_attention.output", f"{theirs}.encoder_attn.out_proj"),
-        *affine(f"{ours}.cross_attention_residual.norm", f"{theirs}.encoder_attn_layer_norm"),
-        *affine(f"{ours}.inner", f"{theirs}.fc1"),
-        *affine(f"{ours}.outer", f"{theirs}.fc2"),
-        *affine(f"{ours}.feed_forward_residual.norm", f"{theirs}.final_layer_norm"),
+        *linear(f"{ours}.self_attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv")),
+        *linear(f"{ours}.self_attention.output", f"{attention}.out_proj"),
+        *linear(f"{ours}.self_attention_residual.norm", f"{theirs}.self_attn_layer_norm"),
+        *linear(f"{ours}.cross_attention.query", f"{theirs}.encoder_attn.q_proj"),
+        *linear(f"{ours}.cross_attention.key_value", *(f"{theirs}.encoder_attn.{part}_proj" for part in "kv")),
+        *linear(f"{ours}.cross_attention.output", f"{theirs}.encoder_attn.out_proj"),
+        *linear(f"{ours}.cross_attention_residual.norm", f"{theirs}.encoder_attn_layer_norm"),
+        *linear(f"{ours}.inner", f"{theirs}.fc1"),
+        *linear(f"{ours}.outer", f"{theirs}.fc2"),
+        *linear(f"{ours}.feed_forward_residual.norm", f"{theirs}.final_layer_norm"),
     )
 
 
@@ -103,9 +103,9 @@ def stack_rows(stack: str, embedding: str, theirs: str | None = None) -> tuple[R
     return (
         same(f"{embedding}.weight", f"{theirs}.embed_tokens.weight"),
         same(f"{embedding}.positions.weight", f"{theirs}.embed_positions.weight"),
-        *affine(f"{embedding}.norm", f"{theirs}.layernorm_embedding"),
+        *linear(f"{embedding}.norm", f"{theirs}.layernorm_embedding"),
         *_layer_rows(stack, theirs),
-        *affine(f"{stack}.final_norm", f"{theirs}.layer_norm"),
+        *linear(f"{stack}.final_norm", f"{theirs}.layer_norm"),
     )
 
 

@@ -110,12 +110,14 @@ class DraftModel:
         starts = torch.tensor(kept, device=device)
         last = torch.tensor([len(row) - 1 for row in unread], device=device)
         rows = torch.arange(len(outputs), device=device)
-        said = [self._network.read(self._state, block, starts, (rows, last)).argmax(1)]
+        said = [self._network.forward_block(self._state, block, starts, (rows, last)).argmax(1)]
         starts = starts + last
         for _ in range(self._count - 1):
             starts = starts + 1
             latest = said[-1].unsqueeze(1)
-            said.append(self._network.read(self._state, latest, starts, (rows, torch.zeros_like(rows))).argmax(1))
+            said.append(
+                self._network.forward_block(self._state, latest, starts, (rows, torch.zeros_like(rows))).argmax(1)
+            )
         tokens = torch.stack(said, dim=1)
         self._read = [[*output, *row[:-1]] for output, row in zip(outputs, tokens.tolist(), strict=True)]
         return Drafts(tokens, torch.full((len(outputs),), self._count))

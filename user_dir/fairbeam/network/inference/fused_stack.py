@@ -52,7 +52,7 @@ class FusedStack:
             (batch, beams, dim) float32.
         """
         out = x.clone(memory_format=torch.contiguous_format)
-        table = slots.numbers.contiguous()
+        table = slots.table.contiguous()
         starts = [0 if slots.starts is not None else cache.reserve(x.size(1)) for cache in caches]
         step = self.decoder_step(caches, slots.rows, memory, x.size(1))
         step.x, step.slots, step.steps, step.start = out.data_ptr(), table.data_ptr(), table.size(2), starts[0]

@@ -112,7 +112,7 @@ class DecodingNetwork(BaseNetwork):
     head: Linear | AdaptiveSoftmax | ShortlistHead
     has_head: bool = True
     rewinds: bool = False
-    """Whether ``read`` takes several tokens of a sentence at a time, and goes back behind tokens it has read."""
+    """Whether ``forward_block`` runs several tokens of a sentence at a time, and overwrites tokens that were run."""
     rounded_head: RoundedHead | None = None
     """The output projection of a network for inference in less than float32."""
     native_head: NativeHead | None = None

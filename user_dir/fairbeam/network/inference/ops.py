@@ -31,7 +31,7 @@ def attend_to_slots(projected: Tensor, cache: KeyValues, slots: BeamSlots, *, he
         (batch, beams, heads * head_dim) float32.
     """
     projected = projected.float().contiguous()
-    table = slots.numbers.contiguous()
+    table = slots.table.contiguous()
     batch, beams, width = projected.shape
     start = 0 if slots.starts is not None else cache.reserve(beams)
     context = projected.new_empty(batch, beams, width // 3)
