@@ -15,7 +15,7 @@ STARTED := $(shell date +%s)
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 CSRC := user_dir/fairbeam/network/inference/csrc
 
-.PHONY: install lock demo test test-slow test-all test-without-fairseq check check-native bench clean
+.PHONY: install lock demo test test-slow test-all test-without-fairseq check check-native docs bench clean
 
 install: $(INSTALLED)
 
@@ -35,6 +35,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find use
 	@$(STEP) "all other packages" $(PIP) install --no-build-isolation --no-deps -r constraints.txt
 	@$(STEP) "fairbeam, which compiles its native loops" \
 	  $(PIP) install --no-build-isolation --no-deps -e .[fairseq-needs,report,hf,dev]
+	@find user_dir -name '_native*.so' | grep -q . || \
+	  echo "  The native loops were not built, so decoding is slower; is g++ installed? See $(VENV)/install.log"
 	@$(BIN)/python scripts/lock.py --check
 	@touch $@
 
@@ -74,6 +76,10 @@ check: install
 # UndefinedBehaviorSanitizer; about ten minutes.
 check-native: install
 	@$(BIN)/python scripts/check_native.py
+
+# Pages that are written from the code; a test fails where they are stale.
+docs: install
+	$(BIN)/python scripts/write_docs.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py

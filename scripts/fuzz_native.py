@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from fairbeam.data.lexical_shortlist import Shortlist
-from fairbeam.generation import BeamSearch, GenerationOptions, Hypothesis, SpecialTokenIds
-from fairbeam.generation.search.shortlist import ShortlistSearch
+from fairbeam.generation import GenerationOptions, Hypothesis, ModelSet, build_search
 from fairbeam.network import (
     Activation,
     EncoderDecoder,
@@ -79,12 +78,11 @@ def random_options(draw: random.Random) -> dict[str, Any]:
 
 def decode(network: EncoderDecoder, source: torch.Tensor, options: dict[str, Any], short: bool, prefix: Any) -> Any:
     """Search, among a few tokens if ``short``."""
-    chosen, vocabulary = GenerationOptions(**options), network.config.target_vocabulary
-    if not short:
-        return BeamSearch([network], chosen)(source, prefix=prefix)
+    vocabulary = network.config.target_vocabulary
     pairs = np.arange(vocabulary + 1), np.arange(vocabulary)
     shortlist = Shortlist(*pairs, np.array([BOS, PAD, EOS]), vocabulary)
-    return ShortlistSearch([network], chosen, SpecialTokenIds(), shortlist)(source, prefix=prefix)
+    models = ModelSet([network], shortlist=shortlist)
+    return build_search(models, GenerationOptions(**options, shortlist=short))(source, prefix=prefix)
 
 
 def agree(found: list[list[Hypothesis]], expected: list[list[Hypothesis]]) -> bool:

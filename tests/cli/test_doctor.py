@@ -13,7 +13,7 @@ from fairbeam.cli.doctor import command
 from fairbeam.data.indexed import IndexedWriter
 from fairbeam.doctor import inspection
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import (
     LSTM,
     EncoderDecoder,

@@ -7,13 +7,14 @@ from pathlib import Path
 import hub_folders
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.errors import ConfigError
 from fairbeam.formats import ctranslate2 as ctranslate
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.convert import Form, Place, compare_decoded, convert, place
-from fairbeam.formats.fairseq import ModelFiles, read_model, special_ids
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     Activation,
     EncoderDecoder,
@@ -108,7 +109,7 @@ def test_a_trained_model_on_real_text(real_models, real_data, run, tmp_path):
     rows = model.source.encode_batch((real_data / "multi30k" / "test.en").read_text().splitlines()[:50])
     decoded = ctranslate.Decoded(result.path, model)
     for beam in (1, 5):
-        search = BeamSearch([model.network], GenerationOptions(beam=beam, min_len=0, max_len_b=60), special_ids(model))
+        search = search_with([model.network], GenerationOptions(beam=beam, min_len=0, max_len_b=60), special_ids(model))
         ours = [hypotheses[0].tokens.tolist()[:-1] for hypotheses in search(pad_batch(rows, 1))]
         assert decoded.search(rows, beam, 60, None) == ours
 

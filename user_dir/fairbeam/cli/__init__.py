@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from fairbeam.cli._console import STDERR, ConsoleHandler
-from fairbeam.errors import FairbeamError
+from fairbeam.errors import FairbeamError, command_line
 
 COMMANDS = (
     "prepare", "shortlist", "translate", "average", "score", "export", "convert", "compose", "doctor", "report",
@@ -39,7 +39,7 @@ def main() -> None:
     try:
         app()
     except FairbeamError as error:
-        STDERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        STDERR.print(f"[bold red]error:[/] {escape(error.spoken(command_line))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

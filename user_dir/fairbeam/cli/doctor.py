@@ -15,8 +15,8 @@ from fairbeam.doctor import inspection
 from fairbeam.doctor.inspection import DecodingMemory, Machine, NetworkTable, TrainingMemory
 from fairbeam.errors import FairbeamError
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.model import Bundle
 from fairbeam.network import EncoderOnly, Seq2Seq
 
 _PIPE_WIDTH = 120

@@ -26,10 +26,9 @@ from fairbeam.formats import bundle
 from fairbeam.formats import ctranslate2 as ctranslate
 from fairbeam.formats import fairseq_checkpoint as checkpoint
 from fairbeam.formats import hugging_face as pretrained
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.fairseq import ONE_DICTIONARY, ModelFiles, generator, read_fairseq, special_ids, with_languages
-from fairbeam.formats.provenance import Provenance
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.formats.fairseq import ONE_DICTIONARY, ModelFiles, read_fairseq, with_languages
+from fairbeam.generation import GenerationOptions, ModelSet, build_search
+from fairbeam.model import Bundle, Provenance, generator, special_ids
 from fairbeam.network import (
     AnyConfig,
     AnyNetwork,
@@ -324,9 +323,9 @@ def _outputs(model: Bundle, sources: list[list[int]], beam: int) -> Any:
     try:
         start, first = model.decoder_prefix()
     except ConfigError:
-        start, first = model.start, model.forced_first
+        start, first = model.start, model.forced_bos
     options = GenerationOptions(beam=beam, min_len=0, max_len_b=_STEPS)
-    search = BeamSearch([generator(model)], options, special_ids(model))
+    search = build_search(ModelSet([generator(model)], special_ids(model)), options)
     prefix = None if first is None else torch.full((len(sources), 1), first)
     found = search(pad_batch(sources, model.network.config.padding_of_sources), prefix=prefix, start=start)
     return [hypotheses[0].tokens.tolist() if hypotheses else None for hypotheses in found]

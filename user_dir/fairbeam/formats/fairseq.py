@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
-from fairbeam.errors import CheckpointError, ConfigError, InputError
+from fairbeam.errors import CheckpointError, InputError
 from fairbeam.families.fairseq import registry as fairseq
 from fairbeam.families.fairseq import transformer as fairseq_transformer
 from fairbeam.families.weight_map import read_weights, same
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
 from fairbeam.formats import hugging_face as pretrained
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.provenance import Provenance
-from fairbeam.generation import SpecialTokenIds
+from fairbeam.model import Bundle, Provenance
 from fairbeam.network import (
     AnyNetwork,
     EncoderDecoder,
     EncoderOnly,
-    Generator,
     Seq2Seq,
     build,
 )
@@ -215,30 +212,3 @@ def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> 
         f"{folder}: which language is the source? The checkpoint does not say, and there are dictionaries "
         f"for {', '.join(found)}; give --source-lang and --target-lang"
     )
-
-
-def generator(model: Bundle) -> Generator:
-    """The bundle's network, if it writes text.
-
-    Raises:
-        ConfigError: it is an encoder.
-    """
-    if isinstance(model.network, EncoderOnly):
-        raise ConfigError("the model is an encoder, which writes no text; fairbeam compose gives it a decoder")
-    return model.network
-
-
-def special_ids(model: Bundle) -> SpecialTokenIds:
-    """The ids that the search must know, as the model has them.
-
-    Raises:
-        ConfigError: no symbol ends the model's texts.
-    """
-    config = generator(model).config
-    if config.eos is None:
-        raise ConfigError("the model has no symbol that ends a text; expected eos_token_id in its configuration")
-    known = getattr(config, "unk", None) if model.target is None or model.target.unk is None else model.target.unk
-    # Some configurations leave it at a default that their vocabulary does not reach.
-    unknown = known if known is not None and known < config.target_vocabulary else config.pad
-    bos = config.eos if config.bos is None else config.bos
-    return SpecialTokenIds(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)

@@ -1,4 +1,4 @@
-"""What a model's own files said beyond the network: enough to write them again as they were.
+"""Provenance of a model on disk: contents of its original files beyond the network.
 
 Within a bundle it is ``origin.json`` (options, the dtype of every tensor), ``origin.safetensors`` (tensors that the
 network does not hold) and the folder ``original`` (tokenizer and generation files, byte for byte).
@@ -6,9 +6,7 @@ network does not hold) and the folder ``original`` (tokenizer and generation fil
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from fairbeam.errors import CheckpointError
 from fairbeam.files import inside, read_object
 from fairbeam.formats.tensors import read_tensors, write_tensors
+from fairbeam.model import Provenance
 
 DESCRIPTION, TENSORS, FILES = "origin.json", "origin.safetensors", "original"
 _DTYPES = {
@@ -45,25 +44,11 @@ KEPT_FILES = (
     "sentencepiece.model",
     "tokenizer.model",
 )
-"""What is kept of a folder beside its configuration and its weights."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a model came from."""
-
-    config: dict[str, Any]
-    """Options, as their own file holds them."""
-    dtypes: dict[str, torch.dtype]
-    """Of each tensor that there was, under its own name."""
-    kept: dict[str, Tensor]
-    """Those of them that the network does not hold."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Other files, by name (one of ``KEPT_FILES``)."""
+"""Files that are kept of a folder beside its configuration and its weights."""
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The files of ``folder`` that are worth keeping.
+    """Return the contents of those ``KEPT_FILES`` that a folder has.
 
     Raises:
         CheckpointError: one is too large.
@@ -81,13 +66,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Inverse of ``read_files``."""
+    """Write files into a folder; inverse of ``read_files``."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
 def save(folder: Path, origin: Provenance) -> None:
-    """Write it into a bundle's folder."""
+    """Write the provenance of a model into its bundle's folder."""
     dtypes = {name: str(dtype).removeprefix("torch.") for name, dtype in origin.dtypes.items()}
     text = json.dumps({"config": origin.config, "dtypes": dtypes}, indent=2) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -98,7 +83,7 @@ def save(folder: Path, origin: Provenance) -> None:
 
 
 def load(folder: Path) -> Provenance | None:
-    """What ``save`` wrote into a bundle's folder; None where there is nothing.
+    """Return what ``save`` wrote into a bundle's folder; None if it wrote nothing.
 
     Raises:
         CheckpointError: a file is malformed, too large, or contradicts another; names what is wrong.

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairbeam.errors import ConfigError
+from fairbeam.errors import ConfigError, OptionName
+from fairbeam.generation.features import DIVERSITY, MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.model import Model, SingleModel, State, StepScores, Verifier
 from fairbeam.network import DecoderOnly, Generator
 from fairbeam.network.verification_state import ScoredPositions
@@ -141,6 +142,23 @@ class ShallowFusion:
     Both read the same tokens, the start symbol first, as in fairseq; the temperature is the model's alone.
     """
 
+    capabilities = Capabilities(
+        name="shallow fusion",
+        provides=Feature.SHALLOW_FUSION,
+        supports=MASKS
+        | RANKING
+        | DIVERSITY
+        | Feature.SAMPLING
+        | Feature.CONSTRAINTS
+        | Feature.SOURCE_LENGTH
+        | Feature.PATIENCE
+        | Feature.PREFIX_BIAS
+        | Feature.ENSEMBLE
+        | Feature.ALTERNATIVES
+        | Feature.MINIMUM_BAYES_RISK
+        | Feature.RERANKING,
+    )
+
     def __init__(self, model: Model, language_model: DecoderOnly, weight: float) -> None:
         self.model, self.weight = model, weight
         self.language_model = SingleModel(language_model)
@@ -164,6 +182,19 @@ class ShallowFusion:
         return FusedScores(scores, self.language_model.score(state.language_model, tokens, 1.0), self.weight)
 
 
+LANGUAGE_MODEL_OPTION = OptionName("lm_path")
+
+
+def check_attention(networks: Sequence[Generator], option: OptionName) -> None:
+    """Check that networks have attention over a source.
+
+    Raises:
+        ConfigError: one has not; names the option that needs it.
+    """
+    if not all(hasattr(network, "alignments") for network in networks):
+        raise ConfigError("{}: needs attention to a source, and the model has no encoder", option)
+
+
 def with_language_model(model: Model, language_model: DecoderOnly | None, weight: float) -> Model:
     """Return the model, or its fusion with a language model if that has a weight.
 
@@ -173,7 +204,8 @@ def with_language_model(model: Model, language_model: DecoderOnly | None, weight
     if not weight:
         return model
     if language_model is None:
-        raise ConfigError(f"--lm-weight {weight}: there is no language model; --lm-path names one")
+        names = OptionName("lm_weight"), weight, LANGUAGE_MODEL_OPTION
+        raise ConfigError("{} {}: there is no language model; {} names one", *names)
     return ShallowFusion(model, language_model, weight)
 
 
@@ -183,16 +215,17 @@ def check_fusion(language_model: Any, vocabulary: int) -> DecoderOnly:
     Raises:
         ConfigError: it is none, it is one for pairs of texts, or it knows another number of symbols than the model.
     """
+    option = LANGUAGE_MODEL_OPTION
     if not isinstance(language_model, DecoderOnly):
-        raise ConfigError("--lm-path: the model is no language model; expected a decoder without an encoder")
+        raise ConfigError("{}: the model is no language model; expected a decoder without an encoder", option)
     config = language_model.config
     if config.separator is not None:
-        raise ConfigError("--lm-path: the model has a separator between two texts; expected a model of one text")
+        raise ConfigError("{}: the model has a separator between two texts; expected a model of one text", option)
     if config.vocabulary != vocabulary:
         raise ConfigError(
-            f"--lm-path: the language model has {config.vocabulary} symbols, and the target side {vocabulary}; "
-            "expected the same dictionary"
-        )
+            "{}: the language model has {} symbols, and the target side {}; expected the same dictionary",
+            option, config.vocabulary, vocabulary,
+        )  # fmt: skip
     return language_model
 
 
@@ -203,6 +236,6 @@ def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Ve
         ConfigError: there are weights, but not one for each network.
     """
     if weights and len(weights) != len(networks):
-        raise ConfigError(f"--ensemble-weights: there are {len(weights)} for {len(networks)} models")
+        raise ConfigError("{}: there are {} for {} models", OptionName("ensemble_weights"), len(weights), len(networks))
     models = [SingleModel(network) for network in networks]
     return models[0] if len(models) == 1 else Ensemble(models, weights)

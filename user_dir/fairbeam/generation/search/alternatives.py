@@ -1,12 +1,14 @@
 """Alternatives at a position: the most probable tokens behind a prefix, each completed by the usual search."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import DIVERSITY, MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.generation.search.beams import Beams, best_continuations
@@ -16,8 +18,21 @@ class AlternativesSearch:
     """For each sentence the ``nbest`` most probable tokens behind its prefix, most probable first, each with the best
     hypothesis that goes on from it.
 
-    What CTranslate2 calls ``return_alternatives``. Filters apply: what may not be said is no alternative.
+    What CTranslate2 calls ``return_alternatives``. Logits processors apply: a masked token is no alternative.
     """
+
+    capabilities = Capabilities(
+        name="alternatives",
+        provides=Feature.ALTERNATIVES,
+        supports=(MASKS & ~Feature.FIRST_TOKEN)
+        | RANKING
+        | DIVERSITY
+        | Feature.SAMPLING
+        | Feature.SOURCE_LENGTH
+        | Feature.PATIENCE
+        | Feature.ENSEMBLE
+        | Feature.SHALLOW_FUSION,
+    )
 
     def __init__(self, search: BeamSearch) -> None:
         """``search`` completes the alternatives."""
@@ -32,8 +47,9 @@ class AlternativesSearch:
         start: int | None = None,
         required: Sequence[Required] | None = None,
         numbers: Sequence[int] | None = None,
+        watch: Any = None,
     ) -> list[list[Hypothesis]]:
-        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required.
+        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required or watched.
 
         Returns:
             For each sentence a hypothesis for each alternative; fewer than ``nbest`` where the others are less probable

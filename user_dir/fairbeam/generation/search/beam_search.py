@@ -6,70 +6,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.build import build_selector
 from fairbeam.generation.constraints import Required
-from fairbeam.generation.ensemble import as_model, with_language_model
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import SpecialTokenIds, build_logits_processors, common_static_mask
-from fairbeam.generation.model import SingleModel, State, Verifier
+from fairbeam.generation.model import Model, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.search.beam_ops import ended, survivors
 from fairbeam.generation.search.beams import Beams, Candidates, rounded_up, with_company
-from fairbeam.generation.search.contrastive import contrastive_search
 from fairbeam.generation.search.finished import Finished
 from fairbeam.generation.search.native_steps import NativeSteps
-from fairbeam.generation.search.speculative import Speculation
 from fairbeam.generation.search.streaming import Watcher
-from fairbeam.generation.strategies.selectors import CandidateSelector, TopCandidates
-from fairbeam.network import DecoderOnly, Generator
+from fairbeam.generation.strategies.selectors import CandidateSelector, NewBatch, TopCandidates
 
 
 class BeamSearch:
-    """Finds the best target sequences of networks under ``GenerationOptions``.
+    """Search for the best target sequences of a model with one candidate selector.
 
-    The result for a sentence depends on the sentence alone, never on what else is in the batch.
+    The result for a sentence depends on the sentence alone, never on what else is in the batch. It is made by
+    ``fairbeam.generation.build.build_search``, which checks that the options fit the selector.
     """
 
     def __init__(
         self,
-        networks: Sequence[Generator],
+        model: Model,
         options: GenerationOptions,
-        special: SpecialTokenIds | None = None,
-        language_model: DecoderOnly | None = None,
-        draft: Generator | None = None,
-        *,
-        model: Verifier | None = None,
+        special: SpecialTokenIds,
+        selector: type[CandidateSelector] = TopCandidates,
     ) -> None:
-        """Prepare a search.
-
-        Args:
-            networks: one, or several that are an ensemble; all share one target vocabulary.
-            options: what to search for.
-            special: ids of special tokens.
-            language_model: model of ``options.lm_weight``, over the same vocabulary.
-            draft: network that drafts tokens where the options ask for it, over the same vocabularies.
-            model: the networks as one model, if it is not ``as_model``'s.
-        """
-        single = as_model(networks, options.ensemble_weights) if model is None else model
-        self.model = with_language_model(single, language_model, options.lm_weight)
-        self.options = options
-        self.special = special or SpecialTokenIds()
-        self.filters = build_logits_processors(options, self.special)
-        self.native_steps = NativeSteps.build(self.model, options.temperature, options.beam, self.special.eos)
+        """``selector`` is made anew for each batch."""
+        self.model, self.options, self.special, self.selector = model, options, special, selector
+        self.filters = build_logits_processors(options, special)
+        self.native_steps = NativeSteps.build(model, options.temperature, options.beam, special.eos)
         """Steps in one native call, where the most probable tokens are all that is asked for."""
-        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
+        # Samples without replacement are all of them the best of what is left; their selector knows when none is.
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
-        if options.penalty_alpha and not isinstance(self.model, SingleModel):
-            raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
-        self._speculation = Speculation(single, networks, options, self.special, draft) if options.speculates else None
         self._attends = options.attention or options.coverage_penalty > 0
-        if self._attends and not all(hasattr(network, "alignments") for network in networks):
-            raise ConfigError(
-                "alignments and --coverage-penalty need attention to a source, and the model has no encoder"
-            )
 
     @torch.no_grad()
     def __call__(
@@ -113,7 +86,7 @@ class BeamSearch:
         requires anything. ``joins``: others will join it, or it joins others."""
         beams = self.begin_beams(source, prefix, start, numbers)
         state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
-        choose = build_selector(self.options, source, self.special, required)
+        choose = self.selector.for_batch(NewBatch(self.options, source, self.special, required))
         return RunningBatch(
             self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted), joins=joins
         )
@@ -138,13 +111,6 @@ class BeamSearch:
         numbers: Sequence[int] | None,
         watch: Watcher | None,
     ) -> list[list[Hypothesis]]:
-        if self.options.penalty_alpha:
-            assert isinstance(self.model, SingleModel)
-            beams = self.begin_beams(source, prefix, start, numbers)
-            return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        if self._speculation is not None and self._speculation.pays:
-            beams = self.begin_beams(source, prefix, start, numbers)
-            return self._speculation(source, beams, self.default_start() if start is None else start)
         required = required if required is not None and any(required) else None
         running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
         running.watch = watch
@@ -164,15 +130,16 @@ class BeamSearch:
         numbers: Sequence[int] | None,
         *,
         beam: int | None = None,
+        spare: int = 0,
     ) -> Beams:
-        """Hypotheses of nothing, as many as the options or ``beam`` say; other arguments are those of a call."""
+        """Make empty hypotheses, as many as the options or ``beam`` say, with so many positions of the model to spare;
+        other arguments are those of a call."""
         start = self.default_start() if start is None else start
         options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
-        contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
-        longest = [self.model.longest_target(length) - contrastive for length in lengths]
+        longest = [self.model.longest_target(length) - spare for length in lengths]
         limits = [options.length_limit(*sizes) for sizes in zip(lengths, longest, strict=True)]
-        beam = 1 if contrastive else beam or options.beam
+        beam = beam or options.beam
         forced, favoured = (None, prefix) if options.prefix_bias_beta else (prefix, None)
         beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, forced)
         beams.favoured = favoured

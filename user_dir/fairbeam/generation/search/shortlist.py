@@ -7,7 +7,7 @@ its text does not depend on what else is in the batch. Probabilities are nearly 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import Shortlist
-from fairbeam.errors import ConfigError
+from fairbeam.errors import ConfigError, OptionName
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.ensemble import Ensemble
+from fairbeam.generation.features import DIVERSITY, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
-from fairbeam.generation.model import SingleModel, State
+from fairbeam.generation.model import Model, SingleModel, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.network import Generator
@@ -30,13 +31,8 @@ from fairbeam.network.linear import Linear
 
 PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
 """Options that hold ids, as sequences of sequences or alone: they are rewritten."""
-EXCLUDED = (
-    "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
-    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha", "lm_weight",
-    "return_alternatives", "prompt_lookup_num_tokens", "draft_tokens",
-)  # fmt: skip
-"""Options that need ids of both sides, or of the whole vocabulary."""
-_DEFAULTS = GenerationOptions()
+InnerSearch = Callable[[Model, GenerationOptions, SpecialTokenIds], BeamSearch]
+"""Makes the search over models of columns."""
 _COLUMNS = 256
 """Columns come in multiples of this: each number of them costs compiled kernels."""
 
@@ -44,20 +40,36 @@ _COLUMNS = 256
 class ShortlistSearch:
     """``BeamSearch`` within the lists of a batch's source symbols."""
 
+    # What needs ids of both sides, or of the whole vocabulary, is not rewritten to columns.
+    capabilities = Capabilities(
+        name="vocabulary selection",
+        provides=Feature.SHORTLIST,
+        supports=Feature.PLAIN
+        | DIVERSITY
+        | Feature.SEVERAL_OUTPUTS
+        | Feature.LENGTH_PENALTY
+        | Feature.PATIENCE
+        | Feature.SOURCE_LENGTH
+        | Feature.FIRST_TOKEN
+        | Feature.PREFIX_BIAS
+        | Feature.CONSTRAINTS
+        | Feature.SAMPLING
+        | Feature.ENSEMBLE
+        | Feature.MINIMUM_BAYES_RISK
+        | Feature.RERANKING,
+    )
+
     def __init__(
         self,
         networks: Sequence[Generator],
         options: GenerationOptions,
         special: SpecialTokenIds,
-        shortlist: Shortlist | None,
+        shortlist: Shortlist,
+        inner: InnerSearch,
     ) -> None:
-        """Several networks are an ensemble; all share one target vocabulary.
-
-        Raises:
-            ConfigError: as of ``check_search``.
-        """
+        """Several networks are an ensemble; all share one target vocabulary."""
         self.networks, self.options, self.special = networks, options, special
-        self.shortlist = check_search(shortlist, networks, options)
+        self.shortlist, self._inner = shortlist, inner
         rest = torch.ones(self.shortlist.target_vocabulary, dtype=torch.bool)
         rest[torch.from_numpy(self.shortlist.common)] = False
         if special.pad >= 0:
@@ -73,8 +85,9 @@ class ShortlistSearch:
         start: int | None = None,
         required: Sequence[Required] | None = None,
         numbers: Sequence[int] | None = None,
+        watch: Any = None,
     ) -> list[list[Hypothesis]]:
-        """Decode one batch; arguments and result as of ``BeamSearch``."""
+        """Decode one batch; arguments and result as of ``BeamSearch``, but that nothing can be watched."""
         if start is None:
             first = self.networks[0].first_token
             start = self.special.eos if first is None else first
@@ -84,7 +97,7 @@ class ShortlistSearch:
             for network, moments in zip(self.networks, self._moments, strict=True)
         ]
         model = models[0] if len(models) == 1 else Ensemble(models, self.options.ensemble_weights)
-        search = BeamSearch(self.networks, self._options(columns), self._special(columns), model=model)
+        search = self._inner(model, self._options(columns), self._special(columns))
         found = search(
             source,
             prefix=None if prefix is None else columns.place_of[prefix],
@@ -115,13 +128,14 @@ class ShortlistSearch:
         return members
 
     def _options(self, columns: "Columns") -> GenerationOptions:
-        """Options with columns for ids; a phrase with a symbol that no list has cannot be said."""
+        """Return the options with columns for ids; a phrase with a symbol that no list has cannot be said."""
 
         def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
             places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
             return tuple(phrase for phrase in places if min(phrase) >= 0)
 
         changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in PHRASES}
+        changes["shortlist"] = False
         for name in TOKENS:
             token = getattr(self.options, name)
             changes[name] = token if token < 0 else int(columns.place_of[token])
@@ -133,21 +147,18 @@ class ShortlistSearch:
         return SpecialTokenIds(**places, source_pad=self.special.padding_of_sources)
 
 
-def check_search(shortlist: Shortlist | None, networks: Sequence[Generator], options: GenerationOptions) -> Shortlist:
-    """What a search with a shortlist needs, or one clear error.
+def check_shortlist(shortlist: Shortlist | None, networks: Sequence[Generator]) -> Shortlist:
+    """Return the shortlist that a search can use.
 
     Raises:
-        ConfigError: there is no list, it is for other vocabularies, a network has no plain output projection, or an
-            option is among ``EXCLUDED``.
+        ConfigError: there is none, it is for other vocabularies, or a network has no plain output projection.
     """
     if shortlist is None:
         raise ConfigError(
-            "--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and "
-            "its place is beside the dictionaries"
+            "{}: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and its "
+            "place is beside the dictionaries",
+            OptionName("shortlist"),
         )
-    for name in EXCLUDED:
-        if getattr(options, name) != getattr(_DEFAULTS, name):
-            raise ConfigError(f"--shortlist and --{name.replace('_', '-')} exclude each other")
     for network in networks:
         shortlist.check(network.config.source_vocabulary, network.config.target_vocabulary)
         network.output_projection()

@@ -1,18 +1,19 @@
-"""The chooser of beams whose hypotheses must hold phrases."""
+"""The candidate selector of lexically constrained beam search."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fairbeam.generation.constraints import Progress, Required, Steps, build_automaton, take_turns
+from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.logits_processors import FORBIDDEN
 from fairbeam.generation.model import StepScores
 from fairbeam.generation.options import Constraints
 from fairbeam.generation.search.beam_ops import top_of_sums
 from fairbeam.generation.search.beams import Beams, Candidates
-from fairbeam.generation.strategies.selectors import TopCandidates
+from fairbeam.generation.strategies.selectors import NewBatch, TopCandidates
 
 
 class Constrained:
@@ -21,6 +22,29 @@ class Constrained:
     The best continuations, the best of each beam and those that a phrase asks for share the beam by turns (Post and
     Vilar, 2018; Hu et al., 2019). Where not even one hypothesis gets there within the length limit, what there is ends.
     """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="constrained beam search",
+        provides=Feature.CONSTRAINTS,
+        supports=MASKS
+        | RANKING
+        | Feature.PATIENCE
+        | Feature.PREFIX_BIAS
+        | Feature.ENSEMBLE
+        | Feature.SHALLOW_FUSION
+        | Feature.MINIMUM_BAYES_RISK
+        | Feature.RERANKING
+        | Feature.SHORTLIST,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> "Constrained | TopCandidates":
+        """Make the selector of a batch; that of beam search where no sentence requires anything."""
+        options = batch.options
+        if batch.required is None:
+            return TopCandidates()
+        assert options.constraints is not None
+        return cls(batch.required, options.constraints, options.beam, batch.special.eos)
 
     def __init__(self, required: Sequence[Required], order: Constraints, beam: int, eos: int) -> None:
         """``required``: for each sentence of the batch, possibly nothing."""

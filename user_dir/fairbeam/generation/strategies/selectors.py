@@ -1,28 +1,58 @@
-"""Choosers propose how the hypotheses of a sentence go on, given the scores that the filters have left.
+"""Candidate selectors propose continuations of a sentence's hypotheses, given scores that logits processors changed.
 
 Each is made for one batch and may keep a state for each of its sentences. Semantics and option names are fairseq's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairbeam.generation.logits_processors import FORBIDDEN
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
+from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
 from fairbeam.generation.model import StepScores
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search.beams import Beams, Candidates, best_continuations
 
+_SEARCH = (
+    MASKS
+    | RANKING
+    | Feature.PREFIX_BIAS
+    | Feature.ENSEMBLE
+    | Feature.SHALLOW_FUSION
+    | Feature.MINIMUM_BAYES_RISK
+    | Feature.RERANKING
+    | Feature.SHORTLIST
+)
+"""Features that every selector supports whose scores are log probabilities of the model."""
 _LEVELS = 8
 """Uniform numbers for a draw: a vocabulary has fewer than ``8 ** _LEVELS`` symbols."""
 
 
+class NewBatch(NamedTuple):
+    """A batch before its first step."""
+
+    options: GenerationOptions
+    source: Tensor
+    """(batch, length) ids, padded."""
+    special: SpecialTokenIds
+    required: Sequence[Required] | None
+    """For each sentence the phrases its outputs must contain; None where no sentence has any."""
+
+
 class CandidateSelector(Protocol):
-    """What the decode loop asks at every step."""
+    """Selects candidates at every step of the search loop."""
+
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> "CandidateSelector":
+        """Make the selector of a batch before its first step."""
 
     def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
         """Return candidates of ``K`` beams; fewer than ``2 K`` a sentence where none are to spare."""
@@ -38,7 +68,7 @@ class CandidateSelector(Protocol):
 
 
 class Stateless:
-    """A chooser, or a part of one, that remembers nothing."""
+    """A selector, or a part of one, that remembers nothing."""
 
     def reorder(self, chosen: Tensor) -> None:
         """There is nothing to reorder."""
@@ -52,6 +82,16 @@ class Stateless:
 
 class TopCandidates(Stateless):
     """Beam search: the ``2 K`` best of all continuations (Sutskever et al., 2014)."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="beam search",
+        supports=_SEARCH | Feature.SOURCE_LENGTH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch."""
+        return cls()
 
     def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
         count = 2 * scores.log_probs.size(1)
@@ -67,6 +107,17 @@ class DiverseGroups(Stateless):
     Beams ``g``, ``g + groups``, … are group ``g``. A token that an earlier group has chosen at this step costs
     ``strength``, and as much again for every earlier step at which the two groups agreed.
     """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="diverse beam search",
+        provides=Feature.DIVERSE_GROUPS,
+        supports=_SEARCH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, in which groups have nothing in common yet."""
+        return cls(batch.options.diverse_beam_groups, batch.options.diverse_beam_strength)
 
     def __init__(self, groups: int, strength: float) -> None:
         self.groups, self.strength = groups, strength
@@ -114,6 +165,17 @@ class DiverseGroups(Stateless):
 class DiverseSiblings(Stateless):
     """Continuations of one beam cost ``rate`` times their rank among themselves (Li et al., 2016)."""
 
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="diverse siblings",
+        provides=Feature.DIVERSE_SIBLINGS,
+        supports=_SEARCH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch."""
+        return cls(batch.options.diversity_rate)
+
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
@@ -137,6 +199,17 @@ class Sampling(Stateless):
     Draws come from a stream for each sentence, begun from the seed and the sentence alone, so that a sample does not
     depend on what else is in the batch.
     """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="sampling", provides=Feature.SAMPLING, supports=_SEARCH | Feature.ALTERNATIVES
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, with a stream of random numbers for each sentence."""
+        return cls(
+            build_sampling_filters(batch.options), batch.options.seed, batch.source, batch.special.padding_of_sources
+        )
 
     def __init__(self, cuts: list["SamplingFilter"], seed: int, source: Tensor, pad: int) -> None:
         """``source``: (batch, length) ids."""

@@ -1,14 +1,17 @@
-"""The chooser that draws without replacement."""
+"""The candidate selector that samples without replacement."""
+
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairbeam.generation.features import MASKS, Capabilities, Feature
 from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
 from fairbeam.generation.model import StepScores
 from fairbeam.generation.search.beam_ops import top_of_sums
 from fairbeam.generation.search.beams import Beams, Candidates
-from fairbeam.generation.strategies.selectors import sentence_streams
+from fairbeam.generation.strategies.selectors import NewBatch, sentence_streams
 
 
 class StochasticBeam:
@@ -17,6 +20,23 @@ class StochasticBeam:
     Every hypothesis has a perturbed log probability: that of a beam is the highest of its continuations'. The best of
     all hypotheses, whether they have ended or not, go on. Probabilities are those of the tokens that the filters allow.
     """
+
+    # Hypotheses rank by perturbed log probabilities, which no length, coverage or other model changes.
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="stochastic beam search",
+        provides=Feature.STOCHASTIC_BEAM,
+        supports=MASKS
+        | Feature.SEVERAL_OUTPUTS
+        | Feature.ATTENTION
+        | Feature.PREFIX_BIAS
+        | Feature.ENSEMBLE
+        | Feature.MINIMUM_BAYES_RISK,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, with a stream of random numbers for each sentence."""
+        return cls(batch.options.seed, batch.source, batch.special, batch.options.beam)
 
     def __init__(self, seed: int, source: Tensor, special: SpecialTokenIds, beam: int) -> None:
         """``source``: (batch, length) ids; streams are as those of ``Sampling``."""
