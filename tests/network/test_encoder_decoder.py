@@ -187,12 +187,12 @@ def test_rounding_is_what_separates_rough_logits_from_exact_ones(tied):
         features = state.latest[0].expand(-1, 3, -1)
         exact = (features @ weight.T).flatten(1).gather(1, places)
         found = rough.flatten(1).gather(1, places)
-        corrected = found + decoder.rounding(state, beams, tokens)
+        corrected = found + decoder.rounded_head.logit_delta(state.latest[0], rough, beams, tokens)
         torch.testing.assert_close(corrected, exact, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(found, exact, rtol=1e-5, atol=1e-5)
         latest = tokens[:, :3]
         state.reorder(torch.tensor([[2, 0, 1]]).expand(len(source), -1))
-    assert network.for_inference(torch.float32).rounding(state, beams, tokens) is None
+    assert network.for_inference(torch.float32).rounded_head is None
 
 
 @torch.no_grad()

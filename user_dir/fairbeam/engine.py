@@ -29,7 +29,7 @@ from fairbeam.generation import (
 )
 from fairbeam.generation.alignment import hard_alignment
 from fairbeam.generation.build import CONTINUOUS_BATCHES, Door, check_search
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.ensemble import check_fusion
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.generation.search.streaming import Watcher
