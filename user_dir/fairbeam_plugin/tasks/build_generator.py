@@ -15,7 +15,7 @@ from fairbeam.files import read_lines
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions, ModelSet
-from fairbeam.generation.model import LANGUAGE_MODEL_OPTION
+from fairbeam.generation.ensemble import LANGUAGE_MODEL_OPTION
 from fairbeam.generation.options import parse_weights
 from fairbeam.model import generator
 from fairbeam.network import Generator, Precision
