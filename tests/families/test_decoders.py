@@ -256,7 +256,7 @@ def test_a_bfloat16_copy_stays_close(name, tmp_path):
     logits = rough.step(state, prompts[:, -1:])
     assert (logits[:, 0] - exact).abs().max() < 0.06 * exact.abs().max()
     beams, tokens = torch.zeros(5, 3, dtype=torch.long), torch.tensor([[4, 5, 6]]).expand(5, -1)
-    corrected = logits[:, 0].gather(1, tokens) + rough.rounding(state, beams, tokens)
+    corrected = logits[:, 0].gather(1, tokens) + rough.rounded_head.logit_delta(state.latest[0], logits, beams, tokens)
     bias = 0 if network.head.bias is None else network.head.bias[tokens]
     features = state.latest[0][:, 0]
     exact = (features @ network.head.weight.T).gather(1, tokens) + bias

@@ -122,13 +122,13 @@ def test_required_phrases_and_prefixes_and_a_callers_own_rule(decoder, order):
     assert_same(admitted(decoder, rows, asked, 8, numbers=numbers, start=3), expected)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("natively", [True, False])
 @pytest.mark.parametrize("kind", [k for k in PositionKind if k is not PositionKind.RELATIVE_SINUSOIDAL])
-def test_every_kind_of_position_and_attention(kind, compiled):
+def test_every_kind_of_position_and_attention(kind, natively):
     positions = PositionConfig(kind=kind, max_positions=40)
     networks = [network(positions, seed).for_inference(torch.float32) for seed in (0, 1)]
     for one in networks:
-        one.compiled = one.compiled and compiled
+        one.attends_natively = one.attends_natively and natively
     decoder = DecoderPool(ModelSet(networks), CPU, workers=1)
     asked = GenerationOptions(max_len_b=100)  # positions come to an end before
     if kind is PositionKind.ROTARY:

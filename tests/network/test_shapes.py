@@ -122,7 +122,7 @@ def test_what_is_sampled_depends_on_the_prompt_alone(pad):
      ("sinusoidal", 1), ("none", 2)],
 )  # fmt: skip
 def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
-    """A sentence alone, without padding, is the reference for what it is beside others."""
+    """A sentence alone, without padding, is the reference for the same sentence in a batch."""
     torch.manual_seed(0)
     # Fewer positions than slots: beams share them.
     positions = PositionConfig(

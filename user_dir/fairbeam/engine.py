@@ -28,8 +28,8 @@ from fairbeam.generation import (
     RequestWindow,
 )
 from fairbeam.generation.alignment import hard_alignment
-from fairbeam.generation.build import CONTINUOUS_BATCHES, STREAMED_TEXT, Door, check_search
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.build import CONTINUOUS_BATCHES, Door, check_search
+from fairbeam.generation.ensemble import check_fusion
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.generation.search.streaming import Watcher
@@ -217,7 +217,7 @@ class Engine:
     def watch(self, requests: Requests, options: GenerationOptions, watcher: Watcher) -> Found:
         """Decode a batch in this process while ``watcher`` is shown the beams of every step; errors as for
         ``generate``."""
-        checked = self._checked(requests, options, STREAMED_TEXT)
+        checked = self._checked(requests, options)
         batch = self._batch(requests, checked, np.arange(len(requests.sources)))
         return self._ranked(requests, checked, self._decoder.watched(batch, watcher), all_finished=False)
 

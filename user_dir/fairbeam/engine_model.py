@@ -8,7 +8,7 @@ import torch
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import ModelSet, SpecialTokenIds
-from fairbeam.generation.model import LANGUAGE_MODEL_OPTION, check_fusion
+from fairbeam.generation.ensemble import LANGUAGE_MODEL_OPTION, check_fusion
 from fairbeam.generation.search.speculative import DRAFT_MODEL_OPTION
 from fairbeam.model import Bundle, DecoderPrefix, generator, special_ids
 from fairbeam.network import DecoderOnly

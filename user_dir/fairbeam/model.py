@@ -1,8 +1,8 @@
 """A model in memory: a network, its tokenizers, generation defaults, and what writing it back takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -108,6 +108,18 @@ class Bundle:
         if start is None or start in languages:
             return DecoderPrefix(language, self.forced_bos)
         return DecoderPrefix(self.start, language)
+
+    def with_languages(self, source: str | None, target: str | None) -> Self:
+        """Return the same model for other languages; None leaves a side as it is.
+
+        Raises:
+            ConfigError: a tokenizer does not have the language.
+        """
+
+        def chosen(side: TextSide | None, language: str | None) -> TextSide | None:
+            return side if side is None or language is None else side.with_language(language)
+
+        return replace(self, source=chosen(self.source, source), target=chosen(self.target, target))
 
 
 def generator(model: Bundle) -> Generator:

@@ -12,7 +12,8 @@ import torch
 from fairbeam.engine import Engine, complete_options
 from fairbeam.engine_model import HelperModels, model_of_bundles
 from fairbeam.errors import ConfigError, InputError, OptionName
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.build import CONTINUOUS_BATCHES, STREAMED_TEXT, Door
 from fairbeam.generation.options import with_defaults

@@ -10,6 +10,7 @@ from searching import checked, search_with
 
 from fairbeam.errors import ConfigError
 from fairbeam.generation import GenerationOptions
+from fairbeam.generation.search.native_steps import BeamSearchSteps
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -77,25 +78,26 @@ def test_steps_in_one_call_are_the_same(dtype, vocabulary, kind, beam, least, mo
     model, rows = network(vocabulary, **kind).for_inference(dtype), sources(9, vocabulary)
     prefix = pad_batch([[4] * (row % 3) or [PAD] for row in range(9)], PAD)
     options = GenerationOptions(beam=beam, nbest=beam, min_len=least, max_len_a=0.5, max_len_b=least + 2)
-    calls, ahead = [], type(model).search
+    calls, call = [], BeamSearchSteps.call
 
-    def counted(*args):
-        found = ahead(*args)
-        calls.append(found[0])
-        return found
+    def counted(steps):
+        call(steps)
+        calls.append(steps.steps_made)
 
-    def searched(*, in_one_call):
+    def searched(*, natively):
         search = search_with([model], options)
-        assert search.in_one_call
-        search.in_one_call = in_one_call
+        assert search.native_steps is not None
+        search.native_steps = search.native_steps if natively else None
         found = [search(pad_batch(rows, PAD), prefix=forced) for forced in (None, prefix)]
         return [[[(h.tokens.tolist(), h.score) for h in mine] for mine in batch] for batch in found]
 
-    apart = searched(in_one_call=False)
-    monkeypatch.setattr(type(model), "search", lambda *args: None)
-    assert searched(in_one_call=True) == apart
-    monkeypatch.setattr(type(model), "search", counted)
-    assert searched(in_one_call=True) == apart
+    monkeypatch.setattr(BeamSearchSteps, "call", counted)
+    apart = searched(natively=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "fused_decoder", None)  # steps are made one by one
+        assert searched(natively=True) == apart
+    assert not calls
+    assert searched(natively=True) == apart
     assert max(calls) > 1  # several steps in a call
 
 

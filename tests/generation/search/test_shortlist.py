@@ -19,6 +19,7 @@ from fairbeam.generation import (
 )
 from fairbeam.generation.option_fields import declared_options
 from fairbeam.generation.options import LengthNormalization
+from fairbeam.generation.search.native_steps import BeamSearchSteps, BestContinuations
 from fairbeam.generation.search.shortlist import PHRASES, TOKENS, ShortlistSearch
 from fairbeam.network import (
     LSTM,
@@ -30,9 +31,8 @@ from fairbeam.network import (
     StackConfig,
     pad_batch,
 )
-from fairbeam.network.heads import ShortlistHead
 from fairbeam.network.inference import native
-from fairbeam.network.inference.shortlist_head import rest_moments
+from fairbeam.network.inference.shortlist_head import ShortlistHead, tail_moments_of
 from fairbeam.scoring.minimum_bayes_risk import Utility
 
 PAD, EOS, VOCABULARY = 1, 2, 150
@@ -79,6 +79,8 @@ def lists(size: int, seed: int = 2) -> Shortlist:
 class Forbidding:
     """The whole network, told to forbid what is in no sentence's list, and to take the estimate for its probability."""
 
+    rounded_head = native_head = None
+
     def __init__(
         self, model: EncoderDecoder, shortlist: Shortlist, prefix: torch.Tensor | None, temperature: float
     ) -> None:
@@ -119,9 +121,6 @@ class Forbidding:
             logits[sentence, :, others] = float("-inf")
             logits[sentence, :, PAD] = rest
         return logits
-
-    def rounding(self, state, beams, tokens):
-        return None
 
 
 def prefixes(count: int) -> torch.Tensor:
@@ -182,21 +181,19 @@ def test_within_random_lists_it_is_the_search_that_forbids_all_else(shape, optio
 @pytest.mark.parametrize("shape", [{"bias": True}, {"tied": True, "heads": 2}, {"bias": True, "heads": 2}])
 @pytest.mark.parametrize("options", [{}, {"beam": 1}, {"beam": 3, "nbest": 3, "min_len": 9, "lenpen": 0.5}])
 def test_steps_in_one_call_are_the_same(shape, options, monkeypatch):
-    """Heads wide enough for the compiled loops make several of them at a time."""
+    """Heads wide enough for the native kernels make several of them at a time."""
     model, shortlist, calls = network(**shape).for_inference(torch.int8), lists(8), []
     options, source = GenerationOptions(max_len_b=12, **options), pad_batch(sources(), PAD)
 
     def found(forced):
         return narrow([model], options, shortlist)(source, prefix=forced)
 
-    best, ahead = EncoderDecoder.best_continuations, EncoderDecoder.search
-    monkeypatch.setattr(EncoderDecoder, "best_continuations", lambda *given: (calls.append(1), best(*given))[1])
-    monkeypatch.setattr(
-        EncoderDecoder, "search", lambda *given: (done := ahead(*given), done and calls.append(done[0]))[0]
-    )
+    one, several = BestContinuations.call, BeamSearchSteps.call
+    monkeypatch.setattr(BestContinuations, "call", lambda call: (one(call), calls.append(1)))
+    monkeypatch.setattr(BeamSearchSteps, "call", lambda call: (several(call), calls.append(call.steps_made)))
     together = [found(None), found(prefixes(6))]
     assert (max(calls) > 1) == ("heads" in shape)
-    monkeypatch.setattr(ShortlistHead, "whole", False)
+    monkeypatch.setattr(ShortlistHead, "fully_native", False)
     calls.clear()
     for mine, theirs in zip(together, [found(None), found(prefixes(6))], strict=True):
         assert_same(mine, theirs)
@@ -250,7 +247,7 @@ def test_the_estimate_is_what_normal_weights_add_up_to():
     rest = torch.arange(40, VOCABULARY)
     features = torch.randn(50, 32)
     for made in (model, model.for_inference(torch.float32)):
-        moments = rest_moments(made, rest)(features)
+        moments = tail_moments_of(made, rest)(features)
         estimate = moments[:, 0] + moments[:, 1:].square().sum(1) / 2 + np.log(len(rest))
         exact = (features @ model.head.weight[rest].T).logsumexp(1)
         assert (estimate - exact).abs().max() < 0.5

@@ -126,7 +126,7 @@ def test_the_output_is_that_of_beam_1(name, right):
 def test_several_tokens_in_one_call_of_the_layers(right):
     """Heads are wide enough for the compiled loops."""
     model = network("marian", dtype=torch.int8, heads=2)
-    assert model.decoder.compiled
+    assert model.decoder.fused
     for size in (1, 9):
         source = sources(size, seed=size)
         expected = search_with([model], options())(source)

@@ -20,7 +20,7 @@ class RandomScores:
     What follows equal tokens is equal, too, so that it doesn't matter which of them a tie prefers.
     """
 
-    first_token = None
+    first_token = rounded_head = native_head = None
 
     def __init__(self, vocabulary: int, impossible: float, ending: float) -> None:
         self.vocabulary, self.impossible, self.ending = vocabulary, impossible, ending
@@ -44,9 +44,6 @@ class RandomScores:
         state.histories = [[(*h, t) for h, t in zip(*row, strict=True)] for row in rows]
         rows = zip(state.keys, state.histories, strict=True)
         return torch.stack([torch.stack([self.log_probabilities(key, h[1:]) for h in mine]) for key, mine in rows])
-
-    def rounding(self, state, beams, tokens):
-        return None
 
 
 class Histories:

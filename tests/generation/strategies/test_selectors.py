@@ -122,7 +122,7 @@ def test_options_choose_the_chooser(options, kind):
 class Table:
     """A model whose next token depends on the latest alone, whatever the source."""
 
-    first_token = None
+    first_token = rounded_head = native_head = None
 
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
@@ -132,9 +132,6 @@ class Table:
 
     def step(self, state, tokens):
         return self.logits[tokens]
-
-    def rounding(self, state, beams, tokens):
-        return None
 
     def longest_target(self, source_length):
         return 100

@@ -124,7 +124,6 @@ class BundleConfig:
         return self.tokenizer.of(side) if isinstance(self.tokenizer, TokenizerKinds) else self.tokenizer
 
 
-
 def is_bundle(path: str | Path) -> bool:
     """Return whether ``path`` is a folder with the files of a bundle."""
     return (Path(path) / CONFIG).is_file() and (Path(path) / WEIGHTS).is_file()

@@ -6,7 +6,9 @@ network does not hold) and the folder ``original`` (tokenizer and generation fil
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from fairbeam.errors import CheckpointError
 from fairbeam.files import inside, read_object
 from fairbeam.formats.tensors import read_tensors, write_tensors
 from fairbeam.model import Provenance
+from fairbeam.schema import parse
 
 DESCRIPTION, TENSORS, FILES = "origin.json", "origin.safetensors", "original"
 _DTYPES = {
@@ -45,6 +48,19 @@ KEPT_FILES = (
     "tokenizer.model",
 )
 """Files that are kept of a folder beside its configuration and its weights."""
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Contents of ``origin.json``."""
+
+    config: dict[str, Any]
+    dtypes: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for name, dtype in self.dtypes.items():
+            if dtype not in _DTYPES:
+                raise CheckpointError(f"{name} has dtype {dtype!r:.80}; expected one of {', '.join(_DTYPES)}")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -92,18 +108,14 @@ def load(folder: Path) -> Provenance | None:
     path = inside(folder, DESCRIPTION)
     if path is None:
         return None
-    values = read_object(path, _MAX_DESCRIPTION_BYTES)
-    if values.keys() != {"config", "dtypes"} or not all(isinstance(part, dict) for part in values.values()):
-        raise CheckpointError(f"{path}: expected the objects config and dtypes, found {sorted(values)!r:.200}")
-    for name, dtype in values["dtypes"].items():
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise CheckpointError(f"{path}: {name} has dtype {dtype!r:.80}; expected one of {', '.join(_DTYPES)}")
-    dtypes = {name: _DTYPES[dtype] for name, dtype in values["dtypes"].items()}
+    values = read_object(path, _MAX_DESCRIPTION_BYTES, CheckpointError)
+    described = parse(_Description, values, file=path, error=CheckpointError)
+    dtypes = {name: _DTYPES[dtype] for name, dtype in described.dtypes.items()}
     kept = _load_tensors(folder)
     for name, tensor in kept.items():
         if dtypes.get(name) is not tensor.dtype:
             raise CheckpointError(f"{folder / TENSORS}: {name} is {tensor.dtype}, which {DESCRIPTION} does not say")
-    return Provenance(values["config"], dtypes, kept, read_files(folder / FILES))
+    return Provenance(described.config, dtypes, kept, read_files(folder / FILES))
 
 
 def _load_tensors(folder: Path) -> dict[str, Tensor]:

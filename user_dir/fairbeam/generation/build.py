@@ -14,16 +14,17 @@ from fairbeam.data.lexical_shortlist import Shortlist
 from fairbeam.errors import ConfigError, OptionName
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.continuous_batching import CONTINUOUS
-from fairbeam.generation.features import Capabilities, Feature
-from fairbeam.generation.hypothesis import Hypothesis
-from fairbeam.generation.logits_processors import SpecialTokenIds
-from fairbeam.generation.model import (
+from fairbeam.generation.ensemble import (
     LANGUAGE_MODEL_OPTION,
     ShallowFusion,
     as_model,
     check_attention,
     with_language_model,
 )
+from fairbeam.generation.features import Capabilities, Feature
+from fairbeam.generation.hypothesis import Hypothesis
+from fairbeam.generation.logits_processors import SpecialTokenIds
+from fairbeam.generation.model import Model
 from fairbeam.generation.option_fields import declared_options, features
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import MINIMUM_BAYES_RISK, RERANKING
@@ -188,22 +189,16 @@ def build_search(models: ModelSet, options: GenerationOptions) -> Search:
     if options.shortlist:
         shortlist = check_shortlist(models.shortlist, models.networks)
         return ShortlistSearch(models.networks, options, special, shortlist, _beam_search)
-    search = _beam_search(models.networks, options, special, models.language_model)
+    single = as_model(models.networks, options.ensemble_weights)
+    search = _beam_search(with_language_model(single, models.language_model, options.lm_weight), options, special)
     if options.penalty_alpha:
         return ContrastiveSearch(search)
     if options.drafts:
-        model = as_model(models.networks, options.ensemble_weights)
-        return SpeculativeSearch(search, Speculation(model, models.networks, options, special, models.draft))
+        return SpeculativeSearch(search, Speculation(single, models.networks, options, special, models.draft))
     return AlternativesSearch(search) if options.return_alternatives else search
 
 
-def _beam_search(
-    networks: Sequence[Generator],
-    options: GenerationOptions,
-    special: SpecialTokenIds,
-    language_model: DecoderOnly | None = None,
-) -> BeamSearch:
-    model = with_language_model(as_model(networks, options.ensemble_weights), language_model, options.lm_weight)
+def _beam_search(model: Model, options: GenerationOptions, special: SpecialTokenIds) -> BeamSearch:
     asked = features(options)
     wanted = [one for one in SELECTORS if any(feature in one.capabilities.provides for feature in asked)]
     return BeamSearch(model, options, special, wanted[0] if wanted else TopCandidates)

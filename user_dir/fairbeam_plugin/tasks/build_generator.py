@@ -12,9 +12,10 @@ from fairbeam.engine import Engine, complete_options
 from fairbeam.engine_model import EngineModel, check_draft_dictionaries, reranker_of, symbols_of
 from fairbeam.errors import ConfigError, OptionName
 from fairbeam.files import read_lines
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions, ModelSet
-from fairbeam.generation.model import LANGUAGE_MODEL_OPTION
+from fairbeam.generation.ensemble import LANGUAGE_MODEL_OPTION
 from fairbeam.generation.options import parse_weights
 from fairbeam.model import generator
 from fairbeam.network import Generator, Precision

@@ -12,7 +12,8 @@ from fairseq.data import Dictionary, data_utils, encoders
 
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq.registry import task_symbols
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import SpecialTokenIds
 from fairbeam.model import Bundle, DecoderPrefix, generator, special_ids
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model

@@ -90,25 +90,16 @@ class AlternativesSearch:
         state, only = model.prefill(source, 1), torch.zeros_like(lengths)[:, None]
         each = []
         while True:
-            scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], temperature)
+            scores = model.score(state, beams.tokens[:, :, beams.step], temperature)
             for apply in self.search.filters:
-                apply(scores, beams)
-            each.append(self._best(scores, state))
+                apply(scores.log_probs, beams)
+            found = best_continuations(scores, torch.zeros_like(beams.totals), self.options.nbest)
+            each.append((found.totals, found.tokens))
             if beams.step == longest:
                 break
             token = given[:, beams.step, None].where(lengths[:, None] > beams.step, self.special.eos)
-            beams.extend(only, token, beams.totals + scores[:, 0].gather(1, token))
+            beams.extend(only, token, beams.totals + scores.log_probs[:, 0].gather(1, token))
             state.reorder(only)
         steps, rows = lengths, torch.arange(len(lengths), device=lengths.device)
         values, tokens = (torch.stack(parts)[steps, rows] for parts in zip(*each, strict=True))
         return values[:, : self.options.nbest], tokens[:, : self.options.nbest]
-
-    def _best(self, scores: Tensor, state: Any) -> tuple[Tensor, Tensor]:
-        """The best of (batch, 1, vocabulary), in the order of their corrected scores."""
-        found = best_continuations(
-            scores,
-            scores.new_zeros(len(scores), 1),
-            self.options.nbest,
-            lambda beams, tokens: self.search.model.correction(state, scores, beams, tokens, self.options.temperature),
-        )
-        return found.totals, found.tokens

@@ -9,20 +9,16 @@ from torch import Tensor
 from fairbeam.generation.alignment import with_attention
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.hypothesis import Hypothesis
-from fairbeam.generation.logits_processors import (
-    SpecialTokenIds,
-    StaticMask,
-    build_logits_processors,
-    common_static_mask,
-)
-from fairbeam.generation.model import Model, SingleModel, State
+from fairbeam.generation.logits_processors import SpecialTokenIds, build_logits_processors, common_static_mask
+from fairbeam.generation.model import Model, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import best_first, with_coverage
-from fairbeam.generation.search.beams import Beams, Candidates, ended, rounded_up, survivors, with_company
+from fairbeam.generation.search.beam_ops import ended, survivors
+from fairbeam.generation.search.beams import Beams, Candidates, rounded_up, with_company
 from fairbeam.generation.search.finished import Finished
+from fairbeam.generation.search.native_steps import NativeSteps
 from fairbeam.generation.search.streaming import Watcher
 from fairbeam.generation.strategies.selectors import CandidateSelector, NewBatch, TopCandidates
-from fairbeam.network.inference import native
 
 
 class BeamSearch:
@@ -42,10 +38,8 @@ class BeamSearch:
         """``selector`` is made anew for each batch."""
         self.model, self.options, self.special, self.selector = model, options, special, selector
         self.filters = build_logits_processors(options, special)
-        self.in_one_call = (
-            isinstance(self.model, SingleModel) and self.model.searches_in_one_call and options.temperature == 1.0
-        )
-        """Whether plain steps of beam search are made in one call of the model."""
+        self.native_steps = NativeSteps.build(model, options.temperature, options.beam, special.eos)
+        """Steps in one native call, where the most probable tokens are all that is asked for."""
         # Samples without replacement are all of them the best of what is left; their selector knows when none is.
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
         self._attends = options.attention or options.coverage_penalty > 0
@@ -187,7 +181,7 @@ class RunningBatch:
         options, eos = self.search.options, self.search.special.eos
         beams, state = self.beams, self.state
         candidates = self._candidates()
-        ends = ended(candidates, beams.ignored, eos)
+        ends = ended(candidates.totals, candidates.tokens, beams.ignored, eos)
         some_ended = self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
         if some_ended or beams.step >= beams.shortest_limit or self._everyone is None:
             going = self.finished.unfinished(self.alive, beams.limits > beams.step)
@@ -205,32 +199,18 @@ class RunningBatch:
         return going
 
     def _candidates(self) -> Candidates:
-        model, options, beams, state = self.search.model, self.search.options, self.beams, self.state
-        if isinstance(self.choose, TopCandidates) and self.search.in_one_call:
-            closed = common_static_mask(self.search.filters, beams)
-            if closed is not None:
-                return self._in_one_call(closed)
-        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
+        """Return the candidates of this step, or of a later one if native steps went ahead until a hypothesis ends."""
+        search, beams = self.search, self.beams
+        if search.native_steps is not None and isinstance(self.choose, TopCandidates):
+            mask = common_static_mask(search.filters, beams)
+            if mask is not None:
+                most = None if self.joins else sys.maxsize if self.watch is None else 1
+                return search.native_steps(self.state, beams, mask, max_steps=most)
+        scores = search.model.score(self.state, beams.tokens[:, :, beams.step], search.options.temperature)
         for rows, cohort in beams.cohorts():
-            for apply in self.search.filters:
-                apply(scores[rows], cohort)
-        return self.choose(
-            scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
-        )
-
-    def _in_one_call(self, closed: StaticMask) -> Candidates:
-        """Candidates of this step, or, until some end, of the first step after it at which one does."""
-        model, beams, beam = self.search.model, self.beams, self.search.options.beam
-        assert isinstance(model, SingleModel)
-        if not self.joins and native.reads(beams.tokens, beams.history):
-            most = 1 if self.watch is not None else closed.steps
-            found = model.search(self.state, beams.hypotheses(), closed.tokens, self.search.special.eos, most)
-            if found is not None:
-                steps, candidates = found
-                beams.went_ahead(steps - 1)
-                return Candidates(*candidates)
-        latest = beams.tokens[:, :, beams.step]
-        return Candidates(*model.best_continuations(self.state, latest, beams.totals, closed.tokens, 2 * beam))
+            for apply in search.filters:
+                apply(scores.log_probs[rows], cohort)
+        return self.choose(scores, beams)
 
     def leave(self, going: Tensor) -> list[int]:
         """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""

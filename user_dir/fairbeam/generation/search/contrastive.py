@@ -71,13 +71,14 @@ def contrastive_search(
     state = model.prefill(source, options.beam)
     finished = Finished(len(source), options, wanted=1)
     alive = torch.arange(len(source), device=source.device)
-    scores = model.log_probabilities(state, beams.tokens[:, :, 0].expand(-1, options.beam), options.temperature)[:, :1]
+    latest = beams.tokens[:, :, 0].expand(-1, options.beam)
+    scores = model.score(state, latest, options.temperature).log_probs[:, :1]
     context = unit(model.context(state))
     while True:
         for apply in filters:
             apply(scores, beams)
         values, tokens = scores[:, 0].topk(min(options.beam, scores.size(2)))  # (batch, k)
-        following = model.log_probabilities(state, tokens, options.temperature)
+        following = model.score(state, tokens, options.temperature).log_probs
         features = unit(model.features(state))
         best = most_balanced(values, similarity(features, context), options.penalty_alpha).unsqueeze(1)  # (batch, 1)
         totals = beams.totals + values.gather(1, best)

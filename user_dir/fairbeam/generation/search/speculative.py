@@ -17,7 +17,7 @@ from fairbeam.generation.constraints import Required
 from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import SpecialTokenIds, build_logits_processors
-from fairbeam.generation.model import Verifier
+from fairbeam.generation.model import StepScores, Verifier
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import length_penalty
 from fairbeam.generation.search.beam_search import BeamSearch
@@ -199,7 +199,7 @@ class Speculation:
         self.width = DraftWidth()
         alone = networks[0] if len(networks) == 1 else None
         self.pays = not (
-            isinstance(alone, EncoderDecoder) and alone.searches_ahead and alone.weights_of_step < _WORTH_DRAFTING
+            isinstance(alone, EncoderDecoder) and alone.fused_decoder and alone.weights_of_step < _WORTH_DRAFTING
         )
         """Whether this is sooner done than the same without drafts."""
 
@@ -309,8 +309,8 @@ class _Batch:
         """How many drafted tokens each row that goes on has room for."""
         return {row: min(counts[row], self.limits[row] + 1 - len(self.outputs[row])) for row in self.going}
 
-    def _read(self, drafted: Tensor, scored: Sequence[tuple[int, int]]) -> Tensor:
-        """Log probabilities, (scored, 1, vocabulary), behind tokens of rows: 0 is the latest, others are drafted."""
+    def _read(self, drafted: Tensor, scored: Sequence[tuple[int, int]]) -> StepScores:
+        """Return the scores behind tokens of rows, (row, place): place 0 is the latest token, others are drafted."""
         device = self.beams.tokens.device
         latest = torch.tensor([output[-1:] for output in self.outputs], device=device)
         block = torch.cat([latest, drafted.to(device)], dim=1)
@@ -319,23 +319,16 @@ class _Batch:
         # No filter looks at the last column, so what stands beyond the limit may go there.
         self.beams.tokens[:, 0].scatter_(1, columns.clamp_max(self.beams.tokens.size(2) - 1), block)
         rows, places = torch.tensor(scored, device=device).unbind(1)
-        return self.model.read(self.state, block, starts, (rows, places), self.search.temperature).unsqueeze(1)
+        return self.model.score_block(self.state, block, starts, (rows, places), self.search.temperature)
 
-    def _choose(self, scores: Tensor, rows: list[int], places: list[int]) -> None:
+    def _choose(self, scores: StepScores, rows: list[int], places: list[int]) -> None:
         """Add to each of these rows the most probable token by the scores in these places."""
-        index = torch.tensor(places, device=scores.device)
-        alone = places[-1] - places[0] == len(places) - 1
-        part = scores[places[0] : places[-1] + 1] if alone else scores[index]
-        self.search.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
-
-        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
-            every = tokens.new_zeros(len(scores), tokens.size(1)).index_copy_(0, index, tokens)
-            beams = torch.zeros_like(every)
-            found = self.model.correction(self.state, scores, beams, every, self.search.temperature)
-            return None if found is None else found[index]
-
-        totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=scores.device)
-        best = best_continuations(part, totals, 2, correction)
+        together = places[-1] - places[0] == len(places) - 1
+        index = torch.tensor(places, device=scores.log_probs.device)
+        part = scores.of_rows(slice(places[0], places[-1] + 1) if together else index)
+        self.search.filters(part.log_probs, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
+        totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=index.device)
+        best = best_continuations(part, totals, 2)
         for row, token, total in zip(rows, best.tokens[:, 0].tolist(), best.totals[:, 0].tolist(), strict=True):
             self._add(row, token, total)
 

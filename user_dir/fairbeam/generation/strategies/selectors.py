@@ -15,8 +15,9 @@ from torch import Tensor
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
+from fairbeam.generation.model import StepScores
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.search.beams import Beams, Candidates, Correction, best_continuations
+from fairbeam.generation.search.beams import Beams, Candidates, best_continuations
 
 _SEARCH = (
     MASKS
@@ -53,8 +54,8 @@ class CandidateSelector(Protocol):
     def for_batch(cls, batch: NewBatch) -> "CandidateSelector":
         """Make the selector of a batch before its first step."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        """Candidates from (batch, K, vocabulary); fewer than ``2 K`` a sentence where none are to spare."""
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        """Return candidates of ``K`` beams; fewer than ``2 K`` a sentence where none are to spare."""
 
     def reorder(self, chosen: Tensor) -> None:
         """Beam ``b`` of sentence ``s`` is now the candidate ``chosen[s, b]``; (batch, K) long."""
@@ -92,10 +93,12 @@ class TopCandidates(Stateless):
         """Make the selector of a batch."""
         return cls()
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        count, first = 2 * log_probabilities.size(1), slice(0, 1 if beams.step == 0 else None)
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        count = 2 * scores.log_probs.size(1)
+        if beams.step:
+            return best_continuations(scores, beams.totals, count)
         # At the first step all beams are equal, and only one of them counts.
-        return best_continuations(log_probabilities[:, first], beams.totals[:, first], count, correction)
+        return best_continuations(scores.of_beams(slice(0, 1)), beams.totals[:, :1], count)
 
 
 class DiverseGroups(Stateless):
@@ -121,22 +124,22 @@ class DiverseGroups(Stateless):
         self._overlap: Tensor | None = None
         """(batch, groups, groups): tokens that two groups have chosen alike so far."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        batch, beam, vocabulary = log_probabilities.shape
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        batch, beam, vocabulary = scores.log_probs.shape
         count = beam // self.groups
         if self._overlap is None:
-            self._overlap = log_probabilities.new_zeros(batch, self.groups, self.groups)
+            self._overlap = scores.log_probs.new_zeros(batch, self.groups, self.groups)
         chosen: list[Candidates] = []
         for group in range(self.groups):
             members = slice(group, group + 1 if beams.step == 0 else None, self.groups)
-            scores = log_probabilities[:, members]
+            log_probs = scores.log_probs[:, members]
             if group:
                 tokens = torch.stack([candidates.tokens for candidates in chosen], dim=2)  # (batch, count, group)
                 penalty = (1 + self._overlap[:, group, None, :group]).expand_as(tokens) * self.strength
-                taken = scores.new_zeros(batch, vocabulary).scatter_add_(1, tokens.flatten(1), penalty.flatten(1))
-                scores = scores - taken.unsqueeze(1)
-            corrected = _of_members(correction, group, self.groups)
-            candidates = best_continuations(scores, beams.totals[:, members], count, corrected)
+                taken = log_probs.new_zeros(batch, vocabulary).scatter_add_(1, tokens.flatten(1), penalty.flatten(1))
+                log_probs = log_probs - taken.unsqueeze(1)
+            mine = scores.of_beams(members, log_probs)
+            candidates = best_continuations(mine, beams.totals[:, members], count)
             chosen.append(replace(candidates, parents=candidates.parents * self.groups + group))
         tokens = torch.stack([candidates.tokens for candidates in chosen], dim=2)
         self._overlap = self._overlap + tokens.unsqueeze(2).eq(tokens.unsqueeze(3)).sum(1)
@@ -176,23 +179,18 @@ class DiverseSiblings(Stateless):
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
         if beams.step == 0:
-            return TopCandidates()(log_probabilities, beams, correction)
-        beam = log_probabilities.size(1)
+            return TopCandidates()(scores, beams)
+        beam = scores.log_probs.size(1)
         each = []
         for parent in range(beam):
-            one, corrected = slice(parent, parent + 1), _of_members(correction, parent)
-            each.append(best_continuations(log_probabilities[:, one], beams.totals[:, one], 2 * beam, corrected))
-        rank = torch.arange(1, 2 * beam + 1, device=log_probabilities.device)
-        scores, places = torch.cat([found.totals - self.rate * rank for found in each], dim=1).topk(2 * beam, dim=1)
+            one = slice(parent, parent + 1)
+            each.append(best_continuations(scores.of_beams(one), beams.totals[:, one], 2 * beam))
+        rank = torch.arange(1, 2 * beam + 1, device=scores.log_probs.device)
+        totals, places = torch.cat([found.totals - self.rate * rank for found in each], dim=1).topk(2 * beam, dim=1)
         tokens = torch.cat([found.tokens for found in each], dim=1).gather(1, places)
-        return Candidates(scores, places.div(2 * beam, rounding_mode="floor"), tokens)
-
-
-def _of_members(correction: Correction, first: int, stride: int = 1) -> Correction:
-    """``correction`` for whoever sees of the beams only ``first``, ``first + stride``, …"""
-    return lambda parents, tokens: correction(parents * stride + first, tokens)
+        return Candidates(totals, places.div(2 * beam, rounding_mode="floor"), tokens)
 
 
 class Sampling(Stateless):
@@ -218,17 +216,17 @@ class Sampling(Stateless):
         self.cuts = cuts
         self._streams = sentence_streams(seed, source, pad)
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        beam = log_probabilities.size(1)
-        allowed = log_probabilities
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        beam = scores.log_probs.size(1)
+        allowed = scores.log_probs
         for cut in self.cuts:
             allowed = allowed.masked_fill(~cut(allowed), FORBIDDEN)
         uniform = np.stack([stream.random((beam, _LEVELS)) for stream in self._streams])
         tokens = drawn(allowed, torch.from_numpy(uniform).to(allowed.device))
         parents = torch.arange(beam, device=tokens.device).expand_as(tokens)
-        scores = log_probabilities.gather(2, tokens.unsqueeze(2)).squeeze(2)
-        added = correction(parents, tokens)
-        return Candidates(beams.totals + (scores if added is None else scores + added), parents, tokens)
+        log_probs = scores.log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        delta = scores.exact_delta(parents, tokens)
+        return Candidates(beams.totals + (log_probs if delta is None else log_probs + delta), parents, tokens)
 
     def select(self, sentences: Tensor) -> None:
         """Keep these sentences' streams."""
