@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from fairbeam.data.batching import BatchLimits
 from fairbeam.engine import Engine, _batches, _shares, complete_options
+from fairbeam.engine_model import EngineModel
 from fairbeam.errors import CheckpointError, ConfigError, InputError
-from fairbeam.formats.bundle import DecoderPrefix
 from fairbeam.generation import Constraints, GenerationOptions, ModelSet, SpecialTokenIds
-from fairbeam.model import EngineModel
+from fairbeam.model import DecoderPrefix
 from fairbeam.network import (
     EncoderDecoder,
     EncoderDecoderConfig,

@@ -8,7 +8,7 @@ import torch
 from fairbeam.cli import translate
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,

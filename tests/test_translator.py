@@ -15,8 +15,8 @@ import fairbeam
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.files import read_lines
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle
 from fairbeam.network import LSTM, EncoderDecoder, EncoderDecoderConfig, LSTMConfig, PositionConfig, StackConfig
 from fairbeam.scoring import bleu
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
@@ -308,7 +308,7 @@ def test_alternatives_of_a_text(tiny):
 
 
 def test_a_models_own_first_token_is_forced_where_prefixes_are_favoured():
-    model = dataclasses.replace(tiny_bundle(), forced_first=9)
+    model = dataclasses.replace(tiny_bundle(), forced_bos=9)
     translator = Translator([model], precision="float32", workers=1)
     found = list(translator.stream(SENTENCES, target_prefix=["w7"] * len(SENTENCES), prefix_bias_beta=0.3, nbest=4))
     assert {each.tokens[0] for translations in found for each in translations if each.tokens} == {"w5"}

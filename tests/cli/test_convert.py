@@ -62,18 +62,18 @@ def test_a_result_that_differs_is_status_1(folder, monkeypatch, capsys):
     import typer
 
     from fairbeam.cli.convert import command
-    from fairbeam.formats import convert as conversion
+    from fairbeam.formats import hugging_face, registry
 
-    read = conversion.pretrained.read
+    read = hugging_face.read
 
     def changed(*arguments, **options):
         model = read(*arguments, **options)
         model.network.head.weight.data[7] += 1
         return model
 
-    monkeypatch.setitem(conversion._READERS, conversion.Form.HUGGING_FACE, lambda path, files: changed(path))
-    monkeypatch.setitem(conversion._WRITERS, conversion.Form.BUNDLE, lambda path, model, overwrite: None)
-    monkeypatch.setitem(conversion._READERS, conversion.Form.BUNDLE, lambda path, files: read(folder))
+    monkeypatch.setitem(registry._READERS, registry.Format.HUGGING_FACE, lambda path, files: changed(path))
+    monkeypatch.setitem(registry._WRITERS, registry.Format.BUNDLE, lambda path, model, overwrite: None)
+    monkeypatch.setitem(registry._READERS, registry.Format.BUNDLE, lambda path, files: read(folder))
     with pytest.raises(typer.Exit) as caught:
         command([f"hf:{folder}", f"bundle:{folder.parent / 'out'}"])
     assert caught.value.exit_code == 1

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from fairbeam.cli.doctor import command
 from fairbeam.data.indexed import IndexedWriter
-from fairbeam.doctor import inspection
+from fairbeam.doctor import environment
+from fairbeam.doctor.memory import estimate_decoding
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import (
     LSTM,
     EncoderDecoder,
@@ -63,15 +64,15 @@ def model(tmp_path):
 
 
 def test_installation(monkeypatch):
-    monkeypatch.setattr(inspection, "is_installed", lambda _: True)
-    monkeypatch.setattr(inspection, "import_error", lambda _: None)
+    monkeypatch.setattr(environment, "is_installed", lambda _: True)
+    monkeypatch.setattr(environment, "import_error", lambda _: None)
     done = doctor()
     assert done.exit_code == 0
     assert torch.__version__.split("+")[0] in done.output
     assert re.search(r"import fairseq\W+works", done.output)
     assert re.search(r"--precision auto\W+(float32|bfloat16|int8)", done.output)
 
-    monkeypatch.setattr(inspection, "import_error", lambda _: "ImportError: [no such] symbol")
+    monkeypatch.setattr(environment, "import_error", lambda _: "ImportError: [no such] symbol")
     done = doctor()
     assert done.exit_code == 1
     assert "cannot be imported: ImportError: [no such] symbol" in done.output
@@ -115,7 +116,7 @@ def test_a_recurrent_bundle_and_an_encoder(model, tmp_path):
     assert re.search(r"encoder +\W LSTM +\W 22×8 ", done.output)  # two sentences of eleven tokens
     length, sentences, beam = 32, 3, 5
     units = 8 * (length + 3 * beam) + length  # states of the source and padding, and states, cells, feed of each beam
-    memory = inspection.estimate_decoding(LSTM(config).eval(), 100)
+    memory = estimate_decoding(LSTM(config).eval(), 100)
     assert memory.cache == sentences * (4 * units + 8 * length)  # and where each state's token stood
     assert memory.sentences == sentences
 

@@ -12,7 +12,7 @@ from fairbeam.cli import main
 from fairbeam.data.indexed import IndexedWriter
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, StackConfig
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 

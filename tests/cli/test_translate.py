@@ -15,7 +15,7 @@ from fairbeam.cli import translate
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, StackConfig
 from fairbeam.scoring.minimum_bayes_risk import Utility, expected_utilities
 from fairbeam.text import Dictionary, Tokenizer, Whitespace

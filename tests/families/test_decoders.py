@@ -12,11 +12,12 @@ import their_searches
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from searching import search_with
 
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.registry import FAMILIES
 from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig
 from fairbeam.network.positions import rotary_rates
 
@@ -175,7 +176,7 @@ def test_continuations_equal_theirs(name, beam, ends, ours_left, tmp_path):
     theirs, (network, *_) = both(name, tmp_path / "model")
     eos = EOS if ends == "late" else frequent_token(network)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
-    found = BeamSearch([network], options, SpecialTokenIds(bos=0, pad=PAD, eos=eos))(batch(PAD, ours_left))
+    found = search_with([network], options, SpecialTokenIds(bos=0, pad=PAD, eos=eos))(batch(PAD, ours_left))
     if ends == "early" and beam == 1:
         assert min(len(hypotheses[0].tokens) for hypotheses in found) < 10
     prompts = batch(PAD, left_pad=True)
@@ -203,7 +204,7 @@ def test_searches_equal_theirs(tmp_path):
 @pytest.mark.parametrize("name", EACH)
 def test_a_continuation_does_not_depend_on_the_batch_and_rescores_to_its_score(name, tmp_path):
     _, (network, *_) = both(name, tmp_path / "model")
-    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=9), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
+    search = search_with([network], GenerationOptions(beam=3, max_len_b=9), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
     prompts = batch(PAD, left_pad=False)
     for prompt, together in zip(prompts, search(prompts), strict=True):
         prompt = prompt[prompt.ne(PAD)]
@@ -225,7 +226,7 @@ def test_padding_needs_no_symbol_of_its_own(tmp_path):
     assert network.config.pad == -1
     special = SpecialTokenIds(bos=0, pad=-1, eos=EOS)
     prompts = batch(-1, left_pad=False)
-    search = BeamSearch([network], GenerationOptions(beam=2, max_len_b=9), special)
+    search = search_with([network], GenerationOptions(beam=2, max_len_b=9), special)
     for prompt, together in zip(prompts, search(prompts), strict=True):
         (alone,) = search(prompt[prompt.ge(0)][None])
         assert alone[0].tokens.tolist() == together[0].tokens.tolist()
@@ -234,7 +235,7 @@ def test_padding_needs_no_symbol_of_its_own(tmp_path):
 @torch.no_grad()
 def test_a_prompt_and_its_continuation_share_the_positions(tmp_path):
     _, (network, *_) = both("gpt2", tmp_path / "model")
-    search = BeamSearch([network], GenerationOptions(beam=2, min_len=20), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
+    search = search_with([network], GenerationOptions(beam=2, min_len=20), SpecialTokenIds(bos=0, pad=PAD, eos=EOS))
     prompt = torch.randint(4, VOCABULARY, (1, 38), generator=torch.Generator().manual_seed(4))
     (found,) = search(prompt)
     assert {len(hypothesis.tokens) for hypothesis in found} == {3}  # two, and the end, which takes no position
@@ -255,7 +256,7 @@ def test_a_bfloat16_copy_stays_close(name, tmp_path):
     logits = rough.step(state, prompts[:, -1:])
     assert (logits[:, 0] - exact).abs().max() < 0.06 * exact.abs().max()
     beams, tokens = torch.zeros(5, 3, dtype=torch.long), torch.tensor([[4, 5, 6]]).expand(5, -1)
-    corrected = logits[:, 0].gather(1, tokens) + rough.rounding(state, beams, tokens)
+    corrected = logits[:, 0].gather(1, tokens) + rough.rounded_head.logit_delta(state.latest[0], logits, beams, tokens)
     bias = 0 if network.head.bias is None else network.head.bias[tokens]
     features = state.latest[0][:, 0]
     exact = (features @ network.head.weight.T).gather(1, tokens) + bias

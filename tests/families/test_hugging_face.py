@@ -12,11 +12,12 @@ import pytest
 import their_searches
 import torch
 from safetensors.torch import load_file, save_file
+from searching import search_with
 
 from fairbeam.errors import CheckpointError, InputError
 from fairbeam.families.registry import FAMILIES
 from fairbeam.formats.hugging_face_weights import HuggingFaceNetwork, read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
 
@@ -245,7 +246,7 @@ def test_decoding_equals_theirs(name, beam, tmp_path):
     start = LANGUAGE if config.decoder_start is None else config.decoder_start
     special = SpecialTokenIds(config.bos, config.pad, config.eos, config.unk, config.padding_of_sources)
     options = GenerationOptions(beam=beam, max_len_b=12, min_len=0)
-    search = BeamSearch([network], options, special)
+    search = search_with([network], options, special)
     found = search(source) if config.decoder_start == start else search(source, start=start)
     theirs.generation_config.forced_eos_token_id = None
     with warnings.catch_warnings():

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from searching import search_with
 
 from fairbeam.errors import CheckpointError
 from fairbeam.families.registry import FAMILIES
 from fairbeam.formats.hugging_face_weights import read, to_state_dict, write
-from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnlyConfig, SegmentMemory
 
 MODELS = ["widths", "one width"]
@@ -76,7 +77,7 @@ def test_continuations_equal_theirs(name, beam, tmp_path):
     for key in wanted:
         eos = int(key.split("/")[1])
         options = GenerationOptions(beam=beam, max_len_b=12, min_len=0, lenpen=0.0)
-        found = BeamSearch([network], options, SpecialTokenIds(0, -1, eos))(prompts)
+        found = search_with([network], options, SpecialTokenIds(0, -1, eos))(prompts)
         for row, hypotheses in zip(expected[key].tolist(), found, strict=True):
             assert hypotheses[0].tokens.tolist() == row[: row.index(eos) + 1]
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, FairbeamError, InputError
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import CARD, CONFIG, WEIGHTS, Bundle
+from fairbeam.formats.bundle import CARD, CONFIG, WEIGHTS
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle
 from fairbeam.network import (
     LSTM,
     DecoderOnly,
@@ -156,23 +157,23 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
         ({"surprise": 1}, r"unknown fields \['surprise'\]"),
         ({"format": 4}, "format 1 or 2 or 3"),
         ({"format": 2}, r"missing fields .*tokenizer"),
-        ({"network__surprise": 1}, "unknown field 'surprise'"),
+        ({"network__surprise": 1}, "/network/surprise is an unknown field"),
         ({"network__encoder__heads": 0}, "no network can have these sizes"),
         ({"network__encoder__heads": 3}, "heads"),
-        ({"network__encoder__layers": 10**9}, r"network\.encoder\.layers is 1000000000"),
-        ({"network__encoder__dim": -16}, r"network\.encoder\.dim is -16"),
+        ({"network__encoder__layers": 10**9}, r"/network/encoder/layers is 1000000000"),
+        ({"network__encoder__dim": -16}, r"/network/encoder/dim is -16"),
         ({"network__decoder__ffn_dim": 10**7}, r"expected \(10000000, 16\)"),
         ({"network__decoder__positions__max_positions": 10**12}, "max_positions is 1000000000000"),
         ({"network__target_vocabulary": 10**15}, "target_vocabulary"),
-        ({"network__encoder__dim": "16"}, "expected int, found '16'"),
+        ({"network__encoder__dim": "16"}, '/network/encoder/dim is "16"; expected an integer'),
         ({"generation__surprise": 1}, "generation: unknown field 'surprise'"),
         ({"generation__beam": 2.5}, r"generation\.beam: expected int, found 2\.5"),
         ({"generation__beam": True}, r"generation\.beam: expected int"),
         ({"generation__beam": 0}, "--beam 0"),
         ({"generation__lenpen": "high"}, r"generation\.lenpen: expected float"),
-        ({"generation": [1]}, "generation: expected an object"),
-        ({"network": None}, "expected an object"),
-        ({"source": "../x"}, "source is '../x', expected a plain name"),
+        ({"generation": [1]}, r"/generation is \[1\]; expected an object"),
+        ({"network": None}, "/network is null; expected an object"),
+        ({"source": "../x"}, "/source is '../x'; expected a plain name"),
     ],
 )  # fmt: skip
 def test_configurations_that_make_no_sense_are_refused(saved, changes, message):
@@ -184,7 +185,8 @@ def test_configurations_that_make_no_sense_are_refused(saved, changes, message):
 @pytest.fixture
 def apart(tmp_path):
     """Format 3: a folder for the tokenizer of each side."""
-    return bundle.save(tmp_path / "apart", dataclasses.replace(small_bundle(), apart=True, family="composed"))
+    model = dataclasses.replace(small_bundle(), separate_tokenizers=True, family="composed")
+    return bundle.save(tmp_path / "apart", model)
 
 
 @pytest.fixture
@@ -249,40 +251,40 @@ def test_other_shapes_come_back_to_the_bit(kind, request):
     ("kind", "changes", "message"),
     [
         ("apart", {"shape": "pair"}, "shape is 'pair'; expected one of encoder-decoder, encoder, decoder"),
-        ("apart", {"shape": []}, r"shape is \[\]"),
-        ("apart", {"shape": "encoder"}, r"network: unknown field"),
+        ("apart", {"shape": []}, r"/shape is \[\]; expected a string"),
+        ("apart", {"shape": "encoder"}, "/network/vocabulary is missing"),
         ("apart", {"surprise": 1}, r"unknown fields \['surprise'\]"),
         ("apart", {"format": 2}, r"unknown fields \['shape'\]"),
         ("apart", {"format": 4}, "format 1 or 2 or 3"),
         ("apart", {"format": 3.0}, "format 1 or 2 or 3"),
-        ("apart", {"tokenizer": {"source": "dictionary", "up": "dictionary"}}, r"tokenizer is \{.*expected dictionary"),
-        ("apart", {"tokenizer": {"source": "dictionary"}}, r"tokenizer is \{"),
-        ("apart", {"tokenizer__target": ["dictionary"]}, r"tokenizer is \{"),
+        ("apart", {"tokenizer": {"source": "dictionary", "up": "dictionary"}}, "/tokenizer/target is missing"),
+        ("apart", {"tokenizer": {"source": "dictionary"}}, "/tokenizer/target is missing"),
+        ("apart", {"tokenizer__target": ["dictionary"]}, r"/tokenizer/target is \["),
         ("apart", {"tokenizer__target": "pretrained"}, r"target/tokenizer\.fairbeam\.json: no such file"),
         ("apart", {"tokenizer": "dictionary"}, r"apart/dict\.x\.txt: no such"),
-        ("apart", {"source": "../x"}, "source is '../x', expected a plain name"),
-        ("apart", {"network__source_pad": 24}, r"network\.source_pad is 24; expected -1 to 23"),
-        ("apart", {"network__pad": 10**9}, r"network\.pad is 1000000000; expected -1 to 23"),
-        ("apart", {"network__share_layers": "yes"}, r"network\.share_layers: expected bool"),
-        ("apart", {"network__decoder__transform": "sine"}, r"network\.decoder\.transform: 'sine' is not one of"),
+        ("apart", {"source": "../x"}, "/source is '../x'; expected a plain name"),
+        ("apart", {"network__source_pad": 24}, r"/network/source_pad is 24; expected -1 to 23"),
+        ("apart", {"network__pad": 10**9}, r"/network/pad is 1000000000; expected -1 to 23"),
+        ("apart", {"network__share_layers": "yes"}, '/network/share_layers is "yes"; expected true or false'),
+        ("apart", {"network__decoder__transform": "sine"}, '/network/decoder/transform is "sine"; expected one of'),
         ("apart", {"network__decoder__transform": "gelu"}, r"missing decoder\.transform\.linear\.weight"),
-        ("decoder", {"shape": "encoder-decoder"}, "network: unknown field"),
-        ("decoder", {"network__separator": 24}, r"network\.separator is 24; expected 0 to 23"),
-        ("decoder", {"network__eos": -1}, r"network\.eos is -1; expected 0 to 23"),
+        ("decoder", {"shape": "encoder-decoder"}, "/network/source_vocabulary is missing"),
+        ("decoder", {"network__separator": 24}, r"/network/separator is 24; expected 0 to 23"),
+        ("decoder", {"network__eos": -1}, r"/network/eos is -1; expected 0 to 23"),
         ("decoder", {"network__separator": None, "network__prefix_attention": True}, "nothing says where a source"),
-        ("decoder", {"network__decoder__layers": 1 << 20}, r"network\.decoder\.layers is 1048576"),
-        ("recurrent", {"shape": "encoder-decoder"}, "network: unknown field"),
-        ("recurrent", {"network__layers": 1 << 20}, r"network\.layers is 1048576; expected 1 to"),
-        ("recurrent", {"network__layers": 0}, r"network\.layers is 0; expected 1 to"),
-        ("recurrent", {"network__encoder_hidden": 1 << 40}, r"network\.encoder_hidden is 1099511627776; expected 1 to"),
+        ("decoder", {"network__decoder__layers": 1 << 20}, r"/network/decoder/layers is 1048576"),
+        ("recurrent", {"shape": "encoder-decoder"}, "/network/.* is an unknown field"),
+        ("recurrent", {"network__layers": 1 << 20}, r"/network/layers is 1048576; expected 1 to"),
+        ("recurrent", {"network__layers": 0}, r"/network/layers is 0; expected 1 to"),
+        ("recurrent", {"network__encoder_hidden": 1 << 40}, r"/network/encoder_hidden is 1099511627776; expected 1 to"),
         ("recurrent", {"network__decoder_hidden": 1 << 24}, r"decoder\.0\.weight_ih has shape \(32, 15\), expected"),
-        ("recurrent", {"network__target_vocabulary": 1 << 30}, r"network\.target_vocabulary is 1073741824"),
-        ("recurrent", {"network__max_source_positions": 0}, r"network\.max_source_positions is 0"),
-        ("recurrent", {"network__dropout__encoder_output": 2}, r"network\.dropout\.encoder_output is 2.0; expected 0"),
-        ("recurrent", {"network__output_dim": -3}, r"network\.output_dim is -3; expected 1 to"),
+        ("recurrent", {"network__target_vocabulary": 1 << 30}, r"/network/target_vocabulary is 1073741824"),
+        ("recurrent", {"network__max_source_positions": 0}, r"/network/max_source_positions is 0"),
+        ("recurrent", {"network__dropout__encoder_output": 2}, r"/network/dropout/encoder_output is 2.0; expected 0"),
+        ("recurrent", {"network__output_dim": -3}, r"/network/output_dim is -3; expected 1 to"),
         ("recurrent", {"network__attention": False}, r"unexpected attention_output\.weight"),
-        ("recurrent", {"network__pad": 24}, r"network\.pad is 24; expected -1 to 23"),
-        ("recurrent", {"network__eos": 10**9}, r"network\.eos is 1000000000; expected 0 to 23"),
+        ("recurrent", {"network__pad": 24}, r"/network/pad is 24; expected -1 to 23"),
+        ("recurrent", {"network__eos": 10**9}, r"/network/eos is 1000000000; expected 0 to 23"),
     ],
 )  # fmt: skip
 def test_descriptions_of_other_shapes_that_make_no_sense_are_refused(kind, changes, message, request):
@@ -308,7 +310,7 @@ def test_weights_of_other_shapes_must_fit_and_folders_lead_nowhere(apart, decode
             bundle.load(apart)
         (apart / inner).unlink()
         (outside / Path(inner).name).rename(apart / inner)
-    assert bundle.load(apart).apart
+    assert bundle.load(apart).separate_tokenizers
     (apart / "source" / "dict.x.txt").unlink()
     with pytest.raises(FairbeamError, match=r"source/dict\.x\.txt: no such"):
         bundle.load(apart)
@@ -328,7 +330,7 @@ def test_truncated_weights_are_refused(saved, kept):
         (CONFIG, b" " * (2 << 20), "larger than"),
         (CONFIG, b"[" * 100_000, "not JSON"),
         (CONFIG, b"\xff{}", r"config\.json: not UTF-8"),
-        (CONFIG, b"[]", "format 1"),
+        (CONFIG, b"[]", "expected a JSON object"),
         (CARD, b"# caf\xe9", r"README\.md: not UTF-8"),
         ("dict.y.txt", b"one 1\ntwo 1\n", "the target dictionary has 6 entries, but the model embeds 24"),
         ("dict.x.txt", None, r"dict\.x\.txt: no such"),

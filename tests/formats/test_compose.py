@@ -8,6 +8,7 @@ from pathlib import Path
 import hub_folders
 import pytest
 import torch
+from searching import search_with
 
 import fairbeam
 from fairbeam.demo.grammar import corpus
@@ -15,7 +16,6 @@ from fairbeam.errors import ConfigError, FairbeamError
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
 from fairbeam.formats import hugging_face_weights as hugging_face
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.compose import (
     CompositionOptions,
     CrossAttentionStart,
@@ -23,8 +23,8 @@ from fairbeam.formats.compose import (
     compose,
     sequence_to_sequence,
 )
-from fairbeam.formats.fairseq import special_ids
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     LSTM,
     AdaptiveConfig,
@@ -279,7 +279,7 @@ def test_what_it_writes_rescores_to_its_score(prefix_attention, packed, read, tm
     model = bundle.load(bundle.save(tmp_path / "model", alone(read, prefix_attention=prefix_attention)))
     network = model.network
     decoder = network.for_inference(torch.float32) if packed else network
-    search = BeamSearch([decoder], GenerationOptions(beam=3, max_len_b=9), special_ids(model))
+    search = search_with([decoder], GenerationOptions(beam=3, max_len_b=9), special_ids(model))
     sources, _ = rows()
     for source, found in zip(sources, search(pad_batch(sources, network.config.pad)), strict=True):
         for hypothesis in found:

@@ -19,8 +19,9 @@ from fairbeam.families.fairseq.registry import completed, family_of, task_symbol
 from fairbeam.families.fairseq.transformer import config_from_options, options_from_config, save_weights
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
-from fairbeam.formats.convert import Form, Place, compare, convert, pairs, place
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.convert import compare, convert, pairs
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import Format, Location, locate, read_model
 from fairbeam.network import EncoderDecoder
 from fairbeam.text import Dictionary
 
@@ -93,8 +94,8 @@ for path, data in zip(sys.argv[1::2], sys.argv[2::2]):
 def test_there_and_back_through_a_bundle(name, tmp_path):
     pytest.importorskip("transformers")
     hub_folders.make(name, tmp_path / "a")
-    forms = (Form.HUGGING_FACE, Form.BUNDLE, Form.HUGGING_FACE)
-    places = [Place(form, tmp_path / path) for form, path in zip(forms, "abc", strict=True)]
+    forms = (Format.HUGGING_FACE, Format.BUNDLE, Format.HUGGING_FACE)
+    places = [Location(form, tmp_path / path) for form, path in zip(forms, "abc", strict=True)]
     for source, result in itertools.pairwise(places):
         parity = convert(source, result)
         assert parity.passed
@@ -119,8 +120,8 @@ def test_there_and_back_through_a_bundle(name, tmp_path):
 def test_a_fairseq_checkpoint_comes_back_and_loads_in_stock(dtype, options, tmp_path, run):
     path = stock(tmp_path / "a", dtype, **options)
     parities = [
-        convert(Place(Form.FAIRSEQ, path), Place(Form.BUNDLE, tmp_path / "b"), files=FILES),
-        convert(Place(Form.BUNDLE, tmp_path / "b"), Place(Form.FAIRSEQ, tmp_path / "c/model.pt")),
+        convert(Location(Format.FAIRSEQ, path), Location(Format.BUNDLE, tmp_path / "b"), files=FILES),
+        convert(Location(Format.BUNDLE, tmp_path / "b"), Location(Format.FAIRSEQ, tmp_path / "c/model.pt")),
     ]
     assert all(parity.passed and not parity.differing for parity in parities)
     before, after = (checkpoint.read(file) for file in (path, tmp_path / "c/model.pt"))
@@ -148,8 +149,8 @@ def test_a_fairseq_checkpoint_comes_back_and_loads_in_stock(dtype, options, tmp_
 )
 def test_a_pretrained_bart_comes_back_with_its_one_dictionary(task, tmp_path):
     path = stock(tmp_path / "a", arch="bart_large", task=task)
-    there, back = Place(Form.BUNDLE, tmp_path / "b"), Place(Form.FAIRSEQ, tmp_path / "c/model.pt")
-    assert convert(Place(Form.FAIRSEQ, path), there).passed
+    there, back = Location(Format.BUNDLE, tmp_path / "b"), Location(Format.FAIRSEQ, tmp_path / "c/model.pt")
+    assert convert(Location(Format.FAIRSEQ, path), there).passed
     assert convert(there, back).passed
     before, after = checkpoint.read(path), checkpoint.read(back.path)
     assert list(before.model) == list(after.model)
@@ -179,8 +180,8 @@ def test_models_of_other_shapes_come_back_and_load_in_stock(tmp_path, run):
         dictionaries = ("dict.aa.txt", "dict.bb.txt") if task == "translation" else ("dict.txt",)
         folder = tmp_path / str(number)
         path = stock_models.write_checkpoint(folder, theirs.half(), options, {"_name": task}, *dictionaries)
-        there, back = Place(Form.BUNDLE, folder / "b"), Place(Form.FAIRSEQ, folder / "c/model.pt")
-        for parity in (convert(Place(Form.FAIRSEQ, path), there, files=FILES), convert(there, back)):
+        there, back = Location(Format.BUNDLE, folder / "b"), Location(Format.FAIRSEQ, folder / "c/model.pt")
+        for parity in (convert(Location(Format.FAIRSEQ, path), there, files=FILES), convert(there, back)):
             assert parity.passed
             assert (parity.differing, parity.random_difference, parity.text_difference) == ((), 0, 0)
             assert parity.greedy_agrees is (None if task == "masked_lm" else True)
@@ -199,12 +200,12 @@ def test_models_of_other_shapes_come_back_and_load_in_stock(tmp_path, run):
         assert (model.target is None) == (task == "masked_lm")
         bundle.save(folder / "d", dataclasses.replace(model, origin=None))
         with pytest.raises(ConfigError, match=r"without the options it was read with \(origin\.json\)"):
-            convert(Place(Form.BUNDLE, folder / "d"), Place(Form.FAIRSEQ, folder / "e/model.pt"))
+            convert(Location(Format.BUNDLE, folder / "d"), Location(Format.FAIRSEQ, folder / "e/model.pt"))
         options = {**before.config, "decoder_layers": 3, "encoder_layers": 3}
         origin = dataclasses.replace(model.origin, config={"model": options, "task": before.task})
         bundle.save(folder / "d", dataclasses.replace(model, origin=origin), overwrite=True)
         with pytest.raises(CheckpointError, match=r"origin\.json: its options describe another (en|de|lay)"):
-            convert(Place(Form.BUNDLE, folder / "d"), Place(Form.FAIRSEQ, folder / "e/model.pt"))
+            convert(Location(Format.BUNDLE, folder / "d"), Location(Format.FAIRSEQ, folder / "e/model.pt"))
         written += [back.path, back.path.parent]
     (tmp_path / "load.py").write_text(LOAD_OTHERS_WITH_STOCK)
     run("python", tmp_path / "load.py", *written, env={"PYTHONPATH": str(Path(fairbeam.__file__).parent.parent)})
@@ -222,7 +223,7 @@ def test_a_bundle_without_origin_becomes_a_checkpoint(tmp_path):
     listed.save(path.with_name(SHORTLIST))
     model = dataclasses.replace(read_model(path, FILES), origin=None)
     bundle.save(tmp_path / "b", model)
-    assert convert(place(str(tmp_path / "b"), new=False), place(f"{tmp_path}/c/model.pt", new=True)).passed
+    assert convert(locate(str(tmp_path / "b"), new=False), locate(f"{tmp_path}/c/model.pt", new=True)).passed
     assert read_model(tmp_path / "c" / "model.pt", FILES).shortlist == listed
     options = options_from_config(config)
     assert config_from_options(options, config.source_vocabulary, config.target_vocabulary) == config
@@ -232,36 +233,36 @@ def test_what_does_not_fit_is_refused(tmp_path):
     pytest.importorskip("transformers")
     hub_folders.make("bart", tmp_path / "bart")
     path = stock(tmp_path / "fairseq")
-    bart, trained = Place(Form.HUGGING_FACE, tmp_path / "bart"), Place(Form.FAIRSEQ, path)
+    bart, trained = Location(Format.HUGGING_FACE, tmp_path / "bart"), Location(Format.FAIRSEQ, path)
     with pytest.raises(ConfigError, match=r"family 'bart' does not fit into a fairseq checkpoint"):
-        convert(bart, Place(Form.FAIRSEQ, tmp_path / "out.pt"))
+        convert(bart, Location(Format.FAIRSEQ, tmp_path / "out.pt"))
     with pytest.raises(ConfigError, match=r"family 'fairseq_transformer' did not come from a Hugging Face folder"):
-        convert(trained, Place(Form.HUGGING_FACE, tmp_path / "out"), files=FILES)
-    for result in (Place(Form.HUGGING_FACE, tmp_path / "bart"), Place(Form.BUNDLE, tmp_path / "bart")):
+        convert(trained, Location(Format.HUGGING_FACE, tmp_path / "out"), files=FILES)
+    for result in (Location(Format.HUGGING_FACE, tmp_path / "bart"), Location(Format.BUNDLE, tmp_path / "bart")):
         with pytest.raises(ConfigError, match="exists already"):
             convert(bart, result)
     with pytest.raises(ConfigError, match="replaces a bundle, and nothing else"):
-        convert(bart, Place(Form.BUNDLE, tmp_path / "bart"), overwrite=True)
+        convert(bart, Location(Format.BUNDLE, tmp_path / "bart"), overwrite=True)
     with pytest.raises(ConfigError, match=r"checkpoint_best\.pt: exists already"):
         convert(trained, trained, files=FILES)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     Dictionary([("other", 1)]).save(elsewhere / "dict.aa.txt")
     with pytest.raises(ConfigError, match=r"dict\.aa\.txt: exists already and is another model's"):
-        convert(trained, Place(Form.FAIRSEQ, elsewhere / "new.pt"), files=FILES)
+        convert(trained, Location(Format.FAIRSEQ, elsewhere / "new.pt"), files=FILES)
     assert {entry.name for entry in elsewhere.iterdir()} == {"dict.aa.txt"}
     assert {entry.name for entry in tmp_path.iterdir()} == {"bart", "fairseq", "elsewhere"}
     tensors = load_file(tmp_path / "bart/model.safetensors")
     tensors["more"] = tensors.pop("model.encoder.layers.0.fc1.bias")
     save_file(tensors, tmp_path / "bart/model.safetensors")
     with pytest.raises(CheckpointError, match=r"missing model\.encoder\.layers\.0\.fc1\.bias; unexpected more"):
-        convert(bart, Place(Form.BUNDLE, tmp_path / "out"))
+        convert(bart, Location(Format.BUNDLE, tmp_path / "out"))
 
 
 def test_a_model_that_changed_on_the_way_is_seen(tmp_path):
     path = stock(tmp_path / "a")
     model, again = (read_model(path, FILES) for _ in range(2))
-    here = Place(Form.FAIRSEQ, path)
+    here = Location(Format.FAIRSEQ, path)
     assert compare(here, model, here, again).passed
     with torch.no_grad():
         again.network.encoder.layers[0].inner.bias[0] += 1
@@ -278,13 +279,13 @@ def test_a_model_that_changed_on_the_way_is_seen(tmp_path):
 def test_paths_are_what_they_say_or_what_is_there(tmp_path):
     path = stock(tmp_path / "a")
     bundle.save(tmp_path / "b", read_model(path, FILES))
-    assert place(str(path), new=False) == Place(Form.FAIRSEQ, path)
-    assert place(str(tmp_path / "b"), new=False) == Place(Form.BUNDLE, tmp_path / "b")
-    assert place("hf:x:y", new=False) == Place(Form.HUGGING_FACE, Path("x:y"))
-    assert place("x.pt", new=True).form is Form.FAIRSEQ
-    assert place("x", new=True).form is Form.BUNDLE
+    assert locate(str(path), new=False) == Location(Format.FAIRSEQ, path)
+    assert locate(str(tmp_path / "b"), new=False) == Location(Format.BUNDLE, tmp_path / "b")
+    assert locate("hf:x:y", new=False) == Location(Format.HUGGING_FACE, Path("x:y"))
+    assert locate("x.pt", new=True).format is Format.FAIRSEQ
+    assert locate("x", new=True).format is Format.BUNDLE
     found = pairs(["fairseq:x.pt", "y", "y", "hf:z"])
-    assert [source.form for source, _ in found] == [Form.FAIRSEQ, Form.BUNDLE]
+    assert [source.format for source, _ in found] == [Format.FAIRSEQ, Format.BUNDLE]
     for texts, message in (
         ([], "0 paths; expected pairs"),
         (["a", "b", "c"], "3 paths; expected pairs"),

@@ -7,13 +7,15 @@ from pathlib import Path
 import hub_folders
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.errors import ConfigError
 from fairbeam.formats import ctranslate2 as ctranslate
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.convert import Form, Place, compare_decoded, convert, place
-from fairbeam.formats.fairseq import ModelFiles, read_model, special_ids
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.formats.convert import compare_decoded, convert
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import Format, Location, locate, read_model
+from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import (
     Activation,
     EncoderDecoder,
@@ -28,7 +30,7 @@ from fairbeam.text import Dictionary, Tokenizer
 from fairbeam.text.subwords import Whitespace
 from fairbeam.translator import Translator
 
-HERE = Place(Form.BUNDLE, Path("here"))
+HERE = Location(Format.BUNDLE, Path("here"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +62,8 @@ def test_families(name, tmp_path):
     pytest.importorskip("transformers")
     hub_folders.make(name, tmp_path / name)
     language = {"mbart": "de_DE", "m2m_100": "deu_Latn"}.get(name)
-    result = Place(Form.CTRANSLATE2, tmp_path / "out")
-    parity = convert(Place(Form.HUGGING_FACE, tmp_path / name), result, files=ModelFiles(target_lang=language))
+    result = Location(Format.CTRANSLATE2, tmp_path / "out")
+    parity = convert(Location(Format.HUGGING_FACE, tmp_path / name), result, files=ModelFiles(target_lang=language))
     assert parity.passed
     assert parity.random_difference < 1e-4
     assert parity.text_difference < 1e-4
@@ -82,7 +84,7 @@ NO_POSITIONS = {"positions": PositionConfig(kind=PositionKind.NONE, max_position
 def test_stacks_of_many_kinds(encoder, decoder, tmp_path):
     model = small(encoder, decoder)
     ctranslate.write(tmp_path / "out", model)
-    parity = compare_decoded(HERE, model, Place(Form.CTRANSLATE2, tmp_path / "out"))
+    parity = compare_decoded(HERE, model, Location(Format.CTRANSLATE2, tmp_path / "out"))
     assert parity.passed
     assert parity.random_difference < 1e-4
 
@@ -92,23 +94,23 @@ def test_a_model_that_changed_on_the_way_is_seen(tmp_path):
     ctranslate.write(tmp_path / "out", model)
     with torch.no_grad():
         model.network.encoder.layers[0].inner.bias += 0.5
-    parity = compare_decoded(HERE, model, Place(Form.CTRANSLATE2, tmp_path / "out"))
+    parity = compare_decoded(HERE, model, Location(Format.CTRANSLATE2, tmp_path / "out"))
     assert not parity.passed
     assert parity.random_difference > 1e-3
 
 
 def test_a_trained_model_on_real_text(real_models, real_data, run, tmp_path):
     """Every output is the same, greedy and of five beams."""
-    source, result = real_models / "multi30k-en-de" / "checkpoint.pt", Place(Form.CTRANSLATE2, tmp_path / "out")
+    source, result = real_models / "multi30k-en-de" / "checkpoint.pt", Location(Format.CTRANSLATE2, tmp_path / "out")
     files = ModelFiles(source_lang="en", target_lang="de")
-    parity = convert(Place(Form.FAIRSEQ, source), result, files=files)
+    parity = convert(Location(Format.FAIRSEQ, source), result, files=files)
     assert parity.passed
     assert parity.beam_equal == 1
     model = read_model(source, files)
     rows = model.source.encode_batch((real_data / "multi30k" / "test.en").read_text().splitlines()[:50])
     decoded = ctranslate.Decoded(result.path, model)
     for beam in (1, 5):
-        search = BeamSearch([model.network], GenerationOptions(beam=beam, min_len=0, max_len_b=60), special_ids(model))
+        search = search_with([model.network], GenerationOptions(beam=beam, min_len=0, max_len_b=60), special_ids(model))
         ours = [hypotheses[0].tokens.tolist()[:-1] for hypotheses in search(pad_batch(rows, 1))]
         assert decoded.search(rows, beam, 60, None) == ours
 
@@ -167,7 +169,7 @@ def test_what_has_no_place_is_refused_by_name(tmp_path, monkeypatch):
     ctranslate.write(tmp_path / "out", model)
     ctranslate.write(tmp_path / "out", model, overwrite=True)
     with pytest.raises(ConfigError, match="ct2: can be a result, not a source; expected one of bundle:, hf:, fairseq:"):
-        place(f"ct2:{tmp_path / 'out'}", new=False)
+        locate(f"ct2:{tmp_path / 'out'}", new=False)
     monkeypatch.setitem(sys.modules, "ctranslate2.specs.transformer_spec", None)
     with pytest.raises(ConfigError, match=r"CTranslate2 is not installed; expected: pip install 'fairbeam\[ct2\]'"):
         ctranslate.write(tmp_path / "other", model)

@@ -15,7 +15,8 @@ from fairbeam.errors import CheckpointError, ConfigError, FairbeamError
 from fairbeam.formats import bundle
 from fairbeam.formats import hugging_face as pretrained
 from fairbeam.formats import provenance as origin
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions
 from fairbeam.translator import Translator
 
@@ -181,15 +182,15 @@ def test_a_folder_with_generation_defaults_out_of_range_is_refused(saved):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("config.json", {"tokenizer": "other"}, "tokenizer is 'other'; expected dictionary, pretrained or null"),
-        ("config.json", {"tokenizer": []}, r"tokenizer is \[\]"),
+        ("config.json", {"tokenizer": "other"}, "/tokenizer is 'other'; expected dictionary, pretrained or null"),
+        ("config.json", {"tokenizer": []}, r"/tokenizer is \[\]; expected a string or an object or null"),
         ("config.json", {"start": 320}, "start is 320; expected an id from 0 to 319"),
-        ("config.json", {"forced_first": "x"}, "forced_first is 'x'; expected an id or null"),
+        ("config.json", {"forced_first": "x"}, '/forced_first is "x"; expected an integer or null'),
         ("config.json", {"surprise": 1}, r"unknown fields \['surprise'\]"),
         ("config.json", {"format": 3}, r"missing fields \['shape'\]"),
         ("config.json", {"format": 4}, "format 1 or 2 or 3"),
-        ("origin.json", {"surprise": 1}, "expected the objects config and dtypes"),
-        ("origin.json", {"config": []}, "expected the objects config and dtypes"),
+        ("origin.json", {"surprise": 1}, "/surprise is an unknown field; known are config, dtypes"),
+        ("origin.json", {"config": []}, r"/config is \[\]; expected an object"),
         ("origin.json", {"dtypes": {"x": "object"}}, "x has dtype 'object'"),
     ],
 )

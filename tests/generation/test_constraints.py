@@ -12,11 +12,12 @@ import sacrebleu
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from searching import checked, search_with
 
 import fairbeam
 from fairbeam.errors import ConfigError
 from fairbeam.files import read_lines
-from fairbeam.generation import BeamSearch, Constraints, GenerationOptions
+from fairbeam.generation import Constraints, GenerationOptions
 from fairbeam.generation.constraints import Ordered, Unordered, take_turns
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, StackConfig, pad_batch
 
@@ -94,7 +95,7 @@ def network(vocabulary: int) -> EncoderDecoder:
 @torch.no_grad()
 def test_a_wide_beam_finds_the_best_that_holds_what_is_required(order):
     model, longest = network(7), 4
-    search = BeamSearch([model], GenerationOptions(beam=300, max_len_b=longest, constraints=order))
+    search = search_with([model], GenerationOptions(beam=300, max_len_b=longest, constraints=order))
     usable = [0, 3, 4, 5, 6]
     texts = [[*words, EOS] for n in range(1, longest + 1) for words in itertools.product(usable, repeat=n)]
     for source, required in (([3, 4, EOS], (((5, 4),), ((3,), (6, 6)))), ([6, 5, 5, EOS], (((3,),), ((0,),)))):
@@ -115,7 +116,7 @@ def test_a_wide_beam_finds_the_best_that_holds_what_is_required(order):
 
 def test_required_phrases_do_not_depend_on_the_batch_and_may_be_absent():
     model = network(30).for_inference(torch.float32)
-    search = BeamSearch([model], GenerationOptions(beam=4, max_len_b=14, constraints="unordered"))
+    search = search_with([model], GenerationOptions(beam=4, max_len_b=14, constraints="unordered"))
     draw = random.Random(2)
     rows = [[*draw.choices(range(4, 30), k=draw.randint(1, 9)), EOS] for _ in range(12)]
     required = [
@@ -123,7 +124,7 @@ def test_required_phrases_do_not_depend_on_the_batch_and_may_be_absent():
         for number in range(12)
     ]
     together = search(pad_batch(rows, PAD), required=required)
-    plain = BeamSearch([model], GenerationOptions(beam=4, max_len_b=14))(pad_batch(rows, PAD))
+    plain = search_with([model], GenerationOptions(beam=4, max_len_b=14))(pad_batch(rows, PAD))
     for row, wanted, found, free in zip(rows, required, together, plain, strict=True):
         alone = search(torch.tensor([row]), required=[wanted])[0]
         assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in alone]
@@ -133,16 +134,16 @@ def test_required_phrases_do_not_depend_on_the_batch_and_may_be_absent():
 
 
 def test_what_does_not_fit_the_length_limit_is_given_up():
-    search = BeamSearch([network(30)], GenerationOptions(beam=3, max_len_b=2, constraints="ordered"))
+    search = search_with([network(30)], GenerationOptions(beam=3, max_len_b=2, constraints="ordered"))
     found = search(torch.tensor([[5, 6, EOS]]), required=[(((7, 8, 9),),)])[0]
     assert [h.tokens.tolist()[-1] for h in found] == [EOS] * len(found) != []
 
 
 def test_orders_are_checked():
-    with pytest.raises(ConfigError, match="--constraints sorted: expected ordered or unordered"):
+    with pytest.raises(ConfigError, match="constraints sorted: expected ordered or unordered"):
         GenerationOptions(constraints="sorted")
-    with pytest.raises(ConfigError, match="--constraints and --sampling exclude each other"):
-        GenerationOptions(constraints="ordered", sampling=True)
+    with pytest.raises(ConfigError, match="constraints and sampling exclude each other"):
+        checked(constraints="ordered", sampling=True)
 
 
 def phrases_of(reference: str, draw: random.Random) -> list[str]:

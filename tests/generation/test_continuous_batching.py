@@ -13,10 +13,10 @@ import torch
 from fairbeam.data.batching import BatchLimits
 from fairbeam.errors import ConfigError
 from fairbeam.formats import bundle
-from fairbeam.formats.bundle import Bundle
 from fairbeam.generation import Batch, DecoderPool, GenerationOptions, Hypothesis, ModelSet, RequestWindow
 from fairbeam.generation.scheduler import Scheduler
 from fairbeam.generation.workers import Tickets
+from fairbeam.model import Bundle
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, PositionKind, StackConfig, pad_batch
 from fairbeam.text import Dictionary, Tokenizer, Whitespace
 from fairbeam.translator import DecodingLimits, load
@@ -122,17 +122,17 @@ def test_required_phrases_and_prefixes_and_a_callers_own_rule(decoder, order):
     assert_same(admitted(decoder, rows, asked, 8, numbers=numbers, start=3), expected)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("natively", [True, False])
 @pytest.mark.parametrize("kind", [k for k in PositionKind if k is not PositionKind.RELATIVE_SINUSOIDAL])
-def test_every_kind_of_position_and_attention(kind, compiled):
+def test_every_kind_of_position_and_attention(kind, natively):
     positions = PositionConfig(kind=kind, max_positions=40)
     networks = [network(positions, seed).for_inference(torch.float32) for seed in (0, 1)]
     for one in networks:
-        one.compiled = one.compiled and compiled
+        one.attends_natively = one.attends_natively and natively
     decoder = DecoderPool(ModelSet(networks), CPU, workers=1)
     asked = GenerationOptions(max_len_b=100)  # positions come to an end before
     if kind is PositionKind.ROTARY:
-        with pytest.raises(ConfigError, match="--continuous"):
+        with pytest.raises(ConfigError, match="continuous: sentences cannot join"):
             admitted(decoder, sources(4), asked, 2)
         return
     rows = sources(30, 25)
@@ -141,7 +141,7 @@ def test_every_kind_of_position_and_attention(kind, compiled):
 
 @pytest.mark.parametrize("options", [{"penalty_alpha": 0.6}, {"shortlist": True}])
 def test_pairs_without_a_meaning_are_refused(decoder, options):
-    with pytest.raises(ConfigError, match=f"--continuous and --{next(iter(options)).replace('_', '-')} exclude"):
+    with pytest.raises(ConfigError, match=f"continuous and {next(iter(options))} exclude"):
         admitted(decoder, sources(4), GenerationOptions(**options), 2)
 
 
@@ -199,7 +199,7 @@ def test_lines_come_in_order_with_and_without(model):
     limits = DecodingLimits(batch_size=4, buffer_size=25)
     expected = translator.translate(lines, limits=limits, max_len_b=20)
     assert translator.translate(lines, limits=replace(limits, continuous=True), max_len_b=20) == expected
-    with pytest.raises(ConfigError, match="--continuous and --penalty-alpha"):
+    with pytest.raises(ConfigError, match="continuous and penalty_alpha exclude"):
         translator.translate(lines, limits=replace(limits, continuous=True), penalty_alpha=0.5)
 
 

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.generation.alignment import hard_alignment, unknown_replaced
 from fairbeam.network import (
     DecoderOnly,
@@ -39,7 +40,7 @@ def rows() -> list[list[int]]:
 
 
 def search(rows: list[list[int]], *networks: EncoderDecoder, **options: object) -> list:
-    found = BeamSearch(networks or [network()], GenerationOptions(**{"beam": 4, "max_len_b": 12, **options}))
+    found = search_with(networks or [network()], GenerationOptions(**{"beam": 4, "max_len_b": 12, **options}))
     return found(pad_batch(rows, PAD))
 
 
@@ -132,13 +133,13 @@ def test_alignments_and_unknown_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unnormalized": True, "length_normalization": "gnmt"}, "--unnormalized and --length-normalization gnmt"),
-        ({"length_normalization": "wu"}, "--length-normalization wu: expected power or gnmt"),
-        ({"beam_patience": 0.5, "nbest": 4}, "--nbest 4 is greater than the 2 hypotheses"),
-        ({"beam_patience": 2.0, "sampling": True}, "--beam-patience 2.0: means nothing with --sampling"),
-        ({"mbr": "chrf", "beam": 1}, "--mbr chrf: needs several candidates"),
-        ({"match_source_len": True, "min_len_a": 0.5}, "--match-source-len and --min-len-a exclude each other"),
-        ({"ensemble_weights": (1.0,)}, "--ensemble-weights: there are 1 for 2 models"),
+        ({"unnormalized": True, "length_normalization": "gnmt"}, "unnormalized and length_normalization gnmt"),
+        ({"length_normalization": "wu"}, "length_normalization wu: expected power or gnmt"),
+        ({"beam_patience": 0.5, "nbest": 4}, "nbest 4 is greater than the 2 hypotheses"),
+        ({"beam_patience": 2.0, "sampling": True}, "sampling and beam_patience exclude each other"),
+        ({"mbr": "chrf", "beam": 1}, "mbr chrf: needs beam of at least 2, not 1"),
+        ({"match_source_len": True, "min_len_a": 0.5}, "match_source_len and min_len_a exclude each other"),
+        ({"ensemble_weights": (1.0,)}, "ensemble_weights: there are 1 for 2 models"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(rows, options, message):
@@ -150,4 +151,4 @@ def test_options_that_mean_nothing_are_refused(rows, options, message):
 def test_a_model_without_an_encoder_has_no_alignments():
     model = DecoderOnly(DecoderOnlyConfig(vocabulary=WORDS, decoder=STACK)).eval()
     with pytest.raises(ConfigError, match="the model has no encoder"):
-        BeamSearch([model], GenerationOptions(coverage_penalty=0.2))
+        search_with([model], GenerationOptions(coverage_penalty=0.2))

@@ -5,9 +5,10 @@ Every chooser over networks in the shapes of BART, T5, Marian and GPT-2, alone a
 
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.families.registry import FAMILIES
-from fairbeam.generation import BeamSearch, Constraints, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import Constraints, GenerationOptions, SpecialTokenIds
 from fairbeam.network import DecoderOnly, build, pad_batch
 from fairbeam.network.inference import native
 
@@ -93,7 +94,7 @@ def test_scores_are_those_of_one_forward_pass(shape, kind, monkeypatch):
         options = GenerationOptions(
             **{"beam": 4, "max_len_b": LIMIT, "ensemble_weights": weights if kind == "ensemble" else (), **given}
         )
-        found = BeamSearch(decoders, options, special)(
+        found = search_with(decoders, options, special)(
             pad_batch(rows, special.pad), required=required if "constraints" in given else None
         )
         for row, hypotheses in zip(rows, found, strict=True):

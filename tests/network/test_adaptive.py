@@ -24,7 +24,7 @@ RECURRENT = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=
 
 @st.composite
 def configs(draw) -> DecoderOnlyConfig:
-    """Language models of a layer with clusters of all kinds."""
+    """Return configurations of one-layer language models with every kind of clusters."""
     vocabulary = draw(st.integers(5, 30))
     cutoffs = tuple(sorted(draw(st.sets(st.integers(1, vocabulary - 1), max_size=3))))
     tied = tuple(draw(st.booleans()) for _ in range(len(cutoffs) + 1))
@@ -41,7 +41,7 @@ def configs(draw) -> DecoderOnlyConfig:
 
 
 def plain_log_probabilities(network: DecoderOnly, features: np.ndarray) -> np.ndarray:
-    """One token's: of a symbol, or of a cluster times of a symbol in it."""
+    """Return the log probability of every token, for one position's features, by the definition."""
     config, head = network.config, network.head
     bounds = [0, *config.adaptive.cutoffs, config.vocabulary]
     state = {
@@ -117,7 +117,7 @@ def test_ties_are_what_they_are_said_to_be(tied):
     assert (network.head.weights[1] is network.embedding.weights[1]) is tied
     state = network.prefill(torch.tensor([[2, 3, 8]]), 2)
     logits = network.step(state, torch.zeros(1, 2, dtype=torch.long))
-    assert network.rounding(state, torch.tensor([[0]]), torch.tensor([[5]])) is None  # scores are float32
+    assert network.rounded_head is None  # scores are float32
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(1, 2))
 
 

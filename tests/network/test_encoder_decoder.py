@@ -53,7 +53,7 @@ def options_of(variant: str) -> dict:
 
 
 def batch(left_pad: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sources of several lengths, padded on a side; previous target tokens, padded on the right."""
+    """Make sources of several lengths, padded on one side, and previous target tokens, padded on the right."""
     generator = torch.Generator().manual_seed(2)
     source = torch.randint(4, 37, (5, 9), generator=generator)
     target = torch.randint(4, 37, (5, 7), generator=generator)
@@ -103,7 +103,7 @@ def small_network(seed: int = 0, **config) -> EncoderDecoder:
 
 
 def stacks(bidirectional: bool = True, **options) -> dict[str, StackConfig]:
-    """An encoder and a decoder of these options; only the encoder tells before from after."""
+    """Make an encoder and a decoder with these options; relative buckets are bidirectional in the encoder only."""
     positions = PositionConfig(kind=options.pop("kind"), buckets=8, max_distance=9)
     stack = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64, positions=positions, **options)
     one_way = StackConfig(**{**vars(stack), "positions": PositionConfig(**{**vars(positions), "bidirectional": False})})
@@ -129,25 +129,25 @@ MODERN = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", ["plain", "packed", "packed, memory folded"])
+@pytest.mark.parametrize("case", ["plain", "packed", "packed, projections absorbed"])
 @pytest.mark.parametrize("variant", ["usual", *MODERN])
 def test_steps_with_reordered_beams_equal_teacher_forcing(variant, case):
-    """Whatever beams descend from whom, a step sees exactly the tokens of its own history."""
+    """However beams are reordered, a step attends to exactly the tokens of its own history."""
     network = small_network(**({} if variant == "usual" else stacks(**MODERN[variant])))
     for parameter in network.parameters():  # biases too
         parameter.add_(torch.randn(parameter.shape) * 0.1)
     decoder = network if case == "plain" else network.for_inference(torch.float32)
     source, _ = batch(left_pad=False)
-    if case == "packed, memory folded":  # two sentences of four tokens, one padded, are narrow enough
+    if case == "packed, projections absorbed":  # two sentences of four tokens, one padded, are narrow enough
         source = source[:2, :4].clone()
         source[1] = torch.tensor([7, EOS, PAD, PAD])
     sentences, beams = len(source), 3
     generator = torch.Generator().manual_seed(3)
     state = decoder.prefill(source, beams)
-    assert isinstance(state.memory.layers[0], AbsorbedKeyValues) == (case == "packed, memory folded")
+    assert isinstance(state.memory.layers[0], AbsorbedKeyValues) == (case == "packed, projections absorbed")
     tokens = torch.full((sentences, beams, 1), EOS)
     rows = torch.arange(sentences)
-    for step in range(24):  # beyond the storage first allocated
+    for step in range(24):  # exceeds the initial capacity
         logits = decoder.step(state, tokens[:, :, -1])
         for beam in range(beams):
             forced = network(source[rows], tokens[:, beam])[:, -1]
@@ -156,7 +156,7 @@ def test_steps_with_reordered_beams_equal_teacher_forcing(variant, case):
         chosen = torch.randint(4, 37, (len(rows), beams, 1), generator=generator)
         tokens = torch.cat([tokens.gather(1, parents[:, :, None].expand(-1, -1, step + 1)), chosen], dim=2)
         state.reorder(parents)
-        if step in (5, 11):  # a sentence finishes and leaves
+        if step in (5, 11):  # a sentence finishes and is dropped
             kept = torch.tensor([row for row in range(len(rows)) if row != 1])
             state.select(kept)
             tokens, rows = tokens[kept], rows[kept]
@@ -187,12 +187,12 @@ def test_rounding_is_what_separates_rough_logits_from_exact_ones(tied):
         features = state.latest[0].expand(-1, 3, -1)
         exact = (features @ weight.T).flatten(1).gather(1, places)
         found = rough.flatten(1).gather(1, places)
-        corrected = found + decoder.rounding(state, beams, tokens)
+        corrected = found + decoder.rounded_head.logit_delta(state.latest[0], rough, beams, tokens)
         torch.testing.assert_close(corrected, exact, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(found, exact, rtol=1e-5, atol=1e-5)
         latest = tokens[:, :3]
         state.reorder(torch.tensor([[2, 0, 1]]).expand(len(source), -1))
-    assert network.for_inference(torch.float32).rounding(state, beams, tokens) is None
+    assert network.for_inference(torch.float32).rounded_head is None
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def network() -> EncoderDecoder:
 
 
 def trained(options: FinetuningOptions) -> tuple[EncoderDecoder, set[str]]:
-    """A network after an update, and the names of what changed."""
+    """Return a network after two updates, and the names of the parameters that changed."""
     tuned = network()
     add_lora_(tuned, options)
     freeze_(tuned, options)

@@ -50,7 +50,7 @@ def test_loss_and_gradients_equal_fairseq(smoothing, chunk, biased, monkeypatch)
 
 
 class Largest(TorchDispatchMode):
-    """Records the largest tensor that any operation returns."""
+    """Dispatch mode that records the largest tensor that any operation returns."""
 
     elements = 0
 

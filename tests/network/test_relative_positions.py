@@ -15,7 +15,7 @@ from fairbeam.network.positions import PositionIds, RelativeBuckets, Rotary, dis
 
 
 def bucket_of(ahead: int, buckets: int, max_distance: int, bidirectional: bool) -> int:
-    """One distance at a time, with edges searched for instead of a logarithm taken."""
+    """Return the bucket of a single distance, by search among bucket edges instead of a logarithm."""
     first, distance = 0, max(-ahead, 0)
     if bidirectional:
         buckets //= 2
@@ -72,7 +72,7 @@ def test_rotation_is_a_product_of_complex_numbers():
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", [PositionKind.RELATIVE_KEY, PositionKind.RELATIVE_KEY_QUERY])
 def test_vectors_of_distances_stand_beside_keys(kind, masked):
-    """Against one vector a pair, which the products are taken with one by one."""
+    """The reference gathers one vector per pair of query and key and multiplies them one by one."""
     torch.manual_seed(0)
     positions = PositionConfig(kind=kind, max_positions=9)
     config = StackConfig(dim=12, heads=2, attention_scale=0.7, positions=positions)

@@ -5,9 +5,10 @@ import re
 
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -92,7 +93,7 @@ def test_one_network_as_an_ensemble_of_two_continues_alike():
     network = DecoderOnly(DECODER).eval()
     options, special = GenerationOptions(beam=3, max_len_b=8), SpecialTokenIds(pad=1, eos=2)
     prefix = torch.full((4, 1), 7)
-    one, two = (BeamSearch([network] * count, options, special)(tokens(), prefix=prefix) for count in (1, 2))
+    one, two = (search_with([network] * count, options, special)(tokens(), prefix=prefix) for count in (1, 2))
     for alone, together in zip(one, two, strict=True):
         assert alone[0].tokens[0] == 7
         assert [h.tokens.tolist() for h in alone] == [h.tokens.tolist() for h in together]
@@ -103,7 +104,7 @@ def test_one_network_as_an_ensemble_of_two_continues_alike():
 def test_what_is_sampled_depends_on_the_prompt_alone(pad):
     torch.manual_seed(0)
     network = DecoderOnly(dataclasses.replace(DECODER, pad=pad)).eval()
-    search = BeamSearch(
+    search = search_with(
         [network], GenerationOptions(beam=2, max_len_b=8, sampling=True), SpecialTokenIds(pad=pad, eos=2)
     )
     prompts = tokens()
@@ -121,7 +122,7 @@ def test_what_is_sampled_depends_on_the_prompt_alone(pad):
      ("sinusoidal", 1), ("none", 2)],
 )  # fmt: skip
 def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
-    """A sentence alone, without padding, is the reference for what it is beside others."""
+    """A sentence alone, without padding, is the reference for the same sentence in a batch."""
     torch.manual_seed(0)
     # Fewer positions than slots: beams share them.
     positions = PositionConfig(
@@ -134,7 +135,7 @@ def test_every_prompt_has_positions_of_its_own(kind, kept, pad):
     prompts = tokens()
     prompts[1, 5:], prompts[2, :4], prompts[3, 2:5] = pad, pad, pad  # behind, before and within
     together = network(prompts)
-    search = BeamSearch([network], GenerationOptions(beam=3, max_len_b=12), SpecialTokenIds(pad=pad, eos=2))
+    search = search_with([network], GenerationOptions(beam=3, max_len_b=12), SpecialTokenIds(pad=pad, eos=2))
     for prompt, logits, continued in zip(prompts, together, search(prompts), strict=True):
         real = prompt.ne(pad)
         torch.testing.assert_close(logits[real], network(prompt[real][None])[0], rtol=1e-4, atol=1e-4)

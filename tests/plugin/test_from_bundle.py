@@ -11,9 +11,9 @@ import torch
 from fairbeam.errors import ConfigError
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.compose import SequenceOptions, compose, sequence_to_sequence
-from fairbeam.formats.fairseq import read_model
+from fairbeam.formats.registry import read_model
+from fairbeam.model import Bundle
 from fairbeam.network import LSTM, LSTMConfig
 from fairbeam.text import Dictionary, Marks, Tokenizer, Whitespace
 from fairbeam.translator import load

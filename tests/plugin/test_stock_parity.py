@@ -29,9 +29,10 @@ from fairbeam.demo.grammar import split_corpus
 from fairbeam.errors import ConfigError
 from fairbeam.families.fairseq.registry import task_symbols
 from fairbeam.formats import bundle
-from fairbeam.formats.convert import Form, Place, convert
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.convert import convert
+from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.formats.fairseq_checkpoint import read
+from fairbeam.formats.registry import Format, Location, read_model
 from fairbeam.generation import DecoderPool
 from fairbeam.text import Dictionary
 from fairbeam_plugin.generator import FairbeamGenerator, PendingBatch
@@ -318,8 +319,8 @@ def test_mbart(mbart, extra):
 def test_mbart_goes_into_a_bundle_and_back(mbart, tmp_path):
     """Same text in the bundle as stock's, and a checkpoint that stock decodes alike, equal in every tensor."""
     files = ModelFiles(data=mbart.data_bin)
-    there, back = Place(Form.BUNDLE, tmp_path / "bundle"), Place(Form.FAIRSEQ, tmp_path / "back/model.pt")
-    for pair in ((Place(Form.FAIRSEQ, mbart.checkpoint), there), (there, back)):
+    there, back = Location(Format.BUNDLE, tmp_path / "bundle"), Location(Format.FAIRSEQ, tmp_path / "back/model.pt")
+    for pair in ((Location(Format.FAIRSEQ, mbart.checkpoint), there), (there, back)):
         parity = convert(*pair, files=files)
         assert parity.passed
         assert not parity.differing

@@ -5,8 +5,9 @@ import warnings
 
 import pytest
 import torch
+from searching import search_with
 
-from fairbeam.generation import BeamSearch, GenerationOptions, SpecialTokenIds
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
 
 transformers = pytest.importorskip("transformers")
 processors = transformers.generation.logits_process
@@ -67,7 +68,7 @@ SEARCHES = {
 
 def frequent_token(network, source: torch.Tensor, special: SpecialTokenIds, start: int) -> int:
     """What greedy outputs hold most often: as the end, it makes them short and of several lengths."""
-    search = BeamSearch([network], GenerationOptions(beam=1, max_len_b=LIMIT, min_len=LIMIT), special)
+    search = search_with([network], GenerationOptions(beam=1, max_len_b=LIMIT, min_len=LIMIT), special)
     return int(torch.cat([found[0].tokens[2:-1] for found in search(source, start=start)]).mode().values)
 
 
@@ -104,12 +105,12 @@ def _assert_same(
         processor = processors.PrefixConstrainedLogitsProcessor(allowed, BEAM)
     banned = [[special.pad]]
     if name == "banned":
-        plain = BeamSearch([network], GenerationOptions(**ours), special)(source, start=start)
+        plain = search_with([network], GenerationOptions(**ours), special)(source, start=start)
         said = [found[0].tokens.tolist() for found in plain]
         phrases = (tuple(said[0][:1]), *(tuple(text[1:3]) for text in said if len(text) > 3))
         ours["banned_phrases"] = phrases
         banned += map(list, phrases)
-    found = BeamSearch([network], GenerationOptions(**ours), special)(source, start=start)
+    found = search_with([network], GenerationOptions(**ours), special)(source, start=start)
     limit = begun + ours["max_len_b"]
     added = [EndAtLimit(special.eos, limit)] if ours["beam"] > 1 else []
     if processor is not None:

@@ -16,8 +16,8 @@ from fairbeam.text import (
     SpecialTokens,
     Template,
     TokenizerConfig,
+    auto_tokenizer,
     from_hf,
-    reading,
     train_sentencepiece,
 )
 from fairbeam.text.tokenizer_config import Kind
@@ -240,7 +240,7 @@ JSON_FILES = {
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"])
 def test_malformed_json(bert, name, text):
     (bert / name).write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=f"{name}: expected"):
+    with pytest.raises(InputError, match=f"{name}: (not JSON|expected|nested)"):
         from_hf(bert)
 
 
@@ -275,7 +275,7 @@ OPTIONS = [
     ("tokenizer_config.json", {"pad_token": {"content": "[PAD]", "lstrip": 1}}, "lstrip"),
     ("tokenizer_config.json", {"bos_token": "[BOS]"}, "vocabulary lacks"),
     ("tokenizer_config.json", {"added_tokens_decoder": []}, "expected an object"),
-    ("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}, "integer"),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}, "/added_tokens_decoder/x"),
     ("tokenizer_config.json", {"added_tokens_decoder": {"900": {"content": "y"}}}, "without a gap"),
     ("added_tokens.json", {"[NEW]": -1}, "-1"),
     ("added_tokens.json", {"[NEW]": 10**9}, "1000000000"),
@@ -320,7 +320,7 @@ def test_malformed_tables(bert, gpt2, t5, tmp_path):
 
 
 def test_sizes_are_bounded_before_reading(bert, monkeypatch):
-    monkeypatch.setattr(reading.read_bytes, "__defaults__", (10,))
+    monkeypatch.setattr(auto_tokenizer, "MAX_TABLE_BYTES", 10)
     with pytest.raises(InputError, match=r"vocab.txt: larger than 10 bytes"):
         from_hf(bert)
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits, sorted_batches
-from fairbeam.errors import CheckpointError, ConfigError, InputError
+from fairbeam.engine_model import EngineModel
+from fairbeam.errors import CheckpointError, ConfigError, InputError, OptionName
 from fairbeam.generation import (
     Batch,
     Constraints,
@@ -27,12 +28,11 @@ from fairbeam.generation import (
     RequestWindow,
 )
 from fairbeam.generation.alignment import hard_alignment
-from fairbeam.generation.model import check_fusion
+from fairbeam.generation.build import CONTINUOUS_BATCHES, Door, check_search
+from fairbeam.generation.ensemble import check_fusion
 from fairbeam.generation.ranking import best_first
-from fairbeam.generation.search.shortlist import check_search
-from fairbeam.generation.search.speculative import DRAFT_TOKENS, check_drafting
+from fairbeam.generation.search.speculative import DRAFT_TOKENS
 from fairbeam.generation.search.streaming import Watcher
-from fairbeam.model import EngineModel
 from fairbeam.network import Precision, Seq2Seq, pad_batch
 from fairbeam.requests import CandidateTexts, DecodingLimits, Requests, TooLong
 from fairbeam.reranking import Reranker
@@ -86,7 +86,7 @@ class Engine:
                 size, or ``workers`` is below 1.
         """
         if workers is not None and workers < 1:
-            raise ConfigError(f"--workers {workers}: must be at least 1")
+            raise ConfigError("{} {}: must be at least 1", OptionName("workers"), workers)
         self.device = device or torch.device("cpu")
         self.model = model
         self.models = _prepared(model.networks, self.device, precision.resolve(self.device))
@@ -105,35 +105,31 @@ class Engine:
         return min(network.max_source_positions for network in self.models.networks)
 
     def _check(
-        self, options: GenerationOptions, *, has_prefix: bool = False, has_phrases: bool = False
+        self,
+        options: GenerationOptions,
+        *,
+        door: Door | None = None,
+        has_prefix: bool = False,
+        has_phrases: bool = False,
     ) -> GenerationOptions:
         """Check options against the models, and make the model's forced first token part of them.
 
         Args:
             options: options of the search.
+            door: continuous batching or streaming, where requests are decoded so.
             has_prefix: whether requests have prefixes. has_phrases: whether they have required phrases.
 
         Raises:
-            ConfigError: options need what the models or the requests lack.
+            ConfigError: options exclude each other, or need what the models or the requests lack.
         """
-        models, special = self.models, self.model.special
+        check_search(self.models, options, door, shares_vocabulary=self.model.shares_vocabulary)
         if options.constraints is not None and not has_phrases:
-            raise ConfigError(
-                f"--constraints {options.constraints}: there are no phrases; --constraints-file names their file "
-                "(required_phrases in Python)"
-            )
-        if options.shortlist:
-            check_search(models.shortlist, models.networks, options)
-        if options.speculates:
-            shared = bool(options.prompt_lookup_num_tokens) and self.model.shares_vocabulary()
-            check_drafting(models.networks, options, special, models.draft, one_vocabulary=shared)
-        if options.lm_weight and models.language_model is None:
-            raise ConfigError(f"--lm-weight {options.lm_weight}: there is no language model; --lm-path names one")
+            phrases = OptionName("constraints_file", python="required_phrases")
+            order = OptionName("constraints"), options.constraints
+            raise ConfigError("{} {}: there are no phrases; they come with {}", *order, phrases)
         if options.prefix_bias_beta and not has_prefix:
-            raise ConfigError(
-                f"--prefix-bias-beta {options.prefix_bias_beta}: needs a prefix (--target-prefix; --prefix-size in "
-                "fairseq's commands)"
-            )
+            names = OptionName("prefix_bias_beta"), options.prefix_bias_beta, OptionName("target_prefix")
+            raise ConfigError("{} {}: needs a prefix ({}; --prefix-size in fairseq's commands)", *names)
         return _with_forced_bos(options, self.model.prefix.forced_bos)
 
     def fit(self, source: list[int], index: int, too_long: TooLong) -> list[int] | None:
@@ -148,8 +144,9 @@ class Engine:
             return source
         problem = f"sentence {index + 1} has {len(source)} tokens, but the model reads at most {limit}"
         if too_long is TooLong.ERROR:
+            option = OptionName("too_long")
             raise InputError(
-                f"{problem}; --too-long truncate shortens such sentences, --too-long skip leaves them empty"
+                "{}; {} truncate shortens such sentences, {} skip leaves them empty", problem, option, option
             )
         if too_long is TooLong.SKIP:
             logger.warning("%s; its translation is left empty", problem)
@@ -183,7 +180,8 @@ class Engine:
             InputError: a source is too long.
             CheckpointError: a sentence has no hypothesis, because scores are not finite or options forbid every output.
         """
-        checked = self._checked(requests, options)
+        continuous = limits is not None and limits.continuous
+        checked = self._checked(requests, options, CONTINUOUS_BATCHES if continuous else None)
         best = _kept(checked, all_finished)
         here = checked.prefix_allowed_tokens_fn is not None  # functions do not travel between processes
         found: Found = [[] for _ in requests.sources]
@@ -257,12 +255,12 @@ class Engine:
         ids = torch.tensor(list(source))
         return hard_alignment(hypothesis.attention[:, : len(ids)], ids, sorted(self.model.source_marks))
 
-    def _checked(self, requests: Requests, options: GenerationOptions) -> GenerationOptions:
+    def _checked(self, requests: Requests, options: GenerationOptions, door: Door | None = None) -> GenerationOptions:
         for row, source in enumerate(requests.sources):
             if len(source) > self.max_source_tokens:
                 self.fit(list(source), requests.index(row), TooLong.ERROR)
         has_prefix, has_phrases = requests.prefixes is not None, requests.required is not None
-        return self.check(options, has_prefix=has_prefix, has_phrases=has_phrases)
+        return self.check(options, door=door, has_prefix=has_prefix, has_phrases=has_phrases)
 
     def _decoded(
         self,
@@ -332,7 +330,8 @@ class Engine:
                 )
         if options.mbr or options.ch_wt or options.lm_wt:
             if requests.texts is None:
-                raise ConfigError("--mbr, --ch-wt and --lm-wt rank texts, and the engine was given ids alone")
+                names = (OptionName(name) for name in ("mbr", "ch_wt", "lm_wt"))
+                raise ConfigError("{}, {} and {} rank texts, and the engine was given ids alone", *names)
             rank = _by_expected_utility if options.mbr else self._by_other_models
             found = rank(requests, requests.texts, options, found)
         return found if all_finished else [hypotheses[: options.nbest] for hypotheses in found]
@@ -386,9 +385,9 @@ def _with_forced_bos(options: GenerationOptions, forced: int | None) -> Generati
     if not options.prefix_bias_beta:
         return options
     if options.first_token >= 0:
+        names = OptionName("first_token"), OptionName("prefix_bias_beta"), forced, options.first_token
         raise ConfigError(
-            f"--first-token and --prefix-bias-beta exclude each other: the model has a first token of its own, id "
-            f"{forced}, and {options.first_token} is asked for"
+            "{} and {} exclude each other: the model has a first token of its own, id {}, and {} is asked for", *names
         )
     return replace(options, first_token=forced)
 

@@ -1,148 +1,149 @@
-"""A model in memory as the engine uses it: its networks, the ids around its sources and outputs, models beside it."""
+"""A model in memory: a network, its tokenizers, generation defaults, and what writing it back takes."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 import torch
+from torch import Tensor
 
-from fairbeam.errors import ConfigError
-from fairbeam.formats.bundle import Bundle, DecoderPrefix
-from fairbeam.formats.fairseq import generator, special_ids
-from fairbeam.generation import ModelSet, SpecialTokenIds
-from fairbeam.generation.model import check_fusion
-from fairbeam.network import DecoderOnly
-from fairbeam.reranking import Reranker, Rescorer
+from fairbeam.data.lexical_shortlist import Shortlist
+from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.generation import GenerationOptions, SpecialTokenIds
+from fairbeam.network import AnyNetwork, EncoderOnly, EncoderOnlyConfig, Generator
 from fairbeam.text import TextSide
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Contents of a model's original files beyond the network: enough to write them again as they were."""
+
+    config: dict[str, Any]
+    """Options, as their own file holds them."""
+    dtypes: dict[str, torch.dtype]
+    """Dtype of each tensor in the original file, by its name there."""
+    kept: dict[str, Tensor]
+    """Tensors of the original file that the network does not hold."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Tokenizer and generation files, byte for byte, by their names."""
+
+
+class DecoderPrefix(NamedTuple):
+    """Tokens that a model's every output begins with."""
+
+    start: int | None = None
+    """Decoder start token (``decoder_start_token_id``); the network's own if None."""
+    forced_bos: int | None = None
+    """First token of every output (``forced_bos_token_id``); any if None."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class EngineModel:
-    """Networks and what decoding with them needs to know."""
+class Bundle:
+    """A model with everything that translating with it takes."""
 
-    networks: ModelSet
-    """Networks of the search (several are an ensemble) before ``for_inference``."""
-    prefix: DecoderPrefix = field(default_factory=DecoderPrefix)
-    """Decoder start token and forced first token."""
-    source_marks: frozenset[int] = frozenset()
-    """Source ids that are no part of the text, such as ``</s>`` and language tokens; alignments leave them out."""
-    source_suffix: int = 1
-    """Number of ids behind a source's text; truncation keeps them."""
-    shares_vocabulary: Callable[[], bool] = lambda: False
-    """Whether source and target ids mean the same symbols; called only for options that depend on it."""
-    reranker: Reranker = field(default_factory=Reranker)
-    """Models that rerank finished hypotheses."""
+    network: AnyNetwork
+    source: TextSide | None
+    """Tokenizer of sources. Both tokenizers are None for a model that came without one: ids in, ids out."""
+    target: TextSide | None
+    """Tokenizer of targets: None for an encoder; a decoder's prompts have the same one."""
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    """Generation defaults."""
+    family: str = "fairseq_transformer"
+    """Name of the model family, of Hugging Face or fairseq."""
+    card: str = ""
+    """Model card behind its heading: scores with their signatures, training data, licence."""
+    start: int | None = None
+    """Decoder start token, where it is not the network's own."""
+    forced_bos: int | None = None
+    """First token of every output, if any; a chosen target language takes precedence."""
+    origin: Provenance | None = None
+    """Contents of the files that the model was read from, for writing them back."""
+    separate_tokenizers: bool = False
+    """Whether the tokenizers come from different models; a bundle keeps them in folders of their own."""
+    shortlist: Shortlist | None = None
+    """Lexical shortlist: likely target tokens of each source token."""
 
-    @property
-    def special(self) -> SpecialTokenIds:
-        """Ids of the special tokens."""
-        return self.networks.special or SpecialTokenIds()
-
-
-@dataclass(frozen=True, kw_only=True)
-class HelperModels:
-    """Models beside the one that translates, each None where it is not wanted."""
-
-    fusion: Bundle | None = None
-    """Language model over the target dictionary, for ``lm_weight``."""
-    channel: Bundle | None = None
-    """Model that translates back, for ``ch_wt``."""
-    language_model: Bundle | None = None
-    """Language model of the target language with any tokenizer, for ``lm_wt``."""
-    draft: Bundle | None = None
-    """Smaller model with the same dictionaries, for ``draft_tokens``."""
-
-
-def model_of_bundles(
-    bundles: Sequence[Bundle], helpers: HelperModels, device: torch.device | None = None
-) -> EngineModel:
-    """Return the model that bundles make together: one, or an ensemble.
-
-    Raises:
-        ConfigError: there is no tokenizer, a target language has yet to be chosen, dictionaries differ, or a model is
-            of the wrong kind.
-    """
-    first, device = bundles[0], device or torch.device("cpu")
-    networks = [generator(bundle) for bundle in bundles]
-    source, target = _sides(first)
-    _check_ensemble(bundles, helpers.draft)
-    marks = (source.bos, source.eos, source.language_id)
-    return EngineModel(
-        networks=ModelSet(
-            networks,
-            special_ids(first),
-            first.shortlist,
-            None if helpers.fusion is None else _fusion(helpers.fusion, first),
-            None if helpers.draft is None else generator(helpers.draft),
-        ),
-        prefix=first.decoder_prefix(),
-        source_marks=frozenset(id for id in marks if id is not None),
-        source_suffix=source.closing,
-        shares_vocabulary=functools.cache(lambda: source is target or symbols_of(source) == symbols_of(target)),
-        reranker=reranker_of(helpers.channel, helpers.language_model, device),
-    )
-
-
-def reranker_of(channel: Bundle | None, language_model: Bundle | None, device: torch.device) -> Reranker:
-    """Return the reranker of a channel model and a language model.
-
-    Raises:
-        ConfigError: a model is of the wrong kind or lacks a tokenizer; names its option.
-    """
-    return Reranker(
-        channel=None if channel is None else Rescorer(channel, device, "--channel-model"),
-        language_model=None if language_model is None else Rescorer(language_model, device, "--lm-model"),
-    )
-
-
-def symbols_of(side: TextSide) -> list[str]:
-    """Return the symbols of a vocabulary in the order of their ids."""
-    return side.symbols(range(len(side)))
-
-
-def check_fusion_dictionary(language_model: Sequence[str], target: Sequence[str]) -> None:
-    """Check that a language model for shallow fusion gives its symbols the target's ids.
-
-    Raises:
-        ConfigError: its dictionary is another.
-    """
-    if list(language_model) != list(target):
-        raise ConfigError(
-            f"--lm-path: the language model's dictionary ({len(language_model)} entries) differs from the target "
-            f"dictionary ({len(target)} entries)"
+    def __post_init__(self) -> None:
+        config = self.network.config
+        sides = (
+            ("source", config.source_vocabulary, self.source),
+            ("target", config.target_vocabulary, self.target),
         )
+        for side, rows, tokenizer in sides:
+            if tokenizer is not None and not tokenizer.fits(rows):
+                raise CheckpointError(
+                    f"the {side} dictionary has {len(tokenizer)} entries, "
+                    f"but the model embeds {rows}; use the dictionaries the model was trained with"
+                )
+        if self.shortlist is not None:
+            self.shortlist.check(config.source_vocabulary, config.target_vocabulary)
+        writes = not isinstance(config, EncoderOnlyConfig)
+        if self.target is not None and not writes:
+            raise CheckpointError("an encoder writes no text; expected no tokenizer for a target")
+        alike = (self.source and self.source.kind) == (self.target and self.target.kind)
+        if writes and not self.separate_tokenizers and not alike:
+            raise CheckpointError("the sides have tokenizers of two kinds, or one has none; expected the same kind")
+        for name in ("start", "forced_bos"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < config.target_vocabulary:
+                raise CheckpointError(f"{name} is {value}; expected an id from 0 to {config.target_vocabulary - 1}")
+
+    def decoder_prefix(self) -> DecoderPrefix:
+        """Return the tokens that every output begins with.
+
+        A chosen target language takes the place of a start token that is a language's token or left open (mBART-25),
+        and is the forced first token behind any other (mBART-50, M2M-100, NLLB).
+
+        Raises:
+            ConfigError: the model translates into many languages, and none is chosen.
+        """
+        start = getattr(self.network.config, "decoder_start", None) if self.start is None else self.start
+        if self.target is None:
+            return DecoderPrefix(self.start, self.forced_bos)
+        language, languages = self.target.language_id, self.target.language_ids
+        if language is None:
+            if self.target.language_needed and self.forced_bos is None and start not in languages:
+                raise ConfigError("the model translates into several languages; choose one with --target-lang")
+            return DecoderPrefix(self.start, self.forced_bos)
+        if start is None or start in languages:
+            return DecoderPrefix(language, self.forced_bos)
+        return DecoderPrefix(self.start, language)
+
+    def with_languages(self, source: str | None, target: str | None) -> Self:
+        """Return the same model for other languages; None leaves a side as it is.
+
+        Raises:
+            ConfigError: a tokenizer does not have the language.
+        """
+
+        def chosen(side: TextSide | None, language: str | None) -> TextSide | None:
+            return side if side is None or language is None else side.with_language(language)
+
+        return replace(self, source=chosen(self.source, source), target=chosen(self.target, target))
 
 
-def check_draft_dictionaries(draft: Sequence[Sequence[str]], model: Sequence[Sequence[str]]) -> None:
-    """Check that a draft model gives its symbols the ids of the model that verifies, on either side.
+def generator(model: Bundle) -> Generator:
+    """Return the model's network, if it generates text.
 
     Raises:
-        ConfigError: one of its dictionaries is another.
+        ConfigError: it is an encoder.
     """
-    if [list(side) for side in draft] != [list(side) for side in model]:
-        raise ConfigError("--draft-model: must have the model's dictionaries, and has others")
+    if isinstance(model.network, EncoderOnly):
+        raise ConfigError("the model is an encoder, which writes no text; fairbeam compose gives it a decoder")
+    return model.network
 
 
-def _sides(bundle: Bundle) -> tuple[TextSide, TextSide]:
-    if bundle.source is None or bundle.target is None:
-        raise ConfigError("the model has no tokenizer, so it takes ids alone; add the tokenizer's files to its folder")
-    return bundle.source, bundle.target
+def special_ids(model: Bundle) -> SpecialTokenIds:
+    """Return the special-token ids that a search needs.
 
-
-def _fusion(language_model: Bundle, model: Bundle) -> DecoderOnly:
-    network = check_fusion(language_model.network, generator(model).config.target_vocabulary)
-    if language_model.source is not None and model.target is not None:
-        check_fusion_dictionary(symbols_of(language_model.source), symbols_of(model.target))
-    return network
-
-
-def _check_ensemble(bundles: Sequence[Bundle], draft: Bundle | None) -> None:
-    expected = _vocabularies(bundles[0])
-    if any(_vocabularies(other) != expected for other in bundles[1:]):
-        raise ConfigError("the models of an ensemble must have the same dictionaries, and these differ")
-    if draft is not None:
-        check_draft_dictionaries(_vocabularies(draft), expected)
-
-
-def _vocabularies(bundle: Bundle) -> list[list[str]]:
-    return [symbols_of(side) for side in (bundle.source, bundle.target) if side is not None]
+    Raises:
+        ConfigError: the model has no end-of-text token.
+    """
+    config = generator(model).config
+    if config.eos is None:
+        raise ConfigError("the model has no symbol that ends a text; expected eos_token_id in its configuration")
+    known = getattr(config, "unk", None) if model.target is None or model.target.unk is None else model.target.unk
+    # Some configurations leave it at a default that is beyond their vocabulary.
+    unknown = known if known is not None and known < config.target_vocabulary else config.pad
+    bos = config.eos if config.bos is None else config.bos
+    return SpecialTokenIds(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fairbeam.data.batching import BatchLimits
-from fairbeam.errors import ConfigError
 from fairbeam.generation import Hypothesis, Required
+from fairbeam.generation.option_fields import check_options, option
 
 
 class TooLong(StrEnum):
@@ -19,22 +19,34 @@ class TooLong(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingLimits:
-    """Batch sizes, and the treatment of sentences that are too long."""
+    """Batch sizes, and the treatment of sentences that are too long.
 
-    batch_size: int = 64
-    """Largest number of sentences in a batch."""
-    max_tokens: int = 8192
-    """Largest number of source tokens in a batch, padding included; bounds memory however long the input."""
-    buffer_size: int = 2048
-    """Number of sentences read ahead and sorted by length at a time."""
-    too_long: TooLong = TooLong.ERROR
-    continuous: bool = False
-    """Continuous batching: sentences join a batch as others leave it, where the model supports it."""
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    batch_size: int = option(64, "Maximum batch size.", group="Speed", at_least=1, unit="sentences")
+    max_tokens: int = option(
+        8192, "Maximum batch size in source tokens, padding included; bounds memory however long the input.",
+        group="Speed", at_least=1, unit="tokens",
+    )  # fmt: skip
+    continuous: bool = option(
+        False, "Continuous batching: sentences join a batch as others leave it, where the model supports it (Yu et "
+        "al., 2022).",
+        group="Speed",
+    )  # fmt: skip
+    buffer_size: int = option(
+        2048, "Sentences read ahead and sorted by length; on a terminal, always 1.",
+        group="Speed", at_least=1, unit="sentences",
+    )  # fmt: skip
+    too_long: TooLong = option(
+        TooLong.ERROR, "Treatment of sentences longer than the model reads: stop with an error, truncate them, or skip "
+        "them and leave their outputs empty.",
+        group="Model and files",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_tokens", "buffer_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        check_options(self)
 
     @property
     def batch(self) -> BatchLimits:

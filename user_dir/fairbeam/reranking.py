@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits, sorted_batches
-from fairbeam.errors import ConfigError, InputError
-from fairbeam.formats.bundle import Bundle
+from fairbeam.errors import ConfigError, InputError, OptionName
 from fairbeam.generation import GenerationOptions
+from fairbeam.model import Bundle
 from fairbeam.network import DecoderOnly, Generator, Seq2Seq, pad_batch
 
 _BATCH = BatchLimits(max_tokens=4096, max_sentences=64)
+CHANNEL_MODEL, LANGUAGE_MODEL = OptionName("channel_model"), OptionName("lm_model")
 _CHUNK_ELEMENTS = 1 << 22
 """Logits that exist at a time."""
 
@@ -26,18 +27,18 @@ _CHUNK_ELEMENTS = 1 << 22
 class Rescorer:
     """Log probabilities of texts by teacher forcing, in float32: by a model of pairs, or by a language model."""
 
-    def __init__(self, model: Bundle, device: torch.device, option: str) -> None:
-        """``option`` names the model in errors; it is ``--channel-model`` or ``--lm-model``.
+    def __init__(self, model: Bundle, device: torch.device, option: OptionName) -> None:
+        """``option`` names the model in errors; it is ``CHANNEL_MODEL`` or ``LANGUAGE_MODEL``.
 
         Raises:
             ConfigError: the model is of the wrong kind, lacks a tokenizer, or a language has to be chosen.
         """
-        kind = Seq2Seq if option == "--channel-model" else DecoderOnly
+        kind = Seq2Seq if option == CHANNEL_MODEL else DecoderOnly
         if not isinstance(model.network, kind):
             expected = "an encoder-decoder" if kind is Seq2Seq else "a decoder without an encoder"
-            raise ConfigError(f"{option}: the model is a {type(model.network).__name__}; expected {expected}")
+            raise ConfigError("{}: the model is a {}; expected {}", option, type(model.network).__name__, expected)
         if model.source is None or model.target is None:
-            raise ConfigError(f"{option}: the model has no tokenizer; add the tokenizer's files to its folder")
+            raise ConfigError("{}: the model has no tokenizer; add the tokenizer's files to its folder", option)
         self.option = option
         self.source, self.target = model.source, model.target
         self._start = model.decoder_prefix()[0]
@@ -71,7 +72,7 @@ class Rescorer:
         config = self._network.config
         eos = config.eos
         if eos is None:
-            raise ConfigError(f"{self.option}: the model has no symbol that ends a text; expected eos_token_id")
+            raise ConfigError("{}: the model has no symbol that ends a text; expected eos_token_id", self.option)
         bos = eos if config.bos is None else config.bos
         opened = ids if ids[:1] in ([bos], [eos]) else [bos, *ids]
         return opened if len(opened) > 1 and opened[-1] == eos else [*opened, eos]
@@ -79,7 +80,9 @@ class Rescorer:
     def _check(self, rows: Sequence[Sequence[int]], limit: int) -> None:
         longest = max(map(len, rows), default=0)
         if longest > limit:
-            raise InputError(f"{self.option}: a text has {longest} tokens there, but the model reads at most {limit}")
+            raise InputError(
+                "{}: a text has {} tokens there, but the model reads at most {}", self.option, longest, limit
+            )
 
     @torch.no_grad()
     def _score(self, rows: list[list[int]], sources: list[list[int]] | None) -> np.ndarray:
@@ -124,13 +127,13 @@ class Reranker:
             ConfigError: there is a weight, and no model for it.
         """
         for name, model, option in (
-            ("ch_wt", self.channel, "--channel-model"), ("lm_wt", self.language_model, "--lm-model"),
+            ("ch_wt", self.channel, CHANNEL_MODEL), ("lm_wt", self.language_model, LANGUAGE_MODEL),
         ):  # fmt: skip
             if model is not None:
                 options = {name: 1.0, **options}
             elif options.get(name):
-                weight = f"--{name.replace('_', '-')} {options[name]}"
-                raise ConfigError(f"{weight}: there is no model to weigh; {option} names one")
+                names = OptionName(name), options[name], option
+                raise ConfigError("{} {}: there is no model to weigh; {} names one", *names)
         return options
 
     def __call__(

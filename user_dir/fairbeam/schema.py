@@ -61,8 +61,7 @@ def parse(
         validate = _adapter(cast(Hashable, kind)).validate_json
         return validate(json.dumps(values), strict=True, extra="forbid" if known_fields_only else None)
     except ValidationError as found:
-        first = found.errors(include_url=False)[0]
-        raise error(f"{where}{_explain(kind, values, pointer, first)}") from None
+        raise error(f"{where}{_explain(kind, values, pointer, found.errors(include_url=False))}") from None
     except (TypeError, ValueError, RecursionError) as found:
         raise error(f"{where}{pointer or 'the value'} cannot be written as JSON ({str(found)[:_SHOWN]})") from None
     except FairbeamError as found:
@@ -86,9 +85,16 @@ def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
     return TypeAdapter(cast(Any, kind))
 
 
-def _explain(kind: Any, values: Any, pointer: str, found: Any) -> str:
-    """Return one error of pydantic's as "POINTER is VALUE; expected WHAT"."""
-    path = list(_within(values, found))
+def _explain(kind: Any, values: Any, pointer: str, errors: Sequence[Any]) -> str:
+    """Return the first of pydantic's errors as "POINTER is VALUE; expected WHAT".
+
+    Of a union there is an error for each member: the one that leads deepest is of the member that was meant.
+    """
+    paths = [list(_within(values, found)) for found in errors]
+    path, found = max(
+        ((path, found) for path, found in zip(paths, errors, strict=True) if path[: len(paths[0])] == paths[0]),
+        key=lambda pair: len(pair[0]),
+    )
     place = pointer + "".join(f"/{_escaped(part)}" for part in path) or "the value"
     if found["type"] == "json_invalid":
         return f"{place}: {found['msg']}"

@@ -1,6 +1,5 @@
 """Text to text: tokenize, decode with the engine, detokenize."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,17 @@ from typing import Any
 import torch
 
 from fairbeam.engine import Engine, complete_options
-from fairbeam.errors import ConfigError, InputError
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.engine_model import HelperModels, model_of_bundles
+from fairbeam.errors import ConfigError, InputError, OptionName
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions
+from fairbeam.generation.build import CONTINUOUS_BATCHES, STREAMED_TEXT, Door
+from fairbeam.generation.options import with_defaults
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished
 from fairbeam.generation.search.streaming import certain_tokens, given_by_thread
-from fairbeam.model import HelperModels, model_of_bundles
+from fairbeam.model import Bundle
 from fairbeam.network import Generator, Precision, tune_memory
 from fairbeam.requests import CandidateTexts, DecodingLimits, Requests, TooLong
 from fairbeam.text import TextSide
@@ -26,12 +28,6 @@ from fairbeam.text.phrases import Phrases, phrase_ids, required_ids
 from fairbeam.translation import Detokenizer, Translation
 
 __all__ = ["DecodingLimits", "ModelFiles", "TooLong", "Translation", "Translator", "load"]
-
-_NOT_STREAMED = (
-    "attention", "ch_wt", "constraints", "coverage_penalty", "lm_wt", "mbr", "penalty_alpha",
-    "prefix_allowed_tokens_fn", "return_alternatives", "shortlist",
-)  # fmt: skip
-"""Options that rank hypotheses, or explain them, when all have ended; or whose search is another."""
 
 
 class Translator:
@@ -132,16 +128,16 @@ class Translator:
         )  # fmt: skip
         return [translations[0].text for translations in found]
 
-    def token_id(self, text: str, option: str) -> int:
+    def token_id(self, text: str, name: str) -> int:
         """Return the target id of a text that is one token.
 
         Raises:
-            ConfigError: it is none, or several, or unknown; names ``option``.
+            ConfigError: it is none, or several, or unknown; says so of the option of this name.
         """
         found = phrase_ids(self.target, [text])
         if len(found) != 1 or len(found[0]) != 1 or found[0][0] == self.target.unk:
             tokens = " ".join(self.target.symbols(found[0])) if found else "nothing"
-            raise ConfigError(f"{option} {text!r}: expected one token of the model's; it is {tokens}")
+            raise ConfigError("{} {!r}: expected one token of the model's; it is {}", OptionName(name), text, tokens)
         return found[0][0]
 
     def output_ids(self, outputs: Iterable[str]) -> tuple[tuple[int, ...], ...]:
@@ -171,9 +167,11 @@ class Translator:
         """
         if replace_unk is not None:
             options = {**options, "attention": True}
+        limits = limits or DecodingLimits()
+        door = CONTINUOUS_BATCHES if limits.continuous else None
         has_prefix, has_phrases = target_prefix is not None, required_phrases is not None
-        chosen = self._options(options, has_prefix=has_prefix, has_phrases=has_phrases)
-        call = _Call(limits or DecodingLimits(), chosen, Detokenizer(self.source, self.target, replace_unk))
+        chosen = self._options(options, door, has_prefix=has_prefix, has_phrases=has_phrases)
+        call = _Call(limits, chosen, Detokenizer(self.source, self.target, replace_unk))
         return self._stream(sentences, target_prefix, required_phrases, call)
 
     def stream_text(
@@ -200,12 +198,7 @@ class Translator:
             ConfigError: an unknown or impossible option, or one that ranks hypotheses when all have ended.
             InputError: the sentence is too long for the model.
         """
-        chosen = self._options(options, has_prefix=target_prefix is not None, has_phrases=False)
-        if chosen.nbest > 1:
-            raise ConfigError(f"--nbest {chosen.nbest}: one translation is streamed; expected 1")
-        for name in _NOT_STREAMED:
-            if getattr(chosen, name):
-                raise ConfigError(f"--{name.replace('_', '-')} means nothing where a translation is streamed")
+        chosen = self._options(options, STREAMED_TEXT, has_prefix=target_prefix is not None, has_phrases=False)
         return self._stream_text(sentence, target_prefix, too_long, number, chosen)
 
     def attention(self, source: str, target: str) -> tuple[list[str], list[str], list[list[float]]]:
@@ -222,16 +215,15 @@ class Translator:
         weights = self.engine.attention(*ids)
         return self.source.symbols(ids[0]), self.target.symbols(ids[1]), weights.tolist()
 
-    def _options(self, given: dict[str, Any], *, has_prefix: bool, has_phrases: bool) -> GenerationOptions:
+    def _options(
+        self, given: dict[str, Any], door: Door | None, *, has_prefix: bool, has_phrases: bool
+    ) -> GenerationOptions:
         """Return the model's defaults with what the caller wants otherwise, checked against the models."""
-        known = [field.name for field in dataclasses.fields(GenerationOptions)]
-        if unknown := sorted(given.keys() - set(known)):
-            raise ConfigError(f"unknown generation option {unknown[0]!r}; known are {', '.join(known)}")
         model = self.engine.model
         drafts = model.networks.draft is not None
         given = complete_options(given, reranker=model.reranker, drafts=drafts, has_phrases=has_phrases)
-        options = dataclasses.replace(self.generation, **given)
-        self.engine.check(options, has_prefix=has_prefix, has_phrases=has_phrases)
+        options = with_defaults(given, self.generation)
+        self.engine.check(options, door=door, has_prefix=has_prefix, has_phrases=has_phrases)
         return options
 
     def _stream(
@@ -358,7 +350,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise ConfigError("{} {}: {}", OptionName("device"), name, str(error).splitlines()[0]) from None
     return device
 
 

@@ -9,13 +9,13 @@ from fairseq.models.lstm import LSTMModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from fairseq.models.transformer_lm import TransformerLanguageModel
 
+from fairbeam.engine_model import check_fusion_dictionary
 from fairbeam.families.fairseq import bart as fairseq_bart
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import transformer as fairseq_transformer
 from fairbeam.families.fairseq.registry import FairseqFamily
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
-from fairbeam.model import check_fusion_dictionary
 from fairbeam.network import DecoderOnly, Generator
 from fairbeam_plugin.models.families import FamilyDecoder
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel

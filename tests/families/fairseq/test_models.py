@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import stock_models
 import torch
+from searching import search_with
 
 from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.fairseq import language_model as fairseq_lm
 from fairbeam.families.fairseq import lstm as fairseq_lstm
 from fairbeam.families.fairseq import roberta as fairseq_roberta
 from fairbeam.families.fairseq.registry import completed, family_of
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.network import LSTM, DecoderOnly, LSTMConfig
 
 PAD, EOS = 1, 2
@@ -158,14 +159,14 @@ def test_beams_of_lstms_are_stocks(variant):
     sample = {"net_input": {"src_tokens": left, "src_lengths": left.ne(PAD).sum(1)}}
     search = GenerationOptions(beam=4, max_len_b=12, min_len=2)
     for network in (ours, ours.for_inference(torch.float32)):
-        found = BeamSearch([network], search)(source)
+        found = search_with([network], search)(source)
         assert len({tuple(mine[0].tokens.tolist()) for mine in found}) > 2
         for mine, expected in zip(found, stock.generate([theirs], sample), strict=True):
             assert [each.tokens.tolist() for each in mine] == [each["tokens"].tolist() for each in expected]
             scores = [each["score"].item() for each in expected]
             assert [each.score for each in mine] == pytest.approx(scores, abs=1e-4)
     rough = ours.for_inference(torch.bfloat16)
-    assert BeamSearch([rough], search)(source)[0][0].score == pytest.approx(found[0][0].score, abs=0.1)
+    assert search_with([rough], search)(source)[0][0].score == pytest.approx(found[0][0].score, abs=0.1)
 
 
 def test_ten_updates_of_an_lstm_lower_the_loss():

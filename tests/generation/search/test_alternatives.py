@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from searching import search_with
 
-from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.generation.search.alternatives import AlternativesSearch
+from fairbeam.generation import GenerationOptions
 from fairbeam.network import pad_batch
 
 spec = importlib.util.spec_from_file_location("searches", Path(__file__).with_name("test_beam_search.py"))
@@ -26,8 +26,8 @@ def test_alternatives_are_the_most_probable_tokens_completed(beam, least, dtype)
     options = GenerationOptions(
         beam=beam, nbest=4, max_len_b=9, return_alternatives=True, min_alternative_expansion_prob=least, min_len=2
     )
-    usual = BeamSearch([model], GenerationOptions(beam=beam, max_len_b=9, min_len=2))
-    found = AlternativesSearch(BeamSearch([model], options))(
+    usual = search_with([model], GenerationOptions(beam=beam, max_len_b=9, min_len=2))
+    found = search_with([model], options)(
         pad_batch(rows, searches.PAD), prefix=pad_batch(PREFIXES, searches.PAD).long()
     )
     assert (min(map(len, found)) < 4) == (least > 0)
@@ -54,9 +54,7 @@ def test_what_may_not_be_said_is_no_alternative():
     options = {"nbest": 3, "beam": 3, "max_len_b": 9, "return_alternatives": True}
 
     def firsts(**more):
-        found = AlternativesSearch(BeamSearch([model], GenerationOptions(**options, **more)))(
-            pad_batch(rows, searches.PAD)
-        )
+        found = search_with([model], GenerationOptions(**options, **more))(pad_batch(rows, searches.PAD))
         return [[int(h.tokens[0]) for h in alternatives] for alternatives in found]
 
     usual = firsts()

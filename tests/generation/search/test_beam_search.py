@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from searching import checked, search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
+from fairbeam.generation.search.native_steps import BeamSearchSteps
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -46,7 +48,8 @@ def sources(count: int, vocabulary: int) -> list[list[int]]:
 )
 def test_text_does_not_depend_on_the_batch(options):
     model = network(30)
-    search = BeamSearch([model.for_inference(torch.float32)], GenerationOptions(beam=4, **{"max_len_b": 20, **options}))
+    options = GenerationOptions(beam=4, **{"max_len_b": 20, **options})
+    search = search_with([model.for_inference(torch.float32)], options)
     rows = sources(24, 30)
     alone = [search(torch.tensor([row]))[0] for row in rows]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(2)).tolist()
@@ -75,25 +78,26 @@ def test_steps_in_one_call_are_the_same(dtype, vocabulary, kind, beam, least, mo
     model, rows = network(vocabulary, **kind).for_inference(dtype), sources(9, vocabulary)
     prefix = pad_batch([[4] * (row % 3) or [PAD] for row in range(9)], PAD)
     options = GenerationOptions(beam=beam, nbest=beam, min_len=least, max_len_a=0.5, max_len_b=least + 2)
-    calls, ahead = [], type(model).search
+    calls, call = [], BeamSearchSteps.call
 
-    def counted(*args):
-        found = ahead(*args)
-        calls.append(found[0])
-        return found
+    def counted(steps):
+        call(steps)
+        calls.append(steps.steps_made)
 
-    def searched(*, in_one_call):
-        search = BeamSearch([model], options)
-        assert search.in_one_call
-        search.in_one_call = in_one_call
+    def searched(*, natively):
+        search = search_with([model], options)
+        assert search.native_steps is not None
+        search.native_steps = search.native_steps if natively else None
         found = [search(pad_batch(rows, PAD), prefix=forced) for forced in (None, prefix)]
         return [[[(h.tokens.tolist(), h.score) for h in mine] for mine in batch] for batch in found]
 
-    apart = searched(in_one_call=False)
-    monkeypatch.setattr(type(model), "search", lambda *args: None)
-    assert searched(in_one_call=True) == apart
-    monkeypatch.setattr(type(model), "search", counted)
-    assert searched(in_one_call=True) == apart
+    monkeypatch.setattr(BeamSearchSteps, "call", counted)
+    apart = searched(natively=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "fused_decoder", None)  # steps are made one by one
+        assert searched(natively=True) == apart
+    assert not calls
+    assert searched(natively=True) == apart
     assert max(calls) > 1  # several steps in a call
 
 
@@ -111,9 +115,9 @@ def test_shallow_fusion_adds_what_a_language_model_says(temperature):
     """Of the same tokens behind the same start symbol; the temperature is not the language model's."""
     model, beside = network(30), language_model(30)
     options = GenerationOptions(beam=3, max_len_b=15, lm_weight=0.4, temperature=temperature)
-    search, rows = BeamSearch([model], options, None, beside), sources(6, 30)
+    search, rows = search_with([model], options, language_model=beside), sources(6, 30)
     together, alone = search(pad_batch(rows, PAD)), [search(torch.tensor([row]))[0] for row in rows]
-    usual = BeamSearch([model], GenerationOptions(beam=3, max_len_b=15, temperature=temperature))(pad_batch(rows, PAD))
+    usual = search_with([model], GenerationOptions(beam=3, max_len_b=15, temperature=temperature))(pad_batch(rows, PAD))
     assert sum(a[0].tokens.tolist() != b[0].tokens.tolist() for a, b in zip(together, usual, strict=True)) > 3
     for row, found, same in zip(rows, together, alone, strict=True):
         assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in same]
@@ -147,7 +151,7 @@ def test_a_favoured_prefix_is_a_mixture_of_distributions(beta):
     everything = [
         [*words, EOS] for n in range(1, longest + 1) for words in itertools.product([0, 3, 4, 5, 6], repeat=n)
     ]
-    search = BeamSearch([model], GenerationOptions(beam=200, max_len_b=longest, prefix_bias_beta=beta))
+    search = search_with([model], GenerationOptions(beam=200, max_len_b=longest, prefix_bias_beta=beta))
     rows = sources(4, 7)
     together = search(pad_batch(rows, PAD), prefix=pad_batch(prefixes, PAD))
     for row, prefix, found in zip(rows, prefixes, together, strict=True):
@@ -161,7 +165,7 @@ def test_a_prefix_that_is_favoured_above_all_is_forced():
     model, rows = network(30), sources(8, 30)
     prefixes = pad_batch([[4 + n % 20, 9, 5][: 1 + n % 3] for n in range(8)], PAD)
     found = [
-        BeamSearch([model], GenerationOptions(beam=4, max_len_b=12, lenpen=0.0, prefix_bias_beta=beta))(
+        search_with([model], GenerationOptions(beam=4, max_len_b=12, lenpen=0.0, prefix_bias_beta=beta))(
             pad_batch(rows, PAD), prefix=prefixes
         )
         for beta in (0.0, 1 - 1e-12)
@@ -172,8 +176,8 @@ def test_a_prefix_that_is_favoured_above_all_is_forced():
 
 def test_two_equal_models_are_one():
     model = network(30)
-    one = BeamSearch([model], GenerationOptions(max_len_b=15))
-    two = BeamSearch([model, model], GenerationOptions(max_len_b=15))
+    one = search_with([model], GenerationOptions(max_len_b=15))
+    two = search_with([model, model], GenerationOptions(max_len_b=15))
     source = pad_batch(sources(5, 30), PAD)
     for a, b in zip(one(source), two(source), strict=True):
         assert [h.tokens.tolist() for h in a] == [h.tokens.tolist() for h in b]
@@ -182,17 +186,18 @@ def test_two_equal_models_are_one():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"beam": 0}, "--beam 0"), ({"nbest": 6}, "--nbest 6 is greater than --beam 5"),
-     ({"prefix_bias_beta": 1.0}, "--prefix-bias-beta 1.0: must be at least 0 and below 1"),
-     ({"prefix_bias_beta": 0.5, "penalty_alpha": 0.6}, "--prefix-bias-beta and --penalty-alpha exclude each other"),
-     ({"lm_weight": 0.5, "stochastic_beam": True}, "--lm-weight and --stochastic-beam exclude each other"),
-     ({"ch_wt": 1.0, "mbr": "chrf"}, "--ch-wt and --mbr exclude each other"),
-     ({"lm_wt": 1.0, "beam": 1}, "--lm-wt 1.0: ranks several candidates, and --beam is 1"),
-     ({"return_alternatives": True, "mbr": "chrf"}, "--return-alternatives and --mbr exclude each other"),
-     ({"min_alternative_expansion_prob": 0.1}, "0.1: needs --return-alternatives"),
-     ({"return_alternatives": True, "min_alternative_expansion_prob": 2.0}, "2.0: is a probability"),
-     ({"temperature": 0.0}, "--temperature"), ({"min_len": 300}, "--min-len 300 is greater than --max-len-b 200")],
+    [({"beam": 0}, "beam 0: must be at least 1"), ({"nbest": 6}, "nbest 6 is greater than beam 5"),
+     ({"prefix_bias_beta": 1.0}, "prefix_bias_beta 1.0: must be at least 0 and below 1"),
+     ({"prefix_bias_beta": 0.5, "penalty_alpha": 0.6}, "penalty_alpha and prefix_bias_beta exclude each other"),
+     ({"lm_weight": 0.5, "stochastic_beam": True}, "lm_weight and stochastic_beam exclude each other"),
+     ({"ch_wt": 1.0, "mbr": "chrf"}, "mbr and ch_wt exclude each other"),
+     ({"lm_wt": 1.0, "beam": 1}, "lm_wt 1.0: needs beam of at least 2, not 1"),
+     ({"return_alternatives": True, "mbr": "chrf"}, "return_alternatives and mbr exclude each other"),
+     ({"min_alternative_expansion_prob": 0.1}, "0.1: needs return_alternatives"),
+     ({"return_alternatives": True, "min_alternative_expansion_prob": 2.0}, "2.0: must be at least 0 and at most 1"),
+     ({"temperature": 0.0}, "temperature 0.0: must be greater than 0"),
+     ({"min_len": 300}, "min_len 300 is greater than max_len_b 200")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        GenerationOptions(**options)
+        checked(**options)

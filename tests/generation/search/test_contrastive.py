@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from searching import checked, search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -66,21 +67,21 @@ def test_as_a_plain_loop_has_it(kind):
     generator = torch.Generator().manual_seed(5)
     lengths = torch.randint(1, 8, (9,), generator=generator).tolist()
     rows = [[*torch.randint(3, WORDS, (n,), generator=generator).tolist(), EOS] for n in lengths]
-    search = BeamSearch([model], GenerationOptions(beam=K, penalty_alpha=ALPHA, max_len_b=LIMIT))
+    search = search_with([model], GenerationOptions(beam=K, penalty_alpha=ALPHA, max_len_b=LIMIT))
     found = search(pad_batch(rows, PAD))
     for row, hypotheses in zip(rows, found, strict=True):
         text, score = plain_loop(model, row)
         assert [hypothesis.tokens.tolist() for hypothesis in hypotheses] == [text]
         assert hypotheses[0].score == pytest.approx(score, abs=1e-4)
-    greedy = BeamSearch([model], GenerationOptions(beam=1, max_len_b=LIMIT))(pad_batch(rows, PAD))
+    greedy = search_with([model], GenerationOptions(beam=1, max_len_b=LIMIT))(pad_batch(rows, PAD))
     assert any(a[0].tokens.tolist() != b[0].tokens.tolist() for a, b in zip(found, greedy, strict=True))
 
 
 def test_what_it_cannot_do_is_refused():
-    for options in ({"beam": 1}, {"nbest": 2}, {"mbr": "bleu"}):
-        with pytest.raises(ConfigError, match=r"--penalty-alpha 0\.6: needs --beam above 1 and gives one"):
-            GenerationOptions(penalty_alpha=ALPHA, **options)
-    with pytest.raises(ConfigError, match="--stochastic-beam and --penalty-alpha exclude each other"):
-        GenerationOptions(penalty_alpha=ALPHA, stochastic_beam=True)
-    with pytest.raises(ConfigError, match="needs the features of one model"):
-        BeamSearch([model_of("both")] * 2, GenerationOptions(penalty_alpha=ALPHA))
+    with pytest.raises(ConfigError, match=r"penalty_alpha 0\.6: needs beam of at least 2, not 1"):
+        GenerationOptions(penalty_alpha=ALPHA, beam=1)
+    for options in ({"nbest": 2}, {"mbr": "bleu"}, {"stochastic_beam": True}):
+        with pytest.raises(ConfigError, match="exclude each other"):
+            checked(penalty_alpha=ALPHA, **options)
+    with pytest.raises(ConfigError, match="penalty_alpha and an ensemble exclude each other"):
+        search_with([model_of("both")] * 2, GenerationOptions(penalty_alpha=ALPHA))

@@ -9,8 +9,9 @@ import math
 
 import pytest
 import torch
+from searching import search_with
 
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.network import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -157,7 +158,7 @@ def test_all_there_is_in_the_right_order(kind, given, names, with_prefix):
         model = model_of(kind, seed)
         eos = [] if kind == "decoder" else [EOS]
         sources = [[*source, *eos] for source in SOURCES]
-        found = BeamSearch([model], options)(pad_batch(sources, PAD), prefix=PREFIX if with_prefix else None)
+        found = search_with([model], options)(pad_batch(sources, PAD), prefix=PREFIX if with_prefix else None)
         for number, (source, hypotheses) in enumerate(zip(sources, found, strict=True)):
             prefix = tuple(PREFIX[number][PREFIX[number].ne(PAD)].tolist()) if with_prefix else ()
             limit = options.length_limit(len(source), 99)

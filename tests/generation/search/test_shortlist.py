@@ -5,20 +5,22 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from searching import search_with
 
 from fairbeam.data.lexical_shortlist import Shortlist
 from fairbeam.errors import ConfigError
 from fairbeam.generation import (
     Batch,
-    BeamSearch,
     Constraints,
     DecoderPool,
     GenerationOptions,
     ModelSet,
     SpecialTokenIds,
 )
-from fairbeam.generation.options import DRAFTING, LengthNormalization
-from fairbeam.generation.search.shortlist import EXCLUDED, PHRASES, TOKENS, ShortlistSearch
+from fairbeam.generation.option_fields import declared_options
+from fairbeam.generation.options import LengthNormalization
+from fairbeam.generation.search.native_steps import BeamSearchSteps, BestContinuations
+from fairbeam.generation.search.shortlist import PHRASES, TOKENS, ShortlistSearch
 from fairbeam.network import (
     LSTM,
     DecoderOnly,
@@ -29,9 +31,8 @@ from fairbeam.network import (
     StackConfig,
     pad_batch,
 )
-from fairbeam.network.heads import ShortlistHead
 from fairbeam.network.inference import native
-from fairbeam.network.inference.shortlist_head import rest_moments
+from fairbeam.network.inference.shortlist_head import ShortlistHead, tail_moments_of
 from fairbeam.scoring.minimum_bayes_risk import Utility
 
 PAD, EOS, VOCABULARY = 1, 2, 150
@@ -78,6 +79,8 @@ def lists(size: int, seed: int = 2) -> Shortlist:
 class Forbidding:
     """The whole network, told to forbid what is in no sentence's list, and to take the estimate for its probability."""
 
+    rounded_head = native_head = None
+
     def __init__(
         self, model: EncoderDecoder, shortlist: Shortlist, prefix: torch.Tensor | None, temperature: float
     ) -> None:
@@ -119,9 +122,6 @@ class Forbidding:
             logits[sentence, :, PAD] = rest
         return logits
 
-    def rounding(self, state, beams, tokens):
-        return None
-
 
 def prefixes(count: int) -> torch.Tensor:
     """Symbols that are forced, and that most lists don't have, for every third sentence."""
@@ -134,6 +134,11 @@ def assert_same(found, expected, tolerance: float = 1e-4) -> None:
         for a, b in zip(mine, theirs, strict=True):
             torch.testing.assert_close(a.positional_scores, b.positional_scores, rtol=tolerance, atol=tolerance)
             assert a.score == pytest.approx(b.score, abs=tolerance)
+
+
+def narrow(models, options, shortlist, special=None):
+    """Make the search within a shortlist."""
+    return search_with(models, dataclasses.replace(options, shortlist=True), special, shortlist=shortlist)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +156,10 @@ def test_within_the_whole_vocabulary_it_is_the_search_among_all_symbols(options,
     everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
     options = GenerationOptions(max_len_b=12, **options)
     source, prefix = pad_batch(sources(), PAD), prefixes(6)
-    found = ShortlistSearch([model], options, SpecialTokenIds(), everything)(source, prefix=prefix)
+    found = narrow([model], options, everything)(source, prefix=prefix)
     # Of tokens that rounding makes alike, other ones are looked at again in another order of the symbols.
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    assert_same(found, BeamSearch([model], options)(source, prefix=prefix), tolerance)
+    assert_same(found, search_with([model], options)(source, prefix=prefix), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +169,9 @@ def test_within_random_lists_it_is_the_search_that_forbids_all_else(shape, optio
     model, shortlist = network(**shape), lists(8)
     options = GenerationOptions(max_len_b=12, **options)
     source, prefix = pad_batch(sources(), PAD), prefixes(6)
-    found = ShortlistSearch([model.for_inference(torch.float32)], options, SpecialTokenIds(), shortlist)(
-        source, prefix=prefix
-    )
+    found = narrow([model.for_inference(torch.float32)], options, shortlist)(source, prefix=prefix)
     forbidding = Forbidding(model, shortlist, prefix, options.temperature)
-    assert_same(found, BeamSearch([forbidding], options)(source, prefix=prefix), 1e-3)
+    assert_same(found, search_with([forbidding], options)(source, prefix=prefix), 1e-3)
     for row, hypotheses, forced in zip(sources(), found, prefix, strict=True):
         allowed = {EOS, 0, 3, *np.flatnonzero(shortlist.members(np.array([row]))[0]), *forced.tolist()}
         assert all(set(h.tokens.tolist()) <= allowed for h in hypotheses)
@@ -178,21 +181,19 @@ def test_within_random_lists_it_is_the_search_that_forbids_all_else(shape, optio
 @pytest.mark.parametrize("shape", [{"bias": True}, {"tied": True, "heads": 2}, {"bias": True, "heads": 2}])
 @pytest.mark.parametrize("options", [{}, {"beam": 1}, {"beam": 3, "nbest": 3, "min_len": 9, "lenpen": 0.5}])
 def test_steps_in_one_call_are_the_same(shape, options, monkeypatch):
-    """Heads wide enough for the compiled loops make several of them at a time."""
+    """Heads wide enough for the native kernels make several of them at a time."""
     model, shortlist, calls = network(**shape).for_inference(torch.int8), lists(8), []
     options, source = GenerationOptions(max_len_b=12, **options), pad_batch(sources(), PAD)
 
     def found(forced):
-        return ShortlistSearch([model], options, SpecialTokenIds(), shortlist)(source, prefix=forced)
+        return narrow([model], options, shortlist)(source, prefix=forced)
 
-    best, ahead = EncoderDecoder.best_continuations, EncoderDecoder.search
-    monkeypatch.setattr(EncoderDecoder, "best_continuations", lambda *given: (calls.append(1), best(*given))[1])
-    monkeypatch.setattr(
-        EncoderDecoder, "search", lambda *given: (done := ahead(*given), done and calls.append(done[0]))[0]
-    )
+    one, several = BestContinuations.call, BeamSearchSteps.call
+    monkeypatch.setattr(BestContinuations, "call", lambda call: (one(call), calls.append(1)))
+    monkeypatch.setattr(BeamSearchSteps, "call", lambda call: (several(call), calls.append(call.steps_made)))
     together = [found(None), found(prefixes(6))]
     assert (max(calls) > 1) == ("heads" in shape)
-    monkeypatch.setattr(ShortlistHead, "whole", False)
+    monkeypatch.setattr(ShortlistHead, "fully_native", False)
     calls.clear()
     for mine, theirs in zip(together, [found(None), found(prefixes(6))], strict=True):
         assert_same(mine, theirs)
@@ -202,7 +203,7 @@ def test_steps_in_one_call_are_the_same(shape, options, monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"sampling": True, "beam": 3}, {"repetition_penalty": 1.3, "lenpen": 0.6}])
 def test_text_does_not_depend_on_the_batch(options):
     models = [network().for_inference(torch.float32), network(seed=1).for_inference(torch.float32)]
-    search = ShortlistSearch(models, GenerationOptions(max_len_b=12, **options), SpecialTokenIds(), lists(8))
+    search = narrow(models, GenerationOptions(max_len_b=12, **options), lists(8))
     rows = sources(20)
     alone = [search(torch.tensor([row]))[0] for row in rows]
     for size in (6, 20):
@@ -226,14 +227,14 @@ def test_other_networks_search_within_the_whole_vocabulary_as_ever(kind, pad):
     special, options = SpecialTokenIds(pad=pad), GenerationOptions(max_len_b=12, beam=3, temperature=1.2)
     everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
     source = torch.tensor([[*row[:1], EOS] for row in sources()])
-    found = ShortlistSearch([model], options, special, everything)(source)
-    assert_same(found, BeamSearch([model], options, special)(source))
+    found = narrow([model], options, everything, special)(source)
+    assert_same(found, search_with([model], options, special)(source))
 
 
 def test_two_equal_models_are_one():
     model, source = network(tied=True).for_inference(torch.float32), pad_batch(sources(), PAD)
     options = GenerationOptions(max_len_b=12)
-    one, two = (ShortlistSearch([model] * count, options, SpecialTokenIds(), lists(8))(source) for count in (1, 2))
+    one, two = (narrow([model] * count, options, lists(8))(source) for count in (1, 2))
     assert_same(two, one)
 
 
@@ -246,7 +247,7 @@ def test_the_estimate_is_what_normal_weights_add_up_to():
     rest = torch.arange(40, VOCABULARY)
     features = torch.randn(50, 32)
     for made in (model, model.for_inference(torch.float32)):
-        moments = rest_moments(made, rest)(features)
+        moments = tail_moments_of(made, rest)(features)
         estimate = moments[:, 0] + moments[:, 1:].square().sum(1) / 2 + np.log(len(rest))
         exact = (features @ model.head.weight[rest].T).logsumexp(1)
         assert (estimate - exact).abs().max() < 0.5
@@ -257,36 +258,32 @@ def test_what_cannot_be_is_refused_at_once():
     model = network()
     options = GenerationOptions(shortlist=True)
     with pytest.raises(ConfigError, match="the model has none; fairbeam shortlist"):
-        ShortlistSearch([model], options, SpecialTokenIds(), None)
+        narrow([model], options, None)
     with pytest.raises(ConfigError, match="of 150 and 151 symbols, but the model has 150 and 150"):
-        ShortlistSearch([model], options, SpecialTokenIds(), dataclasses.replace(lists(3), target_vocabulary=151))
+        narrow([model], options, dataclasses.replace(lists(3), target_vocabulary=151))
 
 
 def test_every_option_that_may_hold_ids_is_known():
-    """Whoever adds one must have it rewritten or excluded."""
+    """Whoever adds one must have it rewritten to columns, or leave its feature out of what the search supports."""
     scalar = (bool, int, float, LengthNormalization, Utility | None, Constraints | None)
-    fields = {field.name for field in dataclasses.fields(GenerationOptions)
-              if field.type not in scalar or "token" in field.name or "source" in field.name}  # fmt: skip
-    assert fields - {"ensemble_weights", "match_source_len"} <= {*PHRASES, *TOKENS, *EXCLUDED}
-    changed = {"attention": True, "allowed_outputs": ((5,),), "prefix_allowed_tokens_fn": lambda n, t: [],
-               "stochastic_beam": True, "encoder_no_repeat_ngram_size": 2, "draft_tokens": 2,
-               "prompt_lookup_num_tokens": 2}  # fmt: skip
-    for name in EXCLUDED:
-        beam = 1 if name in DRAFTING else 5
-        options = GenerationOptions(beam=beam, **{name: changed.get(name, 0.5)})
-        with pytest.raises(ConfigError, match=f"--shortlist and --{name.replace('_', '-')} exclude each other"):
-            ShortlistSearch([network()], options, SpecialTokenIds(), lists(3))
+    holding = {
+        name: one
+        for name, one in declared_options(GenerationOptions).items()
+        if one.type not in scalar or "token" in name or "source" in name
+    }
+    supported = {name for name, one in holding.items() if one.declared.feature in ShortlistSearch.capabilities.supports}
+    assert supported == {*PHRASES, *TOKENS, "ensemble_weights", "match_source_len"}
 
 
 def test_what_is_required_is_in_the_text_and_in_no_other():
     model, source = network().for_inference(torch.float32), pad_batch(sources(), PAD)
     options = GenerationOptions(max_len_b=14, constraints=Constraints.ORDERED, first_token=77, last_token=88)
     required = [(((30 + n, 31 + n), (60 + n,)), ((40 + n,),)) if n % 2 else () for n in range(6)]
-    whole = BeamSearch([model], options)(source, required=required)
+    whole = search_with([model], options)(source, required=required)
     everything = Shortlist(np.zeros(VOCABULARY + 1, int), np.arange(0), np.arange(VOCABULARY), VOCABULARY)
-    assert_same(ShortlistSearch([model], options, SpecialTokenIds(), everything)(source, required=required), whole)
-    found = ShortlistSearch([model], options, SpecialTokenIds(), lists(4))(source, required=required)
-    alone = ShortlistSearch([model], options, SpecialTokenIds(), lists(4))
+    assert_same(narrow([model], options, everything)(source, required=required), whole)
+    found = narrow([model], options, lists(4))(source, required=required)
+    alone = narrow([model], options, lists(4))
     for n, [best, *_] in enumerate(found):
         tokens = best.tokens.tolist()
         assert [tokens[0], *tokens[-2:]] == [77, 88, EOS]
@@ -299,8 +296,8 @@ def test_the_decoder_searches_as_the_options_of_a_batch_say():
     model, shortlist = network().for_inference(torch.float32), lists(8)
     decoder = DecoderPool(ModelSet([model], shortlist=shortlist), torch.device("cpu"), workers=1)
     source, options = pad_batch(sources(), PAD), GenerationOptions(max_len_b=12)
-    narrow, whole = ShortlistSearch([model], options, SpecialTokenIds(), shortlist), BeamSearch([model], options)
-    for use, search in ((True, narrow), (False, whole)):
+    within, whole = narrow([model], options, shortlist), search_with([model], options)
+    for use, search in ((True, within), (False, whole)):
         batch = Batch(source.numpy(), dataclasses.replace(options, shortlist=use))
         assert_same(next(iter(decoder.decode([batch]))), search(source))
-    assert narrow(source)[0][0].tokens.tolist() != whole(source)[0][0].tokens.tolist()
+    assert within(source)[0][0].tokens.tolist() != whole(source)[0][0].tokens.tolist()

@@ -6,9 +6,10 @@ from itertools import chain
 
 import pytest
 import torch
+from searching import checked, search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.generation.search import speculative
 from fairbeam.generation.search.drafters import Drafts, PromptLookup
 from fairbeam.network import (
@@ -104,7 +105,7 @@ def same(found, expected):
 
 def scripted_search(model, chosen: GenerationOptions, expected, right: float, **given):
     """A search whose drafts are right by some chance."""
-    search = BeamSearch([model], dataclasses.replace(chosen, prompt_lookup_num_tokens=5))
+    search = search_with([model], dataclasses.replace(chosen, prompt_lookup_num_tokens=5))
     texts = [hypotheses[0].tokens.tolist() if hypotheses else [] for hypotheses in expected]
     search._speculation.drafter = lambda source, start: Scripted(texts, right)
     return search(**given)
@@ -116,7 +117,7 @@ def test_the_output_is_that_of_beam_1(name, right):
     model = network(name)
     for size in (1, 9):
         source = sources(size, seed=size)
-        expected = BeamSearch([model], options())(source)
+        expected = search_with([model], options())(source)
         same(scripted_search(model, options(), expected, right, source=source), expected)
 
 
@@ -125,10 +126,10 @@ def test_the_output_is_that_of_beam_1(name, right):
 def test_several_tokens_in_one_call_of_the_layers(right):
     """Heads are wide enough for the compiled loops."""
     model = network("marian", dtype=torch.int8, heads=2)
-    assert model.decoder.compiled
+    assert model.decoder.fused
     for size in (1, 9):
         source = sources(size, seed=size)
-        expected = BeamSearch([model], options())(source)
+        expected = search_with([model], options())(source)
         same(scripted_search(model, options(), expected, right, source=source), expected)
 
 
@@ -138,8 +139,8 @@ def test_small_models_write_sooner_than_drafts_are_read(monkeypatch):
     source = sources(9)
     for dtype, drafts in ((torch.int8, False), (torch.float32, True)):
         model = network("marian", dtype=dtype, heads=2)
-        expected = BeamSearch([model], options())(source)
-        search = BeamSearch([model], options(prompt_lookup_num_tokens=3))
+        expected = search_with([model], options())(source)
+        search = search_with([model], options(prompt_lookup_num_tokens=3))
         asked = []
         drafter = search._speculation.drafter
         search._speculation.drafter = lambda *given, made=drafter, asked=asked: (asked.append(1), made(*given))[1]
@@ -178,7 +179,7 @@ def test_filters_act_at_each_position(name, given):
         [[4, 5, 6], [7, PAD, PAD], [8, 9, PAD], [10, 11, EOS], [PAD] * 3, [12, PAD, PAD], [13, 14, 15]]
     )  # fmt: skip
     for forced in (None, prefix):
-        expected = BeamSearch([model], options(**given))(source, prefix=forced)
+        expected = search_with([model], options(**given))(source, prefix=forced)
         for right in (1.0, 0.7):
             same(scripted_search(model, options(**given), expected, right, source=source, prefix=forced), expected)
 
@@ -186,26 +187,26 @@ def test_filters_act_at_each_position(name, given):
 @pytest.mark.parametrize("name", ["bart", "llama", "relative keys"])
 def test_both_drafters_change_nothing(name):
     model, other, source = network(name), network(name, seed=4), sources(9)
-    expected = BeamSearch([model], options())(source)
+    expected = search_with([model], options())(source)
     for given, draft in (
         ({"prompt_lookup_num_tokens": 3, "prompt_lookup_max_ngram": 2}, None),
         ({"draft_tokens": 1}, other),
         ({"draft_tokens": 4}, other),
         ({"draft_tokens": 4}, model),
     ):
-        same(BeamSearch([model], options(**given), draft=draft)(source), expected)
+        same(search_with([model], options(**given), draft=draft)(source), expected)
 
 
 @pytest.mark.parametrize("name", ["bart", "gpt2"])
 def test_a_draft_model_that_is_the_model_is_always_right(name, monkeypatch):
     """So its cache goes back to the right place: a step for each four tokens and the one behind them."""
     model, draft, source = network(name), network(name), sources(5)
-    expected = BeamSearch([model], options(min_len=0))(source)
+    expected = search_with([model], options(min_len=0))(source)
     blocks, run = [], type(model).forward_block
     monkeypatch.setattr(
         type(model), "forward_block", lambda self, *given: (blocks.append(self is model), run(self, *given))[1]
     )
-    same(BeamSearch([model], options(min_len=0, draft_tokens=4), draft=draft)(source), expected)
+    same(search_with([model], options(min_len=0, draft_tokens=4), draft=draft)(source), expected)
     longest = max(len(hypotheses[0].tokens) for hypotheses in expected)
     assert sum(blocks) == -(-longest // 5)
 
@@ -214,8 +215,8 @@ def test_what_is_made_of_outputs_stays():
     """Ensembles, attention and coverage."""
     models, source = [network("bart"), network("bart", seed=4)], sources(5)
     given = {"coverage_penalty": 0.3, "attention": True, "ensemble_weights": (0.7, 0.3)}
-    expected = BeamSearch(models, options(**given))(source)
-    found = BeamSearch(models, options(**given, prompt_lookup_num_tokens=4))(source)
+    expected = search_with(models, options(**given))(source)
+    found = search_with(models, options(**given, prompt_lookup_num_tokens=4))(source)
     same(found, expected)
     for [mine], [theirs] in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.attention, theirs.attention)
@@ -257,22 +258,22 @@ def test_what_cannot_be_is_refused_at_once():
     lookup = options(prompt_lookup_num_tokens=3)
     for given in ({"beam": 5}, {"sampling": True}, {"beam_patience": 2.0}, {"constraints": "ordered"}):
         with pytest.raises(
-            ConfigError, match="--draft-tokens: needs --beam 1 without sampling and constraints, not --"
+            ConfigError, match=r"draft_tokens 2: needs beam of at most 1, not 5|draft_tokens and .* exclude each other"
         ):
-            options(**{"draft_tokens": 2, **given})
-    with pytest.raises(ConfigError, match="--prompt-lookup-num-tokens and --draft-tokens exclude each other"):
-        options(draft_tokens=2, prompt_lookup_num_tokens=2)
+            checked(**{"beam": 1, "draft_tokens": 2, **given})
+    with pytest.raises(ConfigError, match="prompt_lookup_num_tokens and draft_tokens exclude each other"):
+        checked(beam=1, draft_tokens=2, prompt_lookup_num_tokens=2)
     with pytest.raises(ConfigError, match="one vocabulary for both sides; the model's have 20 and 21"):
-        BeamSearch([network("bart", words=21)], lookup)
-    with pytest.raises(ConfigError, match="--draft-tokens 2: there is no model to draft"):
-        BeamSearch([model], options(draft_tokens=2))
+        search_with([network("bart", words=21)], lookup)
+    with pytest.raises(ConfigError, match="draft_tokens 2: there is no model to draft"):
+        search_with([model], options(draft_tokens=2))
     for draft, message in ((network("gpt2"), "is a DecoderOnly; expected a EncoderDecoder"),
                            (network("bart", words=21), "has 21 target symbols; expected the model's 20")):  # fmt: skip
-        with pytest.raises(ConfigError, match=f"--draft-model: {message}"):
-            BeamSearch([model], options(draft_tokens=2), draft=draft)
+        with pytest.raises(ConfigError, match=f"draft: {message}"):
+            search_with([model], options(draft_tokens=2), draft=draft)
     recurrent = LSTM(LSTMConfig(source_vocabulary=WORDS, target_vocabulary=WORDS))
     positions = PositionConfig(kind=PositionKind.RELATIVE_SINUSOIDAL, memory_length=4)
     segments = DecoderOnly(DecoderOnlyConfig(vocabulary=WORDS, decoder=StackConfig(**BLOCK, positions=positions)))
     for refused in (recurrent, segments):
-        with pytest.raises(ConfigError, match="--prompt-lookup-num-tokens: needs networks that go back"):
-            BeamSearch([refused], lookup)
+        with pytest.raises(ConfigError, match="prompt_lookup_num_tokens: needs networks that go back"):
+            search_with([refused], lookup)

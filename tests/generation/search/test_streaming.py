@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from searching import search_with
 
-from fairbeam.generation import BeamSearch, GenerationOptions
+from fairbeam.generation import GenerationOptions
 from fairbeam.generation.search.streaming import certain_tokens, common_prefix, given_by_thread
 from fairbeam.network import pad_batch
 
@@ -34,7 +35,7 @@ def test_certain_tokens_are_the_beginning_of_the_best(options):
             if not finished.closed[sentence]:
                 shown[sentence].append(certain_tokens(row, sentence, beams, finished))
 
-    search = BeamSearch([model], GenerationOptions(max_len_b=12, **options))
+    search = search_with([model], GenerationOptions(max_len_b=12, **options))
     for sentence, hypotheses in enumerate(search(pad_batch(rows, searches.PAD), watch=watch)):
         best = hypotheses[0].tokens.tolist()
         assert all(certain == best[: len(certain)] for certain in shown[sentence])

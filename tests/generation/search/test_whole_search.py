@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searching import search_with
 
-from fairbeam.generation import BeamSearch, GenerationOptions, LengthNormalization
+from fairbeam.generation import GenerationOptions, LengthNormalization
 from fairbeam.network import pad_batch
 
 PAD, EOS, TWIN, OTHER_TWIN = 1, 2, 4, 5
@@ -19,7 +20,7 @@ class RandomScores:
     What follows equal tokens is equal, too, so that it doesn't matter which of them a tie prefers.
     """
 
-    first_token = None
+    first_token = rounded_head = native_head = None
 
     def __init__(self, vocabulary: int, impossible: float, ending: float) -> None:
         self.vocabulary, self.impossible, self.ending = vocabulary, impossible, ending
@@ -43,9 +44,6 @@ class RandomScores:
         state.histories = [[(*h, t) for h, t in zip(*row, strict=True)] for row in rows]
         rows = zip(state.keys, state.histories, strict=True)
         return torch.stack([torch.stack([self.log_probabilities(key, h[1:]) for h in mine]) for key, mine in rows])
-
-    def rounding(self, state, beams, tokens):
-        return None
 
 
 class Histories:
@@ -121,7 +119,7 @@ def test_hypotheses_are_those_of_fairseqs_rules(
     rows = [[key] * (1 + key % 4) + [EOS] for key in keys]
     starts = [(row[: row.index(EOS) + 1] if EOS in row else row) for row in prefixes or [[]] * 9][: len(keys)]
     prefix = pad_batch([[*row, PAD] for row in starts], PAD) if any(starts) else None
-    found = BeamSearch([model], options)(pad_batch(rows, PAD), prefix=prefix)
+    found = search_with([model], options)(pad_batch(rows, PAD), prefix=prefix)
     for row, forced, hypotheses in zip(rows, starts, found, strict=True):
         expected = plain_beam_search(
             lambda history, key=row[0]: model.log_probabilities(key, history).tolist(), beam,

@@ -9,11 +9,10 @@ from collections import Counter
 
 import pytest
 import torch
+from searching import checked, search_with
 
 from fairbeam.errors import ConfigError
-from fairbeam.generation import BeamSearch, GenerationOptions
-from fairbeam.generation.build import build_selector
-from fairbeam.generation.logits_processors import SpecialTokenIds
+from fairbeam.generation import GenerationOptions
 from fairbeam.generation.strategies.selectors import (
     DiverseGroups,
     DiverseSiblings,
@@ -74,7 +73,7 @@ def test_cut_offs_bear_impossible_tokens():
 @pytest.mark.parametrize("extra", [{}, {"sampling_topk": 5}, {"sampling_topp": 0.7, "temperature": 2.0}])
 def test_samples_do_not_depend_on_the_batch(network, extra):
     options = GenerationOptions(sampling=True, beam=3, nbest=3, max_len_b=15, **extra)
-    search = BeamSearch([network.for_inference(torch.float32)], options)
+    search = search_with([network.for_inference(torch.float32)], options)
     rows = sources(20)
     alone = [search(torch.tensor([row]))[0] for row in rows]
     together = search(pad_batch(rows, PAD))
@@ -82,28 +81,28 @@ def test_samples_do_not_depend_on_the_batch(network, extra):
         assert [found.tokens.tolist() for found in one] == [found.tokens.tolist() for found in other]
     texts = {tuple(found.tokens.tolist()) for hypotheses in alone for found in hypotheses}
     assert len(texts) > 40  # 60 draws from a nearly flat distribution
-    other_seed = BeamSearch([network], GenerationOptions(sampling=True, beam=3, max_len_b=15, seed=9, **extra))
+    other_seed = search_with([network], GenerationOptions(sampling=True, beam=3, max_len_b=15, seed=9, **extra))
     assert [h.tokens.tolist() for h in other_seed(torch.tensor([rows[0]]))[0]] != [h.tokens.tolist() for h in alone[0]]
 
 
 def test_diverse_groups_begin_differently(network):
     options = GenerationOptions(beam=4, nbest=4, diverse_beam_groups=4, diverse_beam_strength=50.0, max_len_b=8)
-    for hypotheses in BeamSearch([network], options)(pad_batch(sources(6), PAD)):
+    for hypotheses in search_with([network], options)(pad_batch(sources(6), PAD)):
         assert len({int(found.tokens[0]) for found in hypotheses}) == 4
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampling": True, "diversity_rate": 0.5}, "--sampling and --diversity-rate exclude each other"),
-        ({"beam": 5, "diverse_beam_groups": 2}, "--diverse-beam-groups 2: does not divide --beam 5"),
-        ({"sampling_topk": 5}, "--sampling-topk 5: needs --sampling"),
-        ({"sampling": True, "min_p": 1.5}, "--min-p 1.5: is a probability, at most 1"),
+        ({"sampling": True, "diversity_rate": 0.5}, "sampling and diversity_rate exclude each other"),
+        ({"beam": 5, "diverse_beam_groups": 2}, "diverse_beam_groups 2: does not divide beam 5"),
+        ({"sampling_topk": 5}, "sampling_topk 5: needs sampling"),
+        ({"sampling": True, "min_p": 1.5}, "min_p 1.5: must be at least 0 and at most 1"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):
     with pytest.raises(ConfigError) as error:
-        GenerationOptions(**options)
+        checked(**options)
     assert str(error.value) == message
 
 
@@ -117,13 +116,13 @@ def test_options_that_contradict_each_other_are_refused(options, message):
     ],
 )
 def test_options_choose_the_chooser(options, kind):
-    assert type(build_selector(GenerationOptions(**options), torch.tensor([[4, EOS]]), SpecialTokenIds())) is kind
+    assert search_with([Table(torch.zeros(4, 4))], GenerationOptions(**options)).selector is kind
 
 
 class Table:
     """A model whose next token depends on the latest alone, whatever the source."""
 
-    first_token = None
+    first_token = rounded_head = native_head = None
 
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
@@ -133,9 +132,6 @@ class Table:
 
     def step(self, state, tokens):
         return self.logits[tokens]
-
-    def rounding(self, state, beams, tokens):
-        return None
 
     def longest_target(self, source_length):
         return 100
@@ -219,7 +215,7 @@ def table() -> torch.Tensor:
 def test_samples_have_the_distribution_that_is_asked_for(table, options):
     """Of 20,000 outputs of two tokens at most, each is drawn as often as its probability says."""
     options = GenerationOptions(sampling=True, beam=10, nbest=10, max_len_b=2, min_len=0, **options)
-    found = BeamSearch([Table(table)], options)(torch.arange(2000).unsqueeze(1) + 9)
+    found = search_with([Table(table)], options)(torch.arange(2000).unsqueeze(1) + 9)
     counts = Counter(tuple(hypothesis.tokens.tolist()) for hypotheses in found for hypothesis in hypotheses)
     assert counts.total() == 20_000
     expected = outputs_of(table, options)
@@ -232,7 +228,7 @@ def test_a_stochastic_beam_draws_without_replacement(table):
     logits, draws = table[:5, :5] / 2, 6000
     source = torch.arange(draws).unsqueeze(1) + 4  # which makes the samples independent
     options = GenerationOptions(stochastic_beam=True, beam=2, nbest=2, min_len=1, max_len_b=2)
-    found = BeamSearch([Table(logits)], options)(source)
+    found = search_with([Table(logits)], options)(source)
     probability = outputs_of(logits, options)
     assert len(probability) == 6
     pairs = {pair: math.prod(map(probability.get, pair)) / (1 - probability[pair[0]])
@@ -248,7 +244,7 @@ def test_a_stochastic_beam_draws_without_replacement(table):
 
 def test_stochastic_beams_do_not_depend_on_the_batch(network):
     options = GenerationOptions(stochastic_beam=True, beam=4, nbest=4, max_len_b=9)
-    search, rows = BeamSearch([network.for_inference(torch.float32)], options), sources(9)
+    search, rows = search_with([network.for_inference(torch.float32)], options), sources(9)
     for row, found in zip(rows, search(pad_batch(rows, PAD)), strict=True):
         alone = [h.tokens.tolist() for h in search(torch.tensor([row]))[0]]
         assert alone == [h.tokens.tolist() for h in found]

@@ -1,15 +1,11 @@
-"""The compiled loops against torch's operations."""
-
-import functools
-import inspect
-import logging
-import sysconfig
+"""Native kernels against torch's operations."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_paths import WAYS, library
 
 from fairbeam.network import Activation, EncoderDecoder, EncoderDecoderConfig, NormPlacement, StackConfig
 from fairbeam.network.cache import BeamSlots, CrossKeyValues, KeyValues
@@ -90,12 +86,12 @@ def test_steps_are_the_same_with_and_without(monkeypatch):
     network = EncoderDecoder(
         EncoderDecoderConfig(source_vocabulary=30, target_vocabulary=30, encoder=stack, decoder=stack)
     )
-    compiled = network.for_inference(torch.float32)
-    assert compiled.compiled
-    found = steps(compiled)
+    with_library = network.for_inference(torch.float32)
+    assert with_library.attends_natively
+    found = steps(with_library)
     monkeypatch.setattr(native, "library", lambda: None)
     plain = network.for_inference(torch.float32)
-    assert not plain.compiled
+    assert not plain.attends_natively
     for mine, theirs in zip(found, steps(plain), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
@@ -108,45 +104,16 @@ def test_rows_are_normalised(rows, width, seed):
     gain, bias = torch.randn(2, width, generator=draw)
     for shift in (None, bias):
         expected = F.layer_norm(x + block, (width,), gain, shift, 1e-5)
-        torch.testing.assert_close(ops.add_norm(x, block, gain, shift, 1e-5), expected, rtol=1e-4, atol=1e-4)
+        for there in WAYS:
+            with library(there):
+                found = ops.add_norm(x, block, gain, shift, 1e-5)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     scores = torch.cat([x, block]) * 20
     scores[0, : width - 1] = float("-inf")
-    torch.testing.assert_close(ops.log_softmax_(scores.clone()), scores.log_softmax(1), rtol=1e-5, atol=1e-5)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    batch=SIZES, beams=SIZES, length=st.integers(1, 300), count=st.integers(1, 12), levels=st.integers(1, 40),
-    seed=st.integers(0, 99),
-)  # fmt: skip
-def test_the_highest_sums_are_found(batch, beams, length, count, levels, seed):
-    draw = torch.Generator().manual_seed(seed)
-    rows = torch.randint(-levels, 1, (batch, beams, length), generator=draw).float()
-    rows[rows == -levels] = float("-inf")
-    added = torch.randint(-2, 1, (batch, beams), generator=draw).float()
-    count = min(count, beams * length)
-    sums, places = ops.topk_of_sums(rows, added, count)
-    everything = (rows + added.unsqueeze(2)).flatten(1)
-    expected, order = everything.sort(dim=1, descending=True, stable=True)  # of equal ones the first is first
-    assert torch.equal(sums, expected[:, :count])
-    finite = sums > float("-inf")
-    assert torch.equal(places[finite], order[:, :count][finite])
-    assert torch.equal(everything.gather(1, places), sums)
-
-
-def test_a_few_logits_that_change_change_their_softmax(monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 2, 9, generator=draw)
-    beams, tokens = torch.tensor([[0, 0, 1], [1, 0, 1], [0, 1, 0]]), torch.tensor([[1, 2, 1], [5, 5, 8], [0, 7, 3]])
-    changes = torch.randn(3, 3, generator=draw)
-    place = torch.arange(3).unsqueeze(1), beams, tokens
-    changed = logits.clone()
-    changed[place] += changes
-    expected = changed.log_softmax(2)[place] - logits.log_softmax(2)[place]
-    for _ in range(2):
-        found = ops.renormalised(logits.log_softmax(2), changes, beams, tokens)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-        monkeypatch.setattr(native, "library", lambda: None)
+    for there in WAYS:
+        with library(there):
+            found = ops.log_softmax(scores.clone(), may_overwrite=True)
+        torch.testing.assert_close(found, scores.log_softmax(1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(not native.multiplies_integers(), reason="this processor does not multiply integers")
@@ -162,10 +129,10 @@ def test_layers_in_one_call_are_those_one_by_one(placement, activation):
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     together, apart = network.for_inference(torch.int16), network.for_inference(torch.int16)
-    assert together.encoder.compiled
-    assert together.decoder.compiled
+    assert together.encoder.fused
+    assert together.decoder.fused
     for part in (apart.encoder, apart.decoder):
-        part._compiled = None
+        part._fused = None
     source = torch.randint(4, 30, (4, 9))
     source[1, 5:] = 1
     with torch.no_grad():
@@ -183,16 +150,3 @@ def test_layers_in_one_call_are_those_one_by_one(placement, activation):
                 if step == 2:
                     state.select(torch.tensor([0, 1, 3]))
             tokens = tokens[[0, 1, 3]] if step == 2 else tokens
-
-
-def test_a_library_that_cannot_be_loaded_is_done_without(monkeypatch, tmp_path, caplog):
-    broken = tmp_path / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    monkeypatch.setattr(native, "library", functools.cache(inspect.unwrap(native.library)))
-    with caplog.at_level(logging.INFO):
-        assert native.library() is None
-        assert "installed without a C++ compiler; decoding is slower" in caplog.text
-        broken.write_bytes(b"no library")
-        native.library.cache_clear()
-        assert native.library() is None
-    assert f"{broken} cannot be used, so decoding is slower" in caplog.text

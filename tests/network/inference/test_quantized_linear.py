@@ -17,10 +17,10 @@ ROWS = st.integers(1, 60)
 KINDS = st.sampled_from(["compiled int8", "compiled int16", "int8"])
 
 
-def as_integers(x: np.ndarray, most: int) -> np.ndarray:
+def as_integers(x: np.ndarray, qmax: int) -> np.ndarray:
     """Each row in whole steps between its lowest and its highest number, as float64 numbers again."""
     low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
-    steps, middles = (high - low) / (2 * most), (high + low) / 2
+    steps, middles = (high - low) / (2 * qmax), (high + low) / 2
     return np.rint((x - middles) / np.where(steps > 0, steps, 1)) * steps + middles
 
 
@@ -45,10 +45,10 @@ def test_products_are_those_of_integers(rows, inputs, outputs, seed, kind):
     bias = random.normal(size=outputs).astype(np.float32)
     made = layer(weight, bias, kind)
     found = made(torch.from_numpy(x))
-    scales = np.abs(weight).max(1, keepdims=True) / made.most
-    expected = as_integers(x.astype(np.float64), made.most) @ (np.rint(weight / scales) * scales).T + bias
+    scales = np.abs(weight).max(1, keepdims=True) / made.qmax
+    expected = as_integers(x.astype(np.float64), made.qmax) @ (np.rint(weight / scales) * scales).T + bias
     # A number may lie halfway between two integers: its row is off by one step of one of them, then.
-    steps = ((x.max(1) - x.min(1)) / made.most)[:, None] * np.abs(weight).max(1)
+    steps = ((x.max(1) - x.min(1)) / made.qmax)[:, None] * np.abs(weight).max(1)
     away = np.abs(found.numpy() - expected)
     assert np.all(away <= 1e-4 + 1.01 * steps)
     assert np.count_nonzero((away > 1e-4).any(1)) <= 1 + rows // 20
@@ -88,8 +88,8 @@ def test_what_rounding_took_is_given_back(inputs, outputs, beams, seed, kind):
     made = layer(weight, random.normal(size=outputs).astype(np.float32), kind)
     features, exact = torch.from_numpy(x), torch.from_numpy(weight)
     owners, tokens = torch.from_numpy(random.integers(0, (beams, outputs), (3, 8, 2))).unbind(2)
-    taken = made.rounding(features, exact, owners, tokens, tokens)
-    all_taken = features @ exact.T - (made(features) - made._numbers[2][:outputs])
+    taken = made.output_delta(features, exact, owners, tokens, tokens)
+    all_taken = features @ exact.T - (made(features) - made._per_output[2][:outputs])
     torch.testing.assert_close(taken, all_taken[torch.arange(3).unsqueeze(1), owners, tokens], rtol=1e-4, atol=1e-4)
 
 

@@ -4,15 +4,17 @@ A subcommand's module has a function ``command``; its signature is the command l
 ``SETTINGS``, where a module has it, goes to typer.
 """
 
+import ast
 import importlib
 import logging
 import sys
+from pathlib import Path
 
 import typer
 from rich.markup import escape
 
 from fairbeam.cli._console import STDERR, ConsoleHandler
-from fairbeam.errors import FairbeamError
+from fairbeam.errors import FairbeamError, command_line
 
 COMMANDS = (
     "prepare", "shortlist", "translate", "average", "score", "export", "convert", "compose", "doctor", "report",
@@ -29,17 +31,25 @@ def main() -> None:
         pretty_exceptions_enable=False,
         help="Prepare data, translate, score and package fairseq and fairbeam models.",
     )
-    asked = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
-    # Import only what was asked for: `fairbeam score` need not wait for torch.
-    for name in (asked,) if asked in COMMANDS else COMMANDS:
-        module = importlib.import_module(f"fairbeam.cli.{name}")
-        app.command(name.replace("_", "-"), **getattr(module, "SETTINGS", {}))(module.command)
-    if asked in COMMANDS:
-        app.callback()(lambda: None)  # one command alone would otherwise lose its name
+    asked = next((argument.replace("-", "_") for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if asked in COMMANDS:  # import one module alone: `fairbeam score` need not wait for torch
+        module = importlib.import_module(f"fairbeam.cli.{asked}")
+        app.command(asked.replace("_", "-"), **getattr(module, "SETTINGS", {}))(module.command)
+        app.callback()(lambda: None)  # typer drops the name of a single command otherwise
+    else:  # list all commands, and import none
+        for name in COMMANDS:
+            app.command(name.replace("_", "-"), help=_help(name))(lambda: None)
     try:
         app()
     except FairbeamError as error:
-        STDERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        STDERR.print(f"[bold red]error:[/] {escape(error.spoken(command_line))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)
+
+
+def _help(name: str) -> str:
+    """Return the docstring of a command's function, read from the source of its module."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    return next(ast.get_docstring(function) or "" for function in functions if function.name == "command")

@@ -14,7 +14,7 @@ from fairbeam.formats.compose import (
     compose,
     sequence_to_sequence,
 )
-from fairbeam.formats.fairseq import read_model
+from fairbeam.formats.registry import read_model
 
 
 def command(

@@ -8,7 +8,8 @@ import typer
 
 from fairbeam.files import read_parallel
 from fairbeam.formats import bundle
-from fairbeam.formats.fairseq import ModelFiles, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.scoring import bleu, chrf
 from fairbeam.translator import Translator
 

@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Self
+
+from annotated_types import Ge
 
 from fairbeam.data.indexed import IndexedReader
 from fairbeam.errors import InputError
-from fairbeam.files import atomic_write, read_lines, stream_lines
+from fairbeam.files import atomic_write, read_lines, read_object, stream_lines
+from fairbeam.schema import parse
 from fairbeam.text import Dictionary, SentencePiece, Subwords, find_model
 
 MANIFEST = "fairbeam.json"
 FORMAT = 1
-_MAX_MANIFEST_BYTES = 2**20
 _FILE_NAME = re.compile(r"[\w][\w.+-]*")
 
 
@@ -67,82 +69,39 @@ class Manifest:
 
     source: str
     target: str
-    splits: dict[str, int]
+    splits: dict[str, Annotated[int, Ge(0)]]
     subwords: SubwordFiles
     joined_dictionary: bool
     references: References = References.NONE
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.subwords.kind != "sentencepiece":
+            raise InputError(f"/subwords/kind is {self.subwords.kind!r}; expected 'sentencepiece'")
+        for name in (self.source, self.target, self.subwords.source, self.subwords.target, *self.splits):
+            # They become parts of paths: none may leave the folder.
+            if not _FILE_NAME.fullmatch(name):
+                raise InputError(f"{name!r} is not a plain name")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a manifest.
 
         Raises:
-            InputError: the file is missing, too large, not JSON, of another format, or has fields missing,
-                unknown or of the wrong type.
+            InputError: the file is missing, too large, not JSON, of another format, or a field is missing, unknown or
+                of the wrong type.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        with path.open("rb") as stream:
-            text = stream.read(_MAX_MANIFEST_BYTES + 1)
-        if len(text) > _MAX_MANIFEST_BYTES:
-            raise InputError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes; not a manifest")
-        try:
-            return cls.from_json(json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-
-    @classmethod
-    def from_json(cls, value: object) -> Self:
-        """Make a manifest from a parsed JSON object.
-
-        Raises:
-            InputError: the format is another one, or fields are missing, unknown or of the wrong type.
-        """
-        if isinstance(value, dict) and value.get("format") != FORMAT:
-            raise InputError(f"format {value.get('format')!r}; this version reads format {FORMAT}")
-        fields = _checked(cls, value, "the manifest")
-        for split, count in fields["splits"].items():
-            if type(count) is not int or count < 0:
-                raise InputError(f"splits: {split!r} has {count!r} sentences; expected a number")
-        subwords = SubwordFiles(**_checked(SubwordFiles, fields["subwords"], "subwords"))
-        if subwords.kind != "sentencepiece":
-            raise InputError(f"subwords: kind {subwords.kind!r}; expected 'sentencepiece'")
-        names = [fields["source"], fields["target"], subwords.source, subwords.target, *fields["splits"]]
-        for name in names:
-            # These become parts of paths, which must not lead out of the folder.
-            if not _FILE_NAME.fullmatch(name):
-                raise InputError(f"{name!r} is not a plain name")
-        try:
-            references = References(fields["references"])
-        except ValueError:
-            known = [str(kind) for kind in References]
-            raise InputError(f"references {fields['references']!r}; expected one of {known}") from None
-        return cls(**{**fields, "subwords": subwords, "references": references})
+        values = read_object(path)
+        if values.get("format") != FORMAT:
+            raise InputError(f"{path}: format {values.get('format')!r}; this version reads format {FORMAT}")
+        return parse(cls, values, file=path, error=InputError)
 
     def save(self, path: str | Path) -> None:
         """Write the manifest to a file, from which ``load`` reads an equal one."""
         with atomic_write(path) as stream:
             json.dump(dataclasses.asdict(self), stream, indent=2, ensure_ascii=False)
             stream.write("\n")
-
-
-def _checked(cls: type, value: object, where: str) -> dict[str, Any]:
-    """Return the JSON object ``value`` if it has exactly the fields of the dataclass, each with its JSON type."""
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected an object, found {type(value).__name__}")
-    types = {item.name: item.type for item in dataclasses.fields(cls)}
-    if value.keys() != types.keys():
-        missing, unknown = sorted(types.keys() - value.keys()), sorted(value.keys() - types.keys())
-        raise InputError(f"{where}: missing fields {missing}, unknown fields {unknown}")
-    for name, expected in types.items():
-        json_type = expected if expected in (str, int, bool) else str if expected is References else dict
-        if type(value[name]) is not json_type:
-            raise InputError(f"{where}: {name} is {value[name]!r}; expected {json_type.__name__}")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +156,14 @@ class DataBin:
             raise InputError(f"{folder}: no binarised data (*.idx) in it; is this a data-bin folder?")
         streams = tuple(stream for _, stream in named)
         return cls(folder=folder, source=pair[0], target=pair[1], streams=streams, manifest=manifest)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of sentences of each split.
+
+        Raises:
+            InputError: an index is malformed.
+        """
+        return {stream.split: len(IndexedReader(stream.prefix)) for stream in self.streams}
 
     @property
     def splits(self) -> tuple[str, ...]:

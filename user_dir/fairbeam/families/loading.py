@@ -70,9 +70,7 @@ def state_dict_of(
     own_names = _own_names(dtypes, spec)
     wanted = {own_names[name] for name in dtypes.keys() - kept.keys()}
     rows = [
-        row
-        for row in spec.rows_for(network.config, options)
-        if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
+        row for row in spec.rows_for(network.config, options) if "{i}" in row.ours or not wanted.isdisjoint(row.theirs)
     ]
     written = write_weights(rows, network.state_dict())
     return {

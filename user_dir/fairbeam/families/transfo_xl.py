@@ -75,7 +75,6 @@ class _TransformerXL(DecoderOnlyFamily):
         return AdaptiveConfig(cutoffs=cutoffs, factor=options.size("div_val", MAX_SIZE), tied_projections=tied)
 
 
-
 FAMILY = _TransformerXL(
     model_type="transfo-xl",
     prefix="transformer.",

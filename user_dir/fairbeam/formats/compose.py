@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairbeam.errors import ConfigError
 from fairbeam.families.pairs import DECODER_NAMES, ENCODER_NAMES, decoder_stack, renamed_part
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import (
     LSTM,
     AnyConfig,
@@ -110,8 +110,8 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
         family=FAMILY,
         generation=decoder.generation,
         start=decoder.start,
-        forced_first=decoder.forced_first,
-        apart=True,
+        forced_bos=decoder.forced_bos,
+        separate_tokenizers=True,
     )
 
 
@@ -135,7 +135,12 @@ def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None
     separated.load_state_dict(network.state_dict())
     source = _with_template(target, Side.SOURCE, ()) if isinstance(target, PretrainedTokenizer) else target
     return Bundle(
-        network=separated.eval(), source=source, target=target, family=FAMILY, generation=decoder.generation, apart=True
+        network=separated.eval(),
+        source=source,
+        target=target,
+        family=FAMILY,
+        generation=decoder.generation,
+        separate_tokenizers=True,
     )
 
 

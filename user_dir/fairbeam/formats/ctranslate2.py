@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
 from fairbeam.files import atomic_folder, check_replaceable
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam.network import (
     Activation,
     EncoderDecoder,

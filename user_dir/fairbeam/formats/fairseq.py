@@ -1,43 +1,50 @@
-"""Models where they are: bundles, Hugging Face folders, and fairseq checkpoints with their dictionaries."""
+"""fairseq checkpoints with their dictionaries and subwords as whole models, read and written."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.families.fairseq import registry as fairseq
 from fairbeam.families.fairseq import transformer as fairseq_transformer
+from fairbeam.families.fairseq.registry import FairseqFamily
+from fairbeam.families.registry import FAMILIES
 from fairbeam.families.weight_map import read_weights, same
-from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
-from fairbeam.formats import hugging_face as pretrained
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.provenance import Provenance
-from fairbeam.generation import SpecialTokenIds
+from fairbeam.model import Bundle, Provenance
 from fairbeam.network import (
+    AnyConfig,
     AnyNetwork,
     EncoderDecoder,
+    EncoderDecoderConfig,
     EncoderOnly,
-    Generator,
+    HeadConfig,
     Seq2Seq,
+    StackConfig,
     build,
 )
 from fairbeam.network.finetuning import FinetuningOptions, add_lora_, merge_lora_
-from fairbeam.text import TextSide, Tokenizer, find_model
+from fairbeam.text import Dictionary, TextSide, Tokenizer, find_model
 
 ONE_DICTIONARY = "dict.txt"
-"""Where source and target are one language."""
+"""Dictionary of tasks whose source and target are one language."""
 _TUNED = "fairbeam_from_bundle"
-"""The architecture of checkpoints that hold another model's weights, trained further."""
+"""Architecture of checkpoints of a bundle's model that was trained further."""
+_STACK_VERSION = 3.0
+"""Version of a stack's layout in fairseq 0.12; with a version below 2, fairseq removes the final norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Where the text side of a fairseq checkpoint is, where it is not beside the checkpoint or said in it.
+    """Dictionaries and languages of a fairseq checkpoint that does not say them itself.
 
     The languages also choose among those of a multilingual model.
     """
@@ -45,42 +52,32 @@ class ModelFiles:
     data: Path | None = None
     """Folder of the dictionaries and the subword model."""
     source_lang: str | None = None
+    """Source language."""
     target_lang: str | None = None
+    """Target language."""
     direction_matters: bool = False
-    """Refuse to guess which language is the source even where dictionaries and subwords are the same."""
+    """Refuse to guess which language is the source even if dictionaries and subwords are the same."""
 
 
-def read_model(path: str | Path, files: ModelFiles | None = None) -> Bundle:
-    """A bundle, a Hugging Face folder, or a fairseq checkpoint with its dictionaries; errors as for ``load``."""
-    path, files = Path(path), files or ModelFiles()
-    if pretrained.is_folder(path):
-        return pretrained.read(path, source_lang=files.source_lang, target_lang=files.target_lang)
-    if path.is_dir():
-        if not bundle.is_bundle(path):
-            raise CheckpointError(f"{path}: no {bundle.CONFIG} and {bundle.WEIGHTS} in it; expected a bundle")
-        return with_languages(bundle.load(path), files)
-    return read_fairseq(path, files)
+def read_fairseq(path: Path, files: ModelFiles, read_base: Callable[[Path, ModelFiles], Bundle]) -> Bundle:
+    """Return the model of a fairseq checkpoint with its dictionaries and subwords.
 
+    Args:
+        path: the checkpoint.
+        files: dictionaries and languages that it does not say itself.
+        read_base: reader of the bundle or Hugging Face folder that a checkpoint was trained from.
 
-def with_languages(model: Bundle, files: ModelFiles) -> Bundle:
-    """The same model for the languages that are named, where it has several."""
-
-    def chosen(side: TextSide | None, language: str | None) -> TextSide | None:
-        return side if side is None or language is None else side.with_language(language)
-
-    source, target = chosen(model.source, files.source_lang), chosen(model.target, files.target_lang)
-    return dataclasses.replace(model, source=source, target=target)
-
-
-def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
-    """A fairseq checkpoint with its dictionaries and subwords; errors as for ``load``."""
+    Raises:
+        CheckpointError: the checkpoint cannot be read or has no conversion; names what is wrong.
+        InputError: dictionaries or subwords are missing or malformed, or the languages are not known.
+    """
     read = checkpoint.read(path)
     if read.architecture == _TUNED:
-        return _read_tuned(read, path, files)
+        return _read_tuned(read, path, files, read_base)
     network, family = _network_of(read)
     source, target = _sides(read, path, files, network)
     if isinstance(network, EncoderDecoder):
-        # Where a language's symbol stands behind </s> it is what ends a target, and so what one begins with.
+        # A language token behind </s> ends a target, and so is its decoder start token.
         network.config = dataclasses.replace(network.config, eos=target.last)
     origin = _origin_of(read, network)
     return Bundle(
@@ -96,7 +93,7 @@ def read_fairseq(path: Path, files: ModelFiles) -> Bundle:
 def _shortlist_of(
     read: checkpoint.Checkpoint, path: Path, files: ModelFiles, source: Tokenizer, target: Tokenizer
 ) -> Shortlist | None:
-    """The shortlist beside the dictionaries, if there is one; languages' symbols are in no list."""
+    """Return the shortlist beside the dictionaries, if there is one; language tokens are in no list."""
     file = _data_folder(read, path, files) / SHORTLIST
     if not file.is_file():
         return None
@@ -107,7 +104,7 @@ def _shortlist_of(
 def _sides(
     read: checkpoint.Checkpoint, path: Path, files: ModelFiles, network: AnyNetwork
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Source and target, their dictionaries as the checkpoint's task makes them of the files."""
+    """Return both tokenizers, with the symbols that the checkpoint's task adds to the dictionaries."""
     folder = _data_folder(read, path, files)
     if not isinstance(network, Seq2Seq):
         side = Tokenizer.load(folder, None, marks=fairseq.marks_of(network.config))
@@ -123,9 +120,10 @@ def _sides(
     )
 
 
-def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Bundle:
-    """A pretrained model that was trained further: its files, and the checkpoint's weights with low-rank changes merged
-    in."""
+def _read_tuned(
+    read: checkpoint.Checkpoint, path: Path, files: ModelFiles, read_base: Callable[[Path, ModelFiles], Bundle]
+) -> Bundle:
+    """Return a fine-tuned model: the files of its base, and the checkpoint's weights with LoRA merged in."""
     trained_from = read.task.get("bundle")
     if files.data is None and (not isinstance(trained_from, str) or not trained_from):
         raise CheckpointError(f"{path}: does not say which bundle it was trained from; name its folder with --data")
@@ -134,9 +132,9 @@ def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> B
         raise InputError(f"{path}: was trained from {folder}, which is not there; name the bundle's folder with --data")
     languages = [files.source_lang or read.task.get("source_lang"), files.target_lang or read.task.get("target_lang")]
     source, target = (language if isinstance(language, str) else None for language in languages)
-    base = read_model(folder, ModelFiles(source_lang=source, target_lang=target))
+    base = read_base(folder, ModelFiles(source_lang=source, target_lang=target))
     network = build(base.network.config)
-    add_lora_(network, _low_rank_options(read.config, path))
+    add_lora_(network, _lora_options(read.config, path))
     own = {name.removeprefix(fairseq_transformer.OWN_PREFIX): tensor for name, tensor in read.model.items()}
     rows = [same(name, name) for name in network.state_dict()]
     network.load_state_dict(read_weights(rows, own, network.state_dict(), frozenset()))
@@ -144,7 +142,7 @@ def _read_tuned(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> B
     return dataclasses.replace(base, network=network.eval())
 
 
-def _low_rank_options(options: Mapping[str, Any], path: Path) -> FinetuningOptions:
+def _lora_options(options: Mapping[str, Any], path: Path) -> FinetuningOptions:
     rank, alpha, targets = (options.get(f"lora_{name}") for name in ("rank", "alpha", "targets"))
     if type(rank) is not int or not isinstance(alpha, int | float) or not isinstance(targets, str):
         raise CheckpointError(f"{path}: lora_rank, lora_alpha and lora_targets are {(rank, alpha, targets)!r:.200}")
@@ -153,12 +151,12 @@ def _low_rank_options(options: Mapping[str, Any], path: Path) -> FinetuningOptio
 
 
 def _origin_of(read: checkpoint.Checkpoint, network: AnyNetwork) -> Provenance | None:
-    """What writing the checkpoint again takes; None where its weights have our names, or names of old releases."""
+    """Return the provenance for writing the checkpoint again; None for weights under our names, or of old releases."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return None
-    page = fairseq.family_of(read.architecture)
-    written = page.save_weights(network)
-    kept = {name: tensor for name, tensor in read.model.items() if page.NOT_WEIGHTS.fullmatch(name)}
+    family = fairseq.family_of(read.architecture)
+    written = family.save_weights(network)
+    kept = {name: tensor for name, tensor in read.model.items() if family.NOT_WEIGHTS.fullmatch(name)}
     may_lack = {fairseq_transformer.TIED_OUTPUT} if network.config.tie_output else set[str]()
     if written.keys() - may_lack != read.model.keys() - kept.keys() - may_lack:
         return None
@@ -171,15 +169,15 @@ def _origin_of(read: checkpoint.Checkpoint, network: AnyNetwork) -> Provenance |
 
 
 def _network_of(read: checkpoint.Checkpoint) -> tuple[AnyNetwork, str]:
-    """The network and its family's name."""
+    """Return the network and the name of its family."""
     if any(name.startswith(fairseq_transformer.OWN_PREFIX) for name in read.model):
         return fairseq_transformer.load_trained_network(read.config, read.model), fairseq_transformer.FAMILY
-    page = fairseq.family_of(read.architecture)
-    return page.load_network(fairseq.completed(read.architecture, read.config), read.model), page.FAMILY
+    family = fairseq.family_of(read.architecture)
+    return family.load_network(fairseq.completed(read.architecture, read.config), read.model), family.FAMILY
 
 
 def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> Path:
-    """Where the dictionaries are: named, beside the checkpoint, or where it was trained."""
+    """Return the folder of the dictionaries: the named one, the checkpoint's, or where it was trained."""
     trained = read.task.get("data")
     tried = [files.data or path.parent]
     if files.data is None and isinstance(trained, str) and trained:
@@ -194,7 +192,7 @@ def _data_folder(read: checkpoint.Checkpoint, path: Path, files: ModelFiles) -> 
 
 
 def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> tuple[str, str]:
-    """Source and target: as asked for, as the checkpoint says, as the data is binarised, or either way."""
+    """Return source and target: as asked for, as the checkpoint says, as the data are binarised, or in any order."""
     source = files.source_lang or read.task.get("source_lang")
     target = files.target_lang or read.task.get("target_lang")
     if isinstance(source, str) and isinstance(target, str) and source and target:
@@ -209,7 +207,7 @@ def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> 
     if len(found) == 2 and not files.direction_matters:
         first, second = (Tokenizer.load(folder, language) for language in found)
         same_subwords = find_model(folder, found[0]) == find_model(folder, found[1])
-        if first.dictionary == second.dictionary and same_subwords:  # then it makes no difference which is which
+        if first.dictionary == second.dictionary and same_subwords:  # the direction makes no difference
             return found[0], found[1]
     raise InputError(
         f"{folder}: which language is the source? The checkpoint does not say, and there are dictionaries "
@@ -217,28 +215,108 @@ def _languages(read: checkpoint.Checkpoint, folder: Path, files: ModelFiles) -> 
     )
 
 
-def generator(model: Bundle) -> Generator:
-    """The bundle's network, if it writes text.
+def write_fairseq(path: Path, model: Bundle, *, overwrite: bool = False) -> None:
+    """Write a checkpoint as fairseq 0.12 does, and the dictionaries and subwords beside it.
 
     Raises:
-        ConfigError: it is an encoder.
+        ConfigError: the file exists and is not to be replaced, or a checkpoint cannot hold the model.
+        CheckpointError: the model's provenance describes other weights.
+        InputError: the file cannot be written.
     """
-    if isinstance(model.network, EncoderOnly):
-        raise ConfigError("the model is an encoder, which writes no text; fairbeam compose gives it a decoder")
-    return model.network
+    sides = [side for side in (model.source, model.target) if isinstance(side, Tokenizer)]
+    family = _family_of(model)
+    if family is None or len(sides) != (1 if isinstance(model.network, EncoderOnly) else 2):
+        raise ConfigError(
+            f"{path}: a model of family {model.family!r} does not fit into a fairseq checkpoint; "
+            "expected one of fairseq's with its dictionaries"
+        )
+    if path.exists() and not (overwrite and path.is_file()):
+        raise ConfigError(f"{path}: exists already; --overwrite replaces a file")
+    state = _checkpoint_state(model, family)
+    task = state["cfg"]["task"]
+    symbols = fairseq.task_symbols(task)
+    sides = [dataclasses.replace(side, dictionary=side.dictionary.without(symbols)) for side in sides]
+    files = {f"dict.{side.language}.txt": side for side in sides}
+    if _has_one_dictionary(model, task):
+        files = {ONE_DICTIONARY: sides[0]}
+    for name, side in files.items():
+        taken = path.parent / name
+        if taken.exists() and not overwrite and Dictionary.load(taken) != side.dictionary:
+            raise ConfigError(f"{taken}: exists already and is another model's; --overwrite replaces it")
+    checkpoint.write(path, state)
+    for name, side in files.items():
+        side.save(path.parent, file=name)
+    if model.shortlist is not None:
+        model.shortlist.save(path.parent / SHORTLIST)
 
 
-def special_ids(model: Bundle) -> SpecialTokenIds:
-    """The ids that the search must know, as the model has them.
+def _family_of(model: Bundle) -> FairseqFamily | None:
+    """Return fairseq's family of a model: its own, or ``transformer`` for encoder-decoders of no other family."""
+    family = fairseq.family_of_name(model.family)
+    if family is None and isinstance(model.network, EncoderDecoder) and model.family not in FAMILIES:
+        return fairseq_transformer
+    return family
 
-    Raises:
-        ConfigError: no symbol ends the model's texts.
-    """
-    config = generator(model).config
-    if config.eos is None:
-        raise ConfigError("the model has no symbol that ends a text; expected eos_token_id in its configuration")
-    known = getattr(config, "unk", None) if model.target is None or model.target.unk is None else model.target.unk
-    # Some configurations leave it at a default that their vocabulary does not reach.
-    unknown = known if known is not None and known < config.target_vocabulary else config.pad
-    bos = config.eos if config.bos is None else config.bos
-    return SpecialTokenIds(bos=bos, pad=config.pad, eos=config.eos, unk=unknown, source_pad=config.padding_of_sources)
+
+def _has_one_dictionary(model: Bundle, task: Mapping[str, Any]) -> bool:
+    return not isinstance(model.network, Seq2Seq) or task["_name"] in fairseq.ONE_DICTIONARY
+
+
+def _checkpoint_state(model: Bundle, family: FairseqFamily) -> dict[str, Any]:
+    """Return the dictionary to pickle: options as fairseq 0.12 reads them, weights in their original dtypes."""
+    origin, config = model.origin, model.network.config
+    weights: Mapping[str, Tensor] = family.save_weights(model.network)
+    task: dict[str, Any] = {}
+    if origin is None:
+        if not isinstance(config, EncoderDecoderConfig):
+            raise ConfigError(
+                f"a model of family {model.family!r} without the options it was read with (origin.json) cannot be "
+                "written as a fairseq checkpoint"
+            )
+        options = fairseq_transformer.options_from_config(config)
+        version = torch.tensor([_STACK_VERSION])
+        weights = {**weights, **{f"{stack}.version": version for stack in ("encoder", "decoder")}}
+    else:
+        options, task = _original_options(family, origin, weights, config)
+        weights = {name: origin.kept.get(name, weights.get(name)) for name in origin.dtypes}  # type: ignore[misc]
+        weights = {name: tensor.to(origin.dtypes[name]) for name, tensor in weights.items()}
+    task.setdefault("data", ".")  # fairseq overrides options, and adds none
+    name = str(task.get("_name") or "")
+    task |= {"_name": name if name and not name.startswith("fairbeam_") else "translation"}
+    if not _has_one_dictionary(model, task):
+        task |= {"source_lang": _language(model.source), "target_lang": _language(model.target)}
+    return {
+        "args": None,
+        "cfg": {"model": Namespace(**options), "task": task},
+        "model": weights,
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def _original_options(
+    family: FairseqFamily, origin: Provenance, weights: Mapping[str, Tensor], config: AnyConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the model's and the task's original options, checked to describe the weights."""
+    options, task = origin.config.get("model"), origin.config.get("task")
+    if not isinstance(options, dict) or not isinstance(task, dict):
+        raise CheckpointError("origin.json: expected the objects model and task in its config")
+    may_lack = {fairseq_transformer.TIED_OUTPUT} if config.tie_output else set()
+    if differing := sorted((weights.keys() ^ (origin.dtypes.keys() - origin.kept.keys())) - may_lack):
+        raise CheckpointError(f"origin.json: describes other tensors than the bundle's: {', '.join(differing)[:500]}")
+    try:
+        complete = fairseq.completed(str(options.get("_name") or options.get("arch")), options)
+        described = family.config_of(complete, weights)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"origin.json: its options make no network ({error})") from None
+    parts = {name: getattr(config, name) for name in (field.name for field in dataclasses.fields(config))}
+    kinds = StackConfig | HeadConfig if any(isinstance(part, StackConfig) for part in parts.values()) else object
+    for name, part in parts.items():
+        if isinstance(part, kinds) and getattr(described, name, None) != part:
+            raise CheckpointError(f"origin.json: its options describe another {name} than the bundle's")
+    return dict(options), dict(task)
+
+
+def _language(side: TextSide | None) -> str | None:
+    return None if side is None else side.language

@@ -12,10 +12,10 @@ from fairbeam.families.registry import FAMILIES
 from fairbeam.files import atomic_folder, check_replaceable, parse_object, read_object
 from fairbeam.formats import hugging_face_weights as weights
 from fairbeam.formats import provenance as origins
-from fairbeam.formats.bundle import Bundle
 from fairbeam.formats.hugging_face_weights import CONFIG, GENERATION
-from fairbeam.formats.provenance import Provenance
 from fairbeam.generation import GenerationOptions
+from fairbeam.generation.generation_config import from_generation_config
+from fairbeam.model import Bundle, Provenance
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, EncoderOnly
 from fairbeam.text import PretrainedTokenizer, Side, from_hf
 
@@ -84,7 +84,7 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
         generation=generation,
         family=family,
         start=None if start == getattr(network.config, "decoder_start", None) else start,
-        forced_first=first,
+        forced_bos=first,
         origin=replace(origin, files=files),
     )
 
@@ -113,49 +113,25 @@ def write(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Pat
 
 
 def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
-    """Our options that do what ``generation_config.json`` asks for; a line of notice names what we do not have.
-
-    Hugging Face counts the symbol that decoding begins with and ``</s>`` among a target's length, ours are the tokens
-    between them. Beams are counted and finished as with ``early_stopping=True``.
+    """Return our options that do what ``generation_config.json`` asks for; a warning names what is not applied.
 
     Raises:
         ConfigError: a value of the wrong type or out of range; names it.
     """
-    chosen: dict[str, Any] = {"min_len": max(0, _number(values, "min_length", int, 0) - 1)}
-    if _number(values, "max_new_tokens", int, 0):
-        chosen["max_len_b"] = max(1, values["max_new_tokens"] - 1)
-    elif _number(values, "max_length", int, 0):
-        chosen["max_len_b"] = max(1, values["max_length"] - 2)
-    if _number(values, "min_new_tokens", int, 0):
-        chosen["min_len"] = values["min_new_tokens"]
-    if _number(values, "num_beams", int, 0):
-        chosen["beam"] = values["num_beams"]
-    chosen["lenpen"] = float(_number(values, "length_penalty", float, 1.0))
-    chosen["no_repeat_ngram_size"] = _number(values, "no_repeat_ngram_size", int, 0)
-    chosen["repetition_penalty"] = float(_number(values, "repetition_penalty", float, 1.0))
-    chosen["encoder_no_repeat_ngram_size"] = _number(values, "encoder_no_repeat_ngram_size", int, 0)
-    chosen["encoder_repetition_penalty"] = float(_number(values, "encoder_repetition_penalty", float, 1.0))
-    chosen["banned_phrases"] = _phrases(values, "bad_words_ids")
+    padding = [values.get("pad_token_id")]
+    banned = values.get("bad_words_ids")
+    if isinstance(banned, list):  # padding is forbidden anyway
+        values = {**values, "bad_words_ids": [phrase for phrase in banned if phrase != padding]}
     unknown = [name for name, neutral in _NEUTRAL.items() if values.get(name) not in (None, [], neutral)]
+    options = from_generation_config(values)
     if unknown:
         logger.warning("generation defaults that change the output and are not applied: %s", ", ".join(unknown))
-    return GenerationOptions(**chosen)
+    return options
 
 
 def _of_continuations(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options without those lengths that would count a prompt's tokens too."""
     return {name: value for name, value in values.items() if name not in ("max_length", "min_length")}
-
-
-def _phrases(values: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], ...]:
-    phrases = values.get(name) or []
-    if not isinstance(phrases, list) or not all(
-        isinstance(phrase, list) and phrase and all(type(token) is int and token >= 0 for token in phrase)
-        for phrase in phrases
-    ):
-        raise ConfigError(f"{name} is {phrases!r:.80}; expected lists of ids")
-    padding = [values.get("pad_token_id")]
-    return tuple(tuple(phrase) for phrase in phrases if phrase != padding)  # padding is forbidden anyway
 
 
 _STARTS = ("decoder_start_token_id", "forced_bos_token_id")
@@ -179,15 +155,6 @@ def _symbol(values: Mapping[str, Any], name: str, network: EncoderDecoderConfig)
         return None
     if type(value) is not int or not 0 <= value < network.target_vocabulary:
         raise ConfigError(f"{name} is {value!r:.80}; expected an id from 0 to {network.target_vocabulary - 1}")
-    return value
-
-
-def _number(values: Mapping[str, Any], name: str, kind: type, default: float) -> Any:
-    value = values.get(name)
-    if value is None:
-        return default
-    if type(value) not in ((int, float) if kind is float else (int,)) or (kind is int and value < 0):
-        raise ConfigError(f"{name} is {value!r:.80}; expected a number{' from 0' if kind is int else ''}")
     return value
 
 

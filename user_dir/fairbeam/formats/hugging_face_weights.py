@@ -14,8 +14,8 @@ from fairbeam.errors import CheckpointError, ConfigError
 from fairbeam.families.loading import load_network, state_dict_of, with_special_ids
 from fairbeam.families.registry import FAMILIES
 from fairbeam.files import MAX_TEXT_BYTES, atomic_folder, read_object
-from fairbeam.formats.provenance import Provenance
 from fairbeam.formats.tensors import WEIGHTS, read_folder, write_tensors
+from fairbeam.model import Provenance
 from fairbeam.network import AnyNetwork
 
 CONFIG, GENERATION = "config.json", "generation_config.json"

@@ -1,4 +1,4 @@
-"""What a model's own files said beyond the network: enough to write them again as they were.
+"""Provenance of a model on disk: contents of its original files beyond the network.
 
 Within a bundle it is ``origin.json`` (options, the dtype of every tensor), ``origin.safetensors`` (tensors that the
 network does not hold) and the folder ``original`` (tokenizer and generation files, byte for byte).
@@ -6,7 +6,7 @@ network does not hold) and the folder ``original`` (tokenizer and generation fil
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from fairbeam.errors import CheckpointError
 from fairbeam.files import inside, read_object
 from fairbeam.formats.tensors import read_tensors, write_tensors
+from fairbeam.model import Provenance
+from fairbeam.schema import parse
 
 DESCRIPTION, TENSORS, FILES = "origin.json", "origin.safetensors", "original"
 _DTYPES = {
@@ -45,25 +47,24 @@ KEPT_FILES = (
     "sentencepiece.model",
     "tokenizer.model",
 )
-"""What is kept of a folder beside its configuration and its weights."""
+"""Files that are kept of a folder beside its configuration and its weights."""
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What a model came from."""
+class _Description:
+    """Contents of ``origin.json``."""
 
     config: dict[str, Any]
-    """Options, as their own file holds them."""
-    dtypes: dict[str, torch.dtype]
-    """Of each tensor that there was, under its own name."""
-    kept: dict[str, Tensor]
-    """Those of them that the network does not hold."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Other files, by name (one of ``KEPT_FILES``)."""
+    dtypes: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for name, dtype in self.dtypes.items():
+            if dtype not in _DTYPES:
+                raise CheckpointError(f"{name} has dtype {dtype!r:.80}; expected one of {', '.join(_DTYPES)}")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The files of ``folder`` that are worth keeping.
+    """Return the contents of those ``KEPT_FILES`` that a folder has.
 
     Raises:
         CheckpointError: one is too large.
@@ -81,13 +82,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Inverse of ``read_files``."""
+    """Write files into a folder; inverse of ``read_files``."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
 def save(folder: Path, origin: Provenance) -> None:
-    """Write it into a bundle's folder."""
+    """Write the provenance of a model into its bundle's folder."""
     dtypes = {name: str(dtype).removeprefix("torch.") for name, dtype in origin.dtypes.items()}
     text = json.dumps({"config": origin.config, "dtypes": dtypes}, indent=2) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -98,7 +99,7 @@ def save(folder: Path, origin: Provenance) -> None:
 
 
 def load(folder: Path) -> Provenance | None:
-    """What ``save`` wrote into a bundle's folder; None where there is nothing.
+    """Return what ``save`` wrote into a bundle's folder; None if it wrote nothing.
 
     Raises:
         CheckpointError: a file is malformed, too large, or contradicts another; names what is wrong.
@@ -107,18 +108,14 @@ def load(folder: Path) -> Provenance | None:
     path = inside(folder, DESCRIPTION)
     if path is None:
         return None
-    values = read_object(path, _MAX_DESCRIPTION_BYTES)
-    if values.keys() != {"config", "dtypes"} or not all(isinstance(part, dict) for part in values.values()):
-        raise CheckpointError(f"{path}: expected the objects config and dtypes, found {sorted(values)!r:.200}")
-    for name, dtype in values["dtypes"].items():
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise CheckpointError(f"{path}: {name} has dtype {dtype!r:.80}; expected one of {', '.join(_DTYPES)}")
-    dtypes = {name: _DTYPES[dtype] for name, dtype in values["dtypes"].items()}
+    values = read_object(path, _MAX_DESCRIPTION_BYTES, CheckpointError)
+    described = parse(_Description, values, file=path, error=CheckpointError)
+    dtypes = {name: _DTYPES[dtype] for name, dtype in described.dtypes.items()}
     kept = _load_tensors(folder)
     for name, tensor in kept.items():
         if dtypes.get(name) is not tensor.dtype:
             raise CheckpointError(f"{folder / TENSORS}: {name} is {tensor.dtype}, which {DESCRIPTION} does not say")
-    return Provenance(values["config"], dtypes, kept, read_files(folder / FILES))
+    return Provenance(described.config, dtypes, kept, read_files(folder / FILES))
 
 
 def _load_tensors(folder: Path) -> dict[str, Tensor]:

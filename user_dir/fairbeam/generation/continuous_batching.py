@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fairbeam.data.batching import BatchLimits
-from fairbeam.errors import ConfigError
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import DIVERSITY, MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.scheduler import Scheduler
@@ -22,25 +22,23 @@ from fairbeam.generation.search.beam_search import BeamSearch, RunningBatch
 from fairbeam.generation.search.beams import Beams
 from fairbeam.network import pad_batch
 
-EXCLUDED = (
-    "penalty_alpha", "shortlist", "return_alternatives", "prefix_bias_beta", "lm_weight", "prompt_lookup_num_tokens",
-    "draft_tokens",
-)  # fmt: skip
-"""Options whose searches are of one batch from beginning to end."""
-_DEFAULTS = GenerationOptions()
+# Other searches are of one batch from beginning to end.
+CONTINUOUS = Capabilities(
+    name="continuous batching",
+    supports=MASKS
+    | RANKING
+    | DIVERSITY
+    | Feature.SAMPLING
+    | Feature.STOCHASTIC_BEAM
+    | Feature.CONSTRAINTS
+    | Feature.SOURCE_LENGTH
+    | Feature.PATIENCE
+    | Feature.ENSEMBLE
+    | Feature.MINIMUM_BAYES_RISK
+    | Feature.RERANKING,
+)
 _EMPTY = -1
 """What stands before the start symbol of a sentence that joined others; no token."""
-
-
-def check_admission(options: GenerationOptions) -> None:
-    """Refuse options that continuous admission does not go with.
-
-    Raises:
-        ConfigError: one is among ``EXCLUDED``.
-    """
-    for name in EXCLUDED:
-        if getattr(options, name) != getattr(_DEFAULTS, name):
-            raise ConfigError(f"--continuous and --{name.replace('_', '-')} exclude each other")
 
 
 @dataclass

@@ -1,87 +1,143 @@
-"""What decoding asks of a model, and ensembles that answer as one."""
+"""What decoding asks of a model: states, scores of the next token, and exact scores of the few tokens that count."""
 
-import math
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fairbeam.errors import ConfigError
-from fairbeam.network import LSTM, DecoderOnly, EncoderDecoder, Generator
+from fairbeam.generation.search import beam_ops
+from fairbeam.network import LSTM, EncoderDecoder, Generator
 from fairbeam.network.decoder_state import DecoderState, PromptState
-from fairbeam.network.inference import native, ops
-from fairbeam.network.inference.fused_stack import Hypotheses
+from fairbeam.network.inference import ops
+from fairbeam.network.inference.heads import RoundedHead
 from fairbeam.network.verification_state import ScoredPositions, VerificationState
+
+
+class StepScores:
+    """Log-probabilities of the next token at one step, with exact values of a few where they are rounded."""
+
+    def __init__(self, log_probs: Tensor) -> None:
+        self.log_probs = log_probs
+        """(batch, beams, vocabulary) float32; logits processors change it in place."""
+
+    def exact_delta(self, parents: Tensor, tokens: Tensor) -> Tensor | None:
+        """Return what makes a few log-probabilities exact when it is added to them; None if they are exact.
+
+        It is added last, behind what processors and the search have added, so that sums round alike everywhere.
+
+        Args:
+            parents: (batch, count) beams.
+            tokens: (batch, count).
+
+        Returns:
+            (batch, count) float32.
+        """
+        return None
+
+    def of_beams(self, beams: slice, log_probs: Tensor | None = None) -> "StepScores":
+        """Return the scores of some beams, which are numbered from 0 there; ``log_probs`` replace theirs."""
+        return _BeamScores(self, beams, self.log_probs[:, beams] if log_probs is None else log_probs)
+
+    def of_rows(self, rows: Tensor | slice) -> "StepScores":
+        """Return the scores of some sentences; if ``rows`` is a slice, their log-probabilities are a view."""
+        return StepScores(self.log_probs[rows])
+
+
+class _BeamScores(StepScores):
+    """Scores of some of the beams of ``whole``."""
+
+    def __init__(self, whole: StepScores, beams: slice, log_probs: Tensor) -> None:
+        super().__init__(log_probs)
+        self._whole, self._first, self._stride = whole, beams.start or 0, beams.step or 1
+
+    def exact_delta(self, parents: Tensor, tokens: Tensor) -> Tensor | None:
+        if (self._first, self._stride) != (0, 1):
+            parents = parents * self._stride + self._first
+        return self._whole.exact_delta(parents, tokens)
+
+
+class NetworkScores(StepScores):
+    """Scores of a network whose output projection is rounded."""
+
+    def __init__(
+        self, log_probs: Tensor, head: RoundedHead, latest: tuple[Tensor, Tensor | None], temperature: float
+    ) -> None:
+        """``latest``: features and logits of the step, as ``DecoderState.latest``; the logits of all beams."""
+        super().__init__(log_probs)
+        self._head, self._latest, self._temperature = head, latest, temperature
+
+    def exact_delta(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        delta = self._head.logit_delta(*self._latest, parents, tokens)
+        return beam_ops.renormalise(self.log_probs, delta / self._temperature, parents, tokens)
+
+    def of_rows(self, rows: Tensor | slice) -> "NetworkScores":
+        features, logits = self._latest
+        latest = features[rows], None if logits is None else logits[rows]
+        return NetworkScores(self.log_probs[rows], self._head, latest, self._temperature)
 
 
 class State(Protocol):
     """What a model remembers of a batch between steps."""
 
     def reorder(self, parents: Tensor) -> None:
-        """Beam ``b`` of sentence ``s`` continues beam ``parents[s, b]``; (batch, beams) long."""
+        """Let beam ``b`` of sentence ``s`` continue beam ``parents[s, b]``; (batch, beams) long."""
 
     def select(self, sentences: Tensor) -> None:
         """Keep only these sentences, (kept,) long."""
 
     def join(self, other: Any) -> None:
-        """Append the sentences of a state that has run one step; for models that ``admit``."""
+        """Append the sentences of a state that has run one step; for models that support joining."""
 
 
 class Model(Protocol):
-    """The three verbs of decoding."""
+    """A model that is decoded step by step."""
 
     def prefill(self, source: Tensor, beams: int) -> Any:
         """Read a batch of sources, or of prompts to be continued: (batch, length) ids, padded."""
 
     def prefill_to_join(self, source: Tensor, beams: int) -> Any:
-        """The same where sentences will join, or join others; for models that ``admit``."""
+        """Do the same where sentences will join, or join others; for models that support joining."""
 
     @property
     def supports_joining(self) -> bool:
         """Whether sentences may join a batch whose decoding has begun."""
 
-    def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
-        """Feed the latest tokens, (batch, beams); get float32 (batch, beams, vocabulary)."""
-
-    def correction(
-        self, state: Any, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
-    ) -> Tensor | None:
-        """What to add to a few of the log probabilities that the step just made.
-
-        Args:
-            state: what the step left.
-            scores: (batch, beams, vocabulary) log probabilities.
-            beams, tokens: (batch, count).
-            temperature: as for ``log_probabilities``.
-
-        Returns:
-            (batch, count); None where there is nothing to correct.
-        """
+    def score(self, state: Any, tokens: Tensor, temperature: float) -> StepScores:
+        """Feed the latest tokens, (batch, beams), and return the scores of the next."""
 
     def longest_target(self, source_length: int) -> int:
-        """Longest target in tokens, ``</s>`` included, for a source of ``source_length`` tokens."""
+        """Return the longest target in tokens, ``</s>`` included, for a source of ``source_length`` tokens."""
 
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
-        """Cross-attention under teacher forcing, (batch, target, source)."""
+        """Return cross-attention under teacher forcing, (batch, target, source)."""
 
     @property
     def decoder_start(self) -> int | None:
-        """The symbol that decoding begins with; ``</s>`` if None."""
+        """Id of the token that decoding begins with; ``</s>`` if None."""
 
 
 class Verifier(Model, Protocol):
     """A model that can read several tokens at once, and forget some again."""
 
     def begin(self, source: Tensor) -> Any:
-        """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``read`` goes on with."""
+        """Read a batch as ``prefill`` does, for one hypothesis a sentence that ``score_block`` goes on with."""
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float) -> Tensor:
-        """Feed several tokens of each hypothesis, (batch, new), the first of them its token ``starts``, (batch,); get
-        float32 log probabilities behind those whose rows and columns are ``scored``, (scored, vocabulary). What was
-        read from there on before is forgotten.
+    def score_block(
+        self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
+    ) -> StepScores:
+        """Feed several tokens of each hypothesis at target positions ``starts[b]``, ``starts[b] + 1``, ….
 
-        To ``correction`` they are sentences of one beam.
+        What was read from there on before is overwritten.
+
+        Args:
+            state: changed in place.
+            tokens: (batch, new) ids.
+            starts: (batch,) positions of the first.
+            scored: rows and columns of ``tokens`` whose next tokens are scored, each (scored,).
+            temperature: as for ``score``.
+
+        Returns:
+            Scores in which each scored position is a sentence of one beam.
         """
 
 
@@ -94,55 +150,66 @@ class SingleModel:
         self.decoder_start = network.first_token
         self.supports_joining = isinstance(network, EncoderDecoder) and network.supports_joining
 
-    def prefill(self, source: Tensor, beams: int) -> DecoderState:
+    def prefill(self, source: Tensor, beams: int) -> Any:
         return self.network.prefill(source, beams)
 
-    def prefill_to_join(self, source: Tensor, beams: int) -> DecoderState:
+    def prefill_to_join(self, source: Tensor, beams: int) -> Any:
         assert isinstance(self.network, EncoderDecoder)
         return self.network.prefill(source, beams, joins=True)
 
-    def log_probabilities(self, state: Any, tokens: Tensor, temperature: float) -> Tensor:
-        logits = self.network.step(state, tokens)
-        few = logits[:, :1] if logits.stride(1) == 0 else logits  # beams that are all alike
-        few = few if temperature == 1.0 else few / temperature
-        latest = getattr(state, "latest", None)
-        mine = temperature != 1.0 or (latest is not None and latest[1] is None)  # nobody needs the logits again
-        scores = ops.log_softmax_(few) if mine and native.serves(few) else few.log_softmax(-1)
-        return scores.expand_as(logits).contiguous()
+    def network_state(self, state: Any) -> Any:
+        """Return the network's part of a state."""
+        return state
 
-    @property
-    def searches_in_one_call(self) -> bool:
-        """Whether ``best_continuations`` can be had."""
-        return bool(getattr(self.network, "scores_in_one_call", False))
+    def token_ids(self, tokens: Tensor) -> Tensor:
+        """Return the network's ids of tokens."""
+        return tokens
 
-    def best_continuations(
-        self, state: Any, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Feed the latest tokens, (batch, beams); get totals, parents and tokens of the best continuations, each
-        (batch, count), to which the tokens ``closed`` are closed."""
-        return self.network.best_continuations(state, tokens, totals, closed, count)
+    def logit_mask(self, state: Any) -> Tensor | None:
+        """Return what is added to the logits, (batch, 1, outputs); None for nothing."""
+        return None
 
-    def search(
-        self, state: Any, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
-    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        """Several steps of beam search in one call, as of ``EncoderDecoder``; None where the network cannot."""
-        return self.network.search(state, hypotheses, closed, eos, most)
+    def score(self, state: Any, tokens: Tensor, temperature: float) -> StepScores:
+        logits, mask = self.network.step(self.network_state(state), self.token_ids(tokens)), self.logit_mask(state)
+        head = self.network.rounded_head
+        may_overwrite = head is None or not head.needs_logits
+        if mask is not None:
+            logits, may_overwrite = logits + mask, True
+        # Beams that are all alike are one.
+        few = logits[:, :1] if logits.stride(1) == 0 else logits
+        if temperature != 1.0:
+            few, may_overwrite = few / temperature, True
+        log_probs = ops.log_softmax(few, may_overwrite=may_overwrite).expand_as(logits).contiguous()
+        if head is None:
+            return StepScores(log_probs)
+        return NetworkScores(log_probs, head, self._latest(state), temperature)
+
+    def _latest(self, state: Any) -> tuple[Tensor, Tensor | None]:
+        """Return features and logits of the latest step, the logits of all beams."""
+        inner = self.network_state(state)
+        features, logits = inner.latest
+        return features, None if logits is None else logits.expand(-1, inner.beams, -1)
 
     def begin(self, source: Tensor) -> VerificationState:
         return VerificationState(self.network.prefill(source, 1))
 
-    def read(self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float) -> Tensor:
+    def score_block(
+        self, state: Any, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
+    ) -> StepScores:
         assert not isinstance(self.network, LSTM)
         logits = self.network.forward_block(state, tokens, starts, scored)
-        return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+        log_probs = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1).unsqueeze(1)
+        head = self.network.rounded_head
+        return StepScores(log_probs) if head is None else NetworkScores(log_probs, head, state.latest, temperature)
 
     def features(self, state: DecoderState) -> Tensor:
-        """What the last step's scores were made of, (batch, beams, dim)."""
+        """Return the output projection's inputs at the last step, (batch, beams, dim)."""
         assert state.latest is not None
         return state.latest[0].expand(-1, state.beams, -1)
 
     def context(self, state: DecoderState) -> Tensor:
-        """The features of all that was read by the end of the first step, (batch, length, dim); zeros at padding."""
+        """Return the features of all that was read by the end of the first step, (batch, length, dim), zeros at
+        padding."""
         if isinstance(state, PromptState):
             assert state.prompt is not None
             return state.prompt
@@ -151,194 +218,3 @@ class SingleModel:
     def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
         assert isinstance(self.network, EncoderDecoder)
         return self.network.alignments(source, previous)
-
-    def correction(
-        self, state: Any, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
-    ) -> Tensor | None:
-        rounding = self.network.rounding(state, beams, tokens)
-        return None if rounding is None else ops.renormalised(scores, rounding / temperature, beams, tokens)
-
-
-class EnsembleState:
-    """The states of all members."""
-
-    def __init__(self, members: Sequence[DecoderState]) -> None:
-        self.members = members
-        self.each: Tensor | None = None
-        """Log probabilities of the last step, (members, batch, beams, vocabulary)."""
-
-    def reorder(self, parents: Tensor) -> None:
-        for state in self.members:
-            state.reorder(parents)
-
-    def select(self, sentences: Tensor) -> None:
-        for state in self.members:
-            state.select(sentences)
-
-    def join(self, other: "EnsembleState") -> None:
-        for state, joining in zip(self.members, other.members, strict=True):
-            state.join(joining)
-
-
-class Ensemble:
-    """Networks over one vocabulary whose probabilities are averaged, as fairseq averages them."""
-
-    def __init__(self, networks: Sequence[Generator], weights: Sequence[float] = ()) -> None:
-        """``weights``: one for each network; all alike if empty."""
-        self.models = [SingleModel(network) for network in networks]
-        sum_of_all = sum(weights)
-        self._shifts = [math.log(weight / sum_of_all) if weight else -math.inf for weight in weights]
-        self.decoder_start = self.models[0].decoder_start
-        self.supports_joining = all(model.supports_joining for model in self.models)
-
-    def longest_target(self, source_length: int) -> int:
-        return min(model.longest_target(source_length) for model in self.models)
-
-    def prefill(self, source: Tensor, beams: int) -> EnsembleState:
-        return EnsembleState([model.prefill(source, beams) for model in self.models])
-
-    def prefill_to_join(self, source: Tensor, beams: int) -> EnsembleState:
-        return EnsembleState([model.prefill_to_join(source, beams) for model in self.models])
-
-    def log_probabilities(self, state: EnsembleState, tokens: Tensor, temperature: float) -> Tensor:
-        members = zip(self.models, state.members, strict=True)
-        each = torch.stack([model.log_probabilities(member, tokens, temperature) for model, member in members])
-        state.each = each
-        return self._mean(each)
-
-    def begin(self, source: Tensor) -> EnsembleState:
-        return EnsembleState([model.begin(source) for model in self.models])
-
-    def read(
-        self, state: EnsembleState, tokens: Tensor, starts: Tensor, scored: ScoredPositions, temperature: float
-    ) -> Tensor:
-        members = zip(self.models, state.members, strict=True)
-        each = [model.read(member, tokens, starts, scored, temperature) for model, member in members]
-        state.each = torch.stack(each).unsqueeze(2)
-        return self._mean(torch.stack(each))
-
-    def alignments(self, source: Tensor, previous: Tensor) -> Tensor:
-        return torch.stack([model.alignments(source, previous) for model in self.models]).mean(0)
-
-    def correction(
-        self, state: EnsembleState, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
-    ) -> Tensor | None:
-        assert state.each is not None
-        place = torch.arange(len(beams), device=beams.device).unsqueeze(1), beams, tokens
-        known = torch.stack([one[place] for one in state.each])
-        added = [
-            model.correction(member, one, beams, tokens, temperature)
-            for model, member, one in zip(self.models, state.members, state.each, strict=True)
-        ]
-        if all(one is None for one in added):
-            return None
-        changed = torch.stack([old if new is None else old + new for old, new in zip(known, added, strict=True)])
-        return self._mean(changed) - self._mean(known)
-
-    def _mean(self, each: Tensor) -> Tensor:
-        """The logarithm of the mean probability, over the first dimension."""
-        if self._shifts:
-            return torch.logsumexp(each + each.new_tensor(self._shifts).view(-1, *[1] * (each.dim() - 1)), dim=0)
-        return torch.logsumexp(each, dim=0) - math.log(len(self.models))
-
-
-class FusedState:
-    """The states of a model and of the language model beside it."""
-
-    def __init__(self, whole: Any, beams: int) -> None:
-        self.whole, self.beams = whole, beams
-        self.language_model: Any = None
-        """None until the first step says which symbol decoding begins with."""
-        self.apart: tuple[Tensor, Tensor] | None = None
-        """What each made of the last step."""
-
-    def reorder(self, parents: Tensor) -> None:
-        for state in (self.whole, self.language_model):
-            state.reorder(parents)
-
-    def select(self, sentences: Tensor) -> None:
-        for state in (self.whole, self.language_model):
-            state.select(sentences)
-
-
-class ShallowFusion:
-    """A model to whose log probabilities those of a language model are added, weighted (Gulcehre et al., 2015).
-
-    Both read the same tokens, the start symbol first, as in fairseq; the temperature is the model's alone.
-    """
-
-    def __init__(self, model: Model, language_model: DecoderOnly, weight: float) -> None:
-        self.model, self.weight = model, weight
-        self.language_model = SingleModel(language_model)
-        self.decoder_start = model.decoder_start
-        self.supports_joining = False  # the language model's state begins with the first step
-        self.alignments = model.alignments
-
-    def longest_target(self, source_length: int) -> int:
-        return min(self.model.longest_target(source_length), self.language_model.longest_target(1))
-
-    def prefill_to_join(self, source: Tensor, beams: int) -> FusedState:
-        raise NotImplementedError
-
-    def prefill(self, source: Tensor, beams: int) -> FusedState:
-        return FusedState(self.model.prefill(source, beams), beams)
-
-    def log_probabilities(self, state: FusedState, tokens: Tensor, temperature: float) -> Tensor:
-        if state.language_model is None:
-            state.language_model = self.language_model.prefill(tokens[:, :1], state.beams)
-        scores = self.model.log_probabilities(state.whole, tokens, temperature)
-        state.apart = scores, self.language_model.log_probabilities(state.language_model, tokens, 1.0)
-        return torch.add(*state.apart, alpha=self.weight)
-
-    def correction(
-        self, state: FusedState, scores: Tensor, beams: Tensor, tokens: Tensor, temperature: float
-    ) -> Tensor | None:
-        assert state.apart is not None
-        found = self.model.correction(state.whole, state.apart[0], beams, tokens, temperature)
-        added = self.language_model.correction(state.language_model, state.apart[1], beams, tokens, 1.0)
-        if found is None or added is None:
-            return found if added is None else added * self.weight
-        return found + added * self.weight
-
-
-def with_language_model(model: Model, language_model: DecoderOnly | None, weight: float) -> Model:
-    """The model, or its fusion with a language model where that counts.
-
-    Raises:
-        ConfigError: there is a weight and no language model.
-    """
-    if not weight:
-        return model
-    if language_model is None:
-        raise ConfigError(f"--lm-weight {weight}: there is no language model; --lm-path names one")
-    return ShallowFusion(model, language_model, weight)
-
-
-def check_fusion(language_model: Any, vocabulary: int) -> DecoderOnly:
-    """The language model, if shallow fusion can be made with it.
-
-    Raises:
-        ConfigError: it is none, it is one for pairs of texts, or it knows another number of symbols than the model.
-    """
-    if not isinstance(language_model, DecoderOnly):
-        raise ConfigError("--lm-path: the model is no language model; expected a decoder without an encoder")
-    config = language_model.config
-    if config.separator is not None:
-        raise ConfigError("--lm-path: the model has a separator between two texts; expected a model of one text")
-    if config.vocabulary != vocabulary:
-        raise ConfigError(
-            f"--lm-path: the language model has {config.vocabulary} symbols, and the target side {vocabulary}; "
-            "expected the same dictionary"
-        )
-    return language_model
-
-
-def as_model(networks: Sequence[Generator], weights: Sequence[float] = ()) -> Verifier:
-    """One network as itself, several as an ensemble.
-
-    Raises:
-        ConfigError: there are weights, but not one for each network.
-    """
-    if weights and len(weights) != len(networks):
-        raise ConfigError(f"--ensemble-weights: there are {len(weights)} for {len(networks)} models")
-    return SingleModel(networks[0]) if len(networks) == 1 else Ensemble(networks, weights)

@@ -6,11 +6,41 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fairbeam.generation.features import (
+    DIVERSITY,
+    MASKS,
+    RANKING,
+    Capabilities,
+    Feature,
+)
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.options import GenerationOptions, LengthNormalization
 
 LengthPenalty = Callable[[int], float]
 """What divides the log probability of a hypothesis of so many tokens, ``</s>`` included."""
+
+
+_BEAM_SEARCHES = (
+    MASKS
+    | RANKING
+    | DIVERSITY
+    | Feature.SAMPLING
+    | Feature.CONSTRAINTS
+    | Feature.SOURCE_LENGTH
+    | Feature.PATIENCE
+    | Feature.PREFIX_BIAS
+    | Feature.ENSEMBLE
+    | Feature.SHALLOW_FUSION
+    | Feature.SHORTLIST
+)
+MINIMUM_BAYES_RISK = Capabilities(
+    name="minimum Bayes risk",
+    provides=Feature.MINIMUM_BAYES_RISK,
+    supports=_BEAM_SEARCHES | Feature.STOCHASTIC_BEAM,
+)
+"""The ranking of candidates by their expected utility, ``fairbeam.scoring.minimum_bayes_risk``."""
+RERANKING = Capabilities(name="reranking", provides=Feature.RERANKING, supports=_BEAM_SEARCHES)
+"""The ranking of candidates with the scores of other models, ``fairbeam.reranking``."""
 
 
 def length_penalty(options: GenerationOptions) -> LengthPenalty:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -10,20 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairbeam.data.lexical_shortlist import Shortlist
 from fairbeam.errors import ConfigError
+from fairbeam.generation.build import CONTINUOUS_BATCHES, Door, ModelSet, build_search, check_search
 from fairbeam.generation.constraints import Required
-from fairbeam.generation.continuous_batching import RequestWindow, check_admission, decode_window
+from fairbeam.generation.continuous_batching import RequestWindow, decode_window
 from fairbeam.generation.hypothesis import Hypothesis
-from fairbeam.generation.logits_processors import SpecialTokenIds
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.scheduler import Scheduler
-from fairbeam.generation.search.alternatives import AlternativesSearch
 from fairbeam.generation.search.beam_search import BeamSearch
-from fairbeam.generation.search.shortlist import ShortlistSearch
 from fairbeam.generation.search.streaming import Watcher
 from fairbeam.generation.workers import Tickets, Workers, default_workers
-from fairbeam.network import DecoderOnly, Generator
 
 
 @dataclass(frozen=True)
@@ -57,37 +53,12 @@ class Packed(NamedTuple):
     attention: list[np.ndarray | None] | None
 
 
-AnySearch = BeamSearch | ShortlistSearch | AlternativesSearch
-
-
-@dataclass(frozen=True)
-class ModelSet:
-    """Networks made by ``for_inference``, and what searches with them need beside them."""
-
-    networks: Sequence[Generator]
-    """Several are an ensemble."""
-    special: SpecialTokenIds | None = None
-    shortlist: Shortlist | None = None
-    """For searches whose options ask for one."""
-    language_model: DecoderOnly | None = None
-    """For searches with ``lm_weight``; made as the networks are."""
-    draft: Generator | None = None
-    """A network that writes ahead, for searches whose options ask for it."""
-
-    def search(self, options: GenerationOptions) -> AnySearch:
-        """The search that the options ask for."""
-        if options.shortlist:
-            return ShortlistSearch(self.networks, options, self.special or SpecialTokenIds(), self.shortlist)
-        usual = BeamSearch(self.networks, options, self.special, self.language_model, self.draft)
-        return AlternativesSearch(usual) if options.return_alternatives else usual
-
-
 class SearchRunner:
     """Decodes what workers are given, in the process it is called in; few searches are made anew."""
 
     def __init__(self, models: ModelSet, device: torch.device, tickets: Tickets) -> None:
         """``models`` are on ``device``. ``tickets`` say whose turn the sentences of windows are."""
-        self.find = lru_cache(maxsize=8)(models.search)
+        self.find = lru_cache(maxsize=8)(partial(build_search, models))
         self._device, self._tickets = device, tickets
 
     def __call__(self, job: Batch | tuple[RequestWindow, int]) -> Packed | tuple[list[int], Packed]:
@@ -96,10 +67,8 @@ class SearchRunner:
 
     def watched(self, batch: Batch, watch: Watcher) -> list[list[Hypothesis]]:
         """Decode a batch while ``watch`` is shown the beams of every step."""
-        searching = self.find(batch.options)
-        assert isinstance(searching, BeamSearch)
         source, prefix = self._ids(batch)
-        return searching(source, prefix=prefix, start=batch.start, watch=watch)
+        return self.find(batch.options)(source, prefix=prefix, start=batch.start, watch=watch)
 
     def _batch(self, batch: Batch) -> Packed:
         source, prefix = self._ids(batch)
@@ -127,7 +96,7 @@ class DecoderPool:
 
     def __init__(self, models: ModelSet, device: torch.device, workers: int | None = None) -> None:
         """``workers`` are decoding processes; by default one for each core, and one in all on an accelerator."""
-        self._tickets = Tickets()
+        self._tickets, self._models = Tickets(), models
         self._searches = SearchRunner(models, device, self._tickets)
         self.watched = self._searches.watched
         """Decode a batch in this process while ``watch`` is shown the beams of every step."""
@@ -152,13 +121,21 @@ class DecoderPool:
         wait = self._workers.begin(batch)
         return lambda: _unpacked(wait())
 
+    def check(self, options: GenerationOptions, door: Door | None = None) -> None:
+        """Check that the models can do what options ask for, through a door.
+
+        Raises:
+            ConfigError: they can't.
+        """
+        check_search(self._models, options, door)
+
     def supports_joining(self, options: GenerationOptions) -> bool:
-        """Whether the model lets sentences join a batch whose decoding has begun.
+        """Return whether the model lets sentences join a batch whose decoding has begun.
 
         Raises:
             ConfigError: the options do not.
         """
-        check_admission(options)
+        self.check(options, CONTINUOUS_BATCHES)
         searching = self._searches.find(options)
         return isinstance(searching, BeamSearch) and searching.model.supports_joining
 
@@ -172,7 +149,7 @@ class DecoderPool:
             ConfigError: the model or the options allow batches alone.
         """
         if not self.supports_joining(window.options):
-            raise ConfigError("--continuous: sentences cannot join a batch of this model's")
+            raise ConfigError("{}: sentences cannot join a batch of this model's", CONTINUOUS_BATCHES.label)
         workers = self._here if here else self._workers
         window = replace(window, turn=self._tickets.open_turn())
         found: list[list[Hypothesis]] = [[] for _ in window.sources]

@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from fairbeam.errors import ConfigError
 from fairbeam.network.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import KeyValues, per_head
 from fairbeam.network.config import DecoderOnlyConfig
 from fairbeam.network.decoder_state import PromptState
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.embedding import Embedding
+from fairbeam.network.inference.heads import DecodingNetwork
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import PositionIds, cumulative_position_ids
 from fairbeam.network.segment_memory import Segment, SegmentMemory
@@ -168,8 +168,8 @@ class DecoderOnly(DecodingNetwork):
             scored: row and column indices into ``tokens``, each (scored,) long.
 
         Returns:
-            Float32 logits (scored, vocabulary), as of ``step``. For ``rounding``, each scored position counts as one
-            sentence with one beam.
+            Float32 logits (scored, vocabulary), as of ``step``; the state's features are those of the scored positions,
+            each as a sentence with one beam.
         """
         first, features = state.take_features(), None
         if first is not None:  # the first block begins with the start symbol in every row

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fairbeam.network.cache import BeamSlots, CrossAttentionCache, KeyValues, free_rows, per_head
-from fairbeam.network.inference import native
+from fairbeam.network.inference import ops
 
 
 class DecoderState:
@@ -50,7 +50,6 @@ class DecoderState:
         self._own_slot = masked.fill_diagonal_(0.0)
         if by_slot:
             self._history = torch.empty(batch, beams, 0, dtype=torch.int32, device=like.device)
-            self._own_slot = torch.arange(beams, dtype=torch.int32, device=like.device).view(1, -1, 1)
         self._rows = torch.arange(batch, device=like.device) if by_slot else None
         self._starts: Tensor | None = None
         """(batch,) long: the step at which each sentence began; None if all began at step 0."""
@@ -89,11 +88,7 @@ class DecoderState:
             self._history = self._history.new_zeros(len(self._history), self.beams, 1)
             return self._history[:, :1].contiguous()
         first = self._open_block()
-        if self._history.is_contiguous() and self._history.size(1) == self.beams:
-            self._history = _append_slots(self._history, first)
-            return self._history
-        own = (self._own_slot + first).expand(len(self._history), -1, -1)
-        self._history = torch.cat([self._history, own], dim=2)
+        self._history = ops.append_slots(self._history, first)
         return self._history
 
     def _open_block(self) -> int:
@@ -207,14 +202,6 @@ class DecoderState:
         self._history = torch.cat([history, joining])
         for layer, added in zip(self.layers, other.layers, strict=True):
             layer.join_columns(added, expired, latest)
-
-
-def _append_slots(history: Tensor, first: int) -> Tensor:
-    """Append slot ``first + b`` to the history of each beam ``b``: (batch, beams, steps) int32 to one step more."""
-    batch, beams, steps = history.shape
-    out = history.new_empty(batch, beams, steps + 1)
-    native.function("append_slots")(history.data_ptr(), out.data_ptr(), batch, beams, steps, first)
-    return out
 
 
 class PromptState(DecoderState):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairbeam.network.dropout import Dropout
-from fairbeam.network.inference import native, ops
+from fairbeam.network.inference import ops
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import build_norm
 from fairbeam.network.positions import build_positions
@@ -76,7 +76,7 @@ class Embedding(nn.Module):
     def step(self, tokens: Tensor, position_ids: Tensor) -> Tensor:
         """Embed tokens in decoding, natively if possible; ``position_ids`` are (1,), (batch, 1) or (batch, queries)."""
         table = self.plain_table
-        if table is None or self.training or not native.serves(self.weight, table):
+        if table is None or self.training:
             embedded: Tensor = self(tokens, position_ids)
             return embedded
         return ops.embed(tokens, self.weight, position_ids, table, self.scale)

@@ -1,13 +1,9 @@
 """The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.cache import CrossAttentionCache, KeyValues, per_head
 from fairbeam.network.config import EncoderDecoderConfig
 from fairbeam.network.decoder_state import DecoderState
@@ -15,7 +11,8 @@ from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.embedding import Embedding
 from fairbeam.network.enums import PositionKind
 from fairbeam.network.inference import native
-from fairbeam.network.inference.fused_stack import Hypotheses, Scorer, readable
+from fairbeam.network.inference.fused_decoder import FusedDecoder
+from fairbeam.network.inference.heads import DecodingNetwork, RoundedHead
 from fairbeam.network.layer import Layer
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm
@@ -35,6 +32,8 @@ class EncoderDecoder(DecodingNetwork):
 
     head: Linear
     rewinds = True
+    fused_decoder: FusedDecoder | None = None
+    """The decoder for native calls of several steps, in a network for inference that the library supports."""
 
     def __init__(self, config: EncoderDecoderConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -126,7 +125,7 @@ class EncoderDecoder(DecodingNetwork):
             joins: prepare the state for ``DecoderState.join``, on either side of it.
         """
         states, mask = self.encode(source)
-        memory = self.cross_attention_cache(states, mask, may_absorb=not joins, by_row=self.compiled)
+        memory = self.cross_attention_cache(states, mask, may_absorb=not joins, by_row=self.attends_natively)
         heads, like = self.config.decoder.num_kv_heads, memory.layers[0].keys
         head_dim = self.config.decoder.head_dim_resolved
         caches = [KeyValues.empty(len(source), heads, head_dim, like, 32 * beams) for _ in self._decoder_layers()]
@@ -155,25 +154,6 @@ class EncoderDecoder(DecodingNetwork):
         features: Tensor = self.decoder(self._embed_step(state, tokens), state.advance(), state.layers, state.memory)
         return features
 
-    def search(
-        self,
-        state: DecoderState,
-        hypotheses: Hypotheses,
-        closed: Sequence[int],
-        eos: int,
-        most: int,
-        added: Tensor | None = None,
-    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        layers, scorer = self.decoder.compiled, self._scorer
-        if layers is None or scorer is None or not state.may_go_ahead or not readable(state.memory):
-            return None
-        return layers.search(state, scorer, hypotheses, closed, eos, most, self._narrowed(added))
-
-    @property
-    def searches_ahead(self) -> bool:
-        """Whether ``search`` works, for a batch that no sentence joins."""
-        return self.decoder.compiled is not None and self._scorer is not None
-
     @property
     def weights_of_step(self) -> int:
         """Number of weights that a decoding step multiplies each token's vectors with."""
@@ -193,8 +173,8 @@ class EncoderDecoder(DecodingNetwork):
             scored: row and column indices into ``tokens``, each (scored,) long.
 
         Returns:
-            Float32 logits (scored, vocabulary), as of ``step``. For ``rounding``, each scored position counts as one
-            sentence with one beam.
+            Float32 logits (scored, vocabulary), as of ``step``; the state's features are those of the scored positions,
+            each as a sentence with one beam.
         """
         indices = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)
         last = self.max_target_positions - 1
@@ -223,9 +203,9 @@ class EncoderDecoder(DecodingNetwork):
             x = layer(x, mask, None, key_values, memory.mask, relative)
         return last.alignment(x, mask, None, memory.layers[-1].keys, memory.mask, relative)
 
-    def _packed_in(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
+    def _packed_dtype(self, linear: Linear, dtype: torch.dtype) -> torch.dtype:
         # These layers run once per sentence, not once per token, so 16 bits cost next to nothing.
-        packed = super()._packed_in(linear, dtype)
+        packed = super()._packed_dtype(linear, dtype)
         exact = packed is torch.int8 and native.multiplies_integers() and linear in self._source_linears()
         return torch.int16 if exact else packed
 
@@ -266,29 +246,24 @@ class EncoderDecoder(DecodingNetwork):
     @property
     def _attends_by_slot(self) -> bool:
         stack = self.config.decoder
-        return self.compiled and stack.num_kv_heads == stack.heads and not stack.positions.kind.acts_in_attention
+        return (
+            self.attends_natively and stack.num_kv_heads == stack.heads and not stack.positions.kind.acts_in_attention
+        )
 
-    def for_inference(self, dtype: torch.dtype) -> Self:
-        network = super().for_inference(dtype)
-        network._scorer = network._build_scorer()
-        return network
+    def _set_rounded_head(self, rounded: RoundedHead) -> None:
+        super()._set_rounded_head(rounded)
+        self.fused_decoder = self._build_fused_decoder()
 
-    def with_head(self, head: nn.Module, symbols: Tensor) -> Self:
-        network = super().with_head(head, symbols)
-        network._scorer = network._build_scorer()
-        return network
-
-    def _build_scorer(self) -> Scorer | None:
-        """Collect embedding, final norm and output projection for one native call per step; None if unsupported."""
-        embedding, norm, exact = self.target_embedding, self.decoder.final_norm, self._exact_head
-        if embedding.plain_table is None or not native.reads(embedding.weight, embedding.plain_table):
+    def _build_fused_decoder(self) -> FusedDecoder | None:
+        """Collect embedding, layers, final norm and output projection for native calls; None if unsupported."""
+        embedding, stack, norm = self.target_embedding, self.decoder.fused, self.decoder.final_norm
+        if embedding.plain_table is None or stack is None or self.native_head is None:
             return None
-        if not self.scores_in_one_call or not isinstance(norm, LayerNorm | None):
+        assert isinstance(norm, LayerNorm | None)
+        if not (embedding.weight.is_contiguous() and embedding.plain_table.is_contiguous()):
             return None
-        assert exact is not None
-        assert self._output.integers is not None
-        offset = self.config.decoder.positions.offset
-        return Scorer(embedding, norm, self._output.integers, exact, offset, self.max_target_positions - 1)
+        offset, positions = self.config.decoder.positions.offset, self.max_target_positions
+        return FusedDecoder(embedding, stack, norm, self.native_head, offset=offset, max_positions=positions)
 
     def _output_embedding(self) -> Tensor:
         return self.target_embedding.weight

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fairbeam.network.base import BaseNetwork
 from fairbeam.network.cache import per_head
 from fairbeam.network.config import EncoderOnlyConfig, HeadConfig
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.embedding import Embedding
 from fairbeam.network.enums import Activation
 from fairbeam.network.heads import Head
+from fairbeam.network.inference.prepare import BaseNetwork
 from fairbeam.network.linear import Linear
 from fairbeam.network.positions import position_ids
 from fairbeam.network.stack import Stack

@@ -8,7 +8,7 @@ from fairbeam.network.attention import CrossAttention, SelfAttention
 from fairbeam.network.cache import AbsorbedKeyValues, BeamSlots, CrossKeyValues, KeyValues
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.enums import NormPlacement
-from fairbeam.network.inference import native, ops
+from fairbeam.network.inference import ops
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm, build_norm
 from fairbeam.network.positions import RelativePositions
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
     def add(self, x: Tensor, block: Tensor) -> Tensor:
         """Return the sum of residual stream and block output, each (batch, length, dim); normalized in post-norm."""
-        if not self.before and self.normalises_layers and not self.training and native.serves(x, block):
+        if not self.before and self.normalises_layers and not self.training:
             norm: Any = self.norm
             return ops.add_norm(x, block, norm.weight, norm.bias, norm.epsilon)
         x = x + self.dropout(block)

@@ -139,32 +139,26 @@ class Linear(nn.Module):
         other._packed = None
         other.integers = None
         if self.integers is not None and dtype is None:
-            other.pack_(torch.int8 if self.integers.most == 127 else torch.int16)
+            other.pack_(torch.int8 if self.integers.qmax == 127 else torch.int16)
         elif self._packed is not None or self.integers is not None:
             other.pack_(other.compute_dtype)
         return other
 
     @torch.no_grad()
-    def of_outputs(self, numbers: Tensor, weight: Tensor, bias: Tensor | None) -> Self:
-        """Return a copy for inference that computes only some outputs.
+    def select_rows(self, outputs: Tensor, weight: Tensor, bias: Tensor | None) -> Self:
+        """Return the layer of some outputs alone, for inference.
 
         Args:
-            numbers: (selected,) indices of the outputs; their count must be a multiple of 64.
-            weight: (outputs, inputs) of all outputs, as exact as they are kept.
-            bias: (outputs,) of all outputs.
+            outputs: (n,) indices, ``n`` a multiple of 64.
+            weight, bias: those of all outputs, as exact as they are kept.
         """
-        if self.integers is None or not self.integers.whole:
-            return self.with_weight(weight[numbers], None if bias is None else bias[numbers])
+        if self.integers is None or not self.integers.fully_native:
+            return self.with_weight(weight[outputs], None if bias is None else bias[outputs])
         other = copy.copy(self)
         other._parameters = {**self._parameters}  # the weight is empty
-        other.bias = None if bias is None else nn.Parameter(bias[numbers], requires_grad=False)
-        other.outputs, other.integers = len(numbers), self.integers.of_outputs(numbers)
+        other.bias = None if bias is None else nn.Parameter(bias[outputs], requires_grad=False)
+        other.outputs, other.integers = len(outputs), self.integers.select_rows(outputs)
         return other
-
-    def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
-        """Return the int8 rounding error of a few outputs; see ``QuantizedLinear.rounding``."""
-        assert self.integers is not None
-        return self.integers.rounding(x, exact, beams, columns, ids)
 
     @property
     def in_integers(self) -> bool:

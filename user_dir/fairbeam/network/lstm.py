@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fairbeam.errors import ConfigError
-from fairbeam.network.base import DecodingNetwork
 from fairbeam.network.config_io import SerializableConfig
 from fairbeam.network.decoder_state import DecoderState
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.enums import Activation
+from fairbeam.network.inference.heads import DecodingNetwork
 from fairbeam.network.linear import Linear
 
 
@@ -186,11 +186,14 @@ class LSTM(DecodingNetwork):
 
     def step(self, state: LSTMState, tokens: Tensor) -> Tensor:
         """Run one decoding step; arguments and result as for ``EncoderDecoder.step``."""
+        return self._scores(state, self.features_of_step(state, tokens))
+
+    def features_of_step(self, state: LSTMState, tokens: Tensor) -> Tensor:
         if state.steps == 0:  # all beams are equal
             tokens = tokens[:, :1]
         state.steps += 1
         self._advance(state, tokens)
-        return self._scores(state, self._project(state.feed))
+        return self._project(state.feed)
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> Tensor:

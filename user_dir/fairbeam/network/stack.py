@@ -14,7 +14,7 @@ from fairbeam.network.cache import BeamSlots, CrossAttentionCache, KeyValues, sl
 from fairbeam.network.dropout import Dropout, MaskSource
 from fairbeam.network.enums import Activation, PositionKind
 from fairbeam.network.inference import native, ops
-from fairbeam.network.inference.fused_stack import FusedStack, compilable, readable
+from fairbeam.network.inference.fused_stack import FusedStack, supports, supports_memory
 from fairbeam.network.layer import Layer, SegmentLayer
 from fairbeam.network.linear import Linear
 from fairbeam.network.norm import LayerNorm, build_norm
@@ -68,7 +68,7 @@ class Stack(nn.Module):
             RelativeBuckets(config.positions, config.heads) if kind is PositionKind.RELATIVE_BUCKETS else None
         )
         self.rotary = Rotary(config.positions, config.head_dim_resolved) if kind is PositionKind.ROTARY else None
-        self._compiled: FusedStack | None = None
+        self._fused: FusedStack | None = None
         self.recurrence = SegmentRecurrence(config, Dropout(dropouts.residual, masks)) if recurrent else None
         if recurrent and config.positions.share_biases:
             first, *others = (layer.self_attention for layer in self.in_order())
@@ -110,13 +110,13 @@ class Stack(nn.Module):
             Features (batch, queries, dim), or of the width of ``transform``.
         """
         mask, relative = self.attention_inputs(x, mask, caches, position_ids)
-        if self._compiled is None or relative is not None or not native.serves(x):
+        if self._fused is None or relative is not None or not native.can_run(x):
             x = self._layer_by_layer(x, mask, caches, memory, relative)
-        elif isinstance(mask, BeamSlots) and memory is not None and readable(memory):
+        elif isinstance(mask, BeamSlots) and supports_memory(memory):
             assert isinstance(caches, list)
-            x = self._compiled.step(x, caches, mask, memory)
+            x = self._fused.step(x, caches, mask, memory)
         elif memory is None and not caches and _is_padding_mask(mask, x):
-            x = self._compiled.encode(x, mask)
+            x = self._fused.encode(x, mask)
         else:
             x = self._layer_by_layer(x, mask, caches, memory, relative)
         x = self.dropout(x if self.final_norm is None else self._normalised(x))
@@ -125,21 +125,21 @@ class Stack(nn.Module):
 
     def _normalised(self, x: Tensor) -> Tensor:
         norm: Any = self.final_norm
-        if self._compiled is None or not isinstance(norm, LayerNorm) or not native.serves(x):
+        if self._fused is None or not isinstance(norm, LayerNorm):
             normalised: Tensor = norm(x)
             return normalised
         return ops.add_norm(x, None, norm.weight, norm.bias, norm.epsilon)
 
-    def compile_(self) -> None:
+    def fuse_(self) -> None:
         """Run all layers in one native call from now on, if they support it; call it after the weights are packed."""
         layers = self.in_order()
-        self._compiled = FusedStack(layers) if all(map(compilable, layers)) else None
+        self._fused = FusedStack(layers) if all(map(supports, layers)) else None
 
     @property
-    def compiled(self) -> FusedStack | None:
+    def fused(self) -> FusedStack | None:
         """The fused layers, if the native library runs them in one call and only a norm follows; None otherwise."""
         plain = self.scale is None and self.transform is None and isinstance(self.final_norm, LayerNorm | None)
-        return self._compiled if plain else None
+        return self._fused if plain else None
 
     def _layer_by_layer(
         self,

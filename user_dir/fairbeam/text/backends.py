@@ -11,7 +11,7 @@ from fairbeam.errors import InputError
 from fairbeam.files import atomic_write, inside, parse_object, read_text
 from fairbeam.text.reading import MAX_TABLE_BYTES, MAX_TOKENS, explained, read_vocabulary
 from fairbeam.text.subwords import SentencePiece
-from fairbeam.text.tokenizer_config import AddedToken, TokenizerConfig
+from fairbeam.text.tokenizer_config import FIRST, SECOND, AddedToken, Template, TokenizerConfig
 
 if TYPE_CHECKING:
     import tokenizers
@@ -94,6 +94,25 @@ class TokenizersBackend:
         text = read_text(path, MAX_TABLE_BYTES)
         parse_object(text, path)
         return cls.parse(text, str(path))
+
+    def template(self) -> Template | None:
+        """Return the template that the library's post-processor puts around texts, or None if it puts none there."""
+        import tokenizers
+
+        probe = tokenizers.Tokenizer(tokenizers.models.WordLevel({FIRST: 0, SECOND: 1}, unk_token=FIRST))
+        probe.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        processor = self.library.post_processor
+        if processor is None:
+            return None
+        probe.post_processor = processor
+        with explained(self._where, "a post-processor that the tokenizers library can run"):
+            single, pair = probe.encode(FIRST), probe.encode(FIRST, SECOND)
+        if len(single) == 1 and not isinstance(processor, tokenizers.processors.TemplateProcessing):
+            return None  # such as ByteLevel, which changes offsets alone
+        types = [tuple(found.type_ids) if any(found.type_ids) else () for found in (single, pair)]
+        return Template(
+            single=tuple(single.tokens), pair=tuple(pair.tokens), single_types=types[0], pair_types=types[1]
+        )
 
     def encode_batch(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode each line; the library takes its threads from ``RAYON_NUM_THREADS``, not from here."""

@@ -16,7 +16,6 @@ from fairbeam.text.hugging_face_schema import (
     TokenizerOptions,
     read_folder,
     special_tokens,
-    template_of,
 )
 from fairbeam.text.pretrained_tokenizer import PretrainedTokenizer
 from fairbeam.text.reading import MAX_TABLE_BYTES
@@ -104,12 +103,12 @@ def _from_tokenizer_json(
 ) -> PretrainedTokenizer:
     """Build the tokenizer that a ``tokenizer.json`` describes, with the folder's options and added tokens."""
     where = folder.path / TOKENIZER_JSON
-    template = folder.template
-    if not template.names_language:
-        template = template_of(values, where) or template
     _apply_options(values, folder.options)
     backend = TokenizersBackend.parse(json.dumps(values), str(where))
     _add_missing(backend, folder)
+    template = folder.template
+    if not template.names_language:
+        template = backend.template() or template
     special, flags = special_tokens(folder, backend.index)
     present = {token.content for token in backend.library.get_added_tokens_decoder().values() if token.special}
     for token in (*flags.values(), *folder.listed, *folder.added):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, Lt
 
@@ -209,101 +209,3 @@ def _with_flags(entry: TokenEntry, role: str, folder: TokenizerFolder) -> AddedT
         return entry
     default = AddedToken(content=entry, lstrip=role == "mask" and folder.defaults.mask_lstrip)
     return {token.content: token for token in (*folder.listed, *folder.added)}.get(entry, default)
-
-
-# --- the post-processor of a tokenizer.json ---
-
-
-@dataclass(frozen=True)
-class _Slot:
-    id: str
-    type_id: int
-
-
-@dataclass(frozen=True)
-class _TextSlot:
-    Sequence: _Slot
-
-
-@dataclass(frozen=True)
-class _TokenSlot:
-    SpecialToken: _Slot
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    tokens: list[Token]
-
-
-@dataclass(frozen=True)
-class _TemplateProcessing:
-    type: Literal["TemplateProcessing"]
-    single: list[_TextSlot | _TokenSlot]
-    pair: list[_TextSlot | _TokenSlot]
-    special_tokens: dict[str, _Tokens]
-
-    def template(self) -> Template:
-        """Return the template, each token of a special entry spelled out."""
-        single, single_types = self._entries(self.single)
-        pair, pair_types = self._entries(self.pair)
-        return Template(single=single, pair=pair, single_types=single_types, pair_types=pair_types)
-
-    def _entries(self, slots: list[_TextSlot | _TokenSlot]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        entries: list[tuple[str, int]] = []
-        for slot in slots:
-            if isinstance(slot, _TextSlot):
-                entries.append((f"${slot.Sequence.id}", slot.Sequence.type_id))
-            else:
-                special = self.special_tokens.get(slot.SpecialToken.id, _Tokens(tokens=[slot.SpecialToken.id]))
-                entries.extend((token, slot.SpecialToken.type_id) for token in special.tokens)
-        return tuple(token for token, _ in entries), tuple(kind for _, kind in entries)
-
-
-@dataclass(frozen=True)
-class _Enclosing:
-    type: Literal["BertProcessing", "RobertaProcessing"]
-    cls: tuple[Token, int]
-    sep: tuple[Token, int]
-
-    def template(self) -> Template:
-        """Return BERT's template with its token types, or RoBERTa's, which doubles the separator."""
-        cls, sep = self.cls[0], self.sep[0]
-        between, types = ((sep,), (0, 0, 0, 1, 1)) if self.type == "BertProcessing" else ((sep, sep), ())
-        return Template(single=(cls, "$A", sep), pair=(cls, "$A", *between, "$B", sep), pair_types=types)
-
-
-@dataclass(frozen=True)
-class _ByteLevel:
-    type: Literal["ByteLevel"]
-
-    def template(self) -> None:
-        """Return None: it changes offsets alone."""
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    type: Literal["Sequence"]
-    processors: list["_PostProcessor"]
-
-    def template(self) -> Template | None:
-        """Return the last template of the sequence."""
-        found = [processor.template() for processor in self.processors]
-        return next((template for template in reversed(found) if template), None)
-
-
-_PostProcessor = _TemplateProcessing | _Enclosing | _ByteLevel | _Sequence
-
-
-@dataclass(frozen=True)
-class _TokenizerJson:
-    post_processor: _PostProcessor | None = None
-
-
-def template_of(values: Mapping[str, Any], path: Path) -> Template | None:
-    """Return the template of a ``tokenizer.json``'s post-processor, or None if it has none.
-
-    Raises:
-        InputError: the post-processor is malformed, or of a type that is not known.
-    """
-    read = _parse(_TokenizerJson, {"post_processor": values.get("post_processor")}, path)
-    return read.post_processor.template() if read.post_processor else None

@@ -8,7 +8,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
 
 from fairbeam.errors import ConfigError
-from fairbeam.formats.fairseq import generator
+from fairbeam.model import generator
 from fairbeam.network import LSTM, Generator, build
 from fairbeam.network.finetuning import ATTENTION, FinetuningOptions, add_lora_, freeze_, learning_rates
 from fairbeam_plugin.models.transformer import FairbeamTransformerModel, dtype_of

@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import Optional, Type
 
-from fairbeam.errors import FairbeamError
+from fairbeam.errors import FairbeamError, command_line
 
 
 def apply() -> None:
@@ -17,6 +17,6 @@ def apply() -> None:
 def show_error(kind: Type[BaseException], error: BaseException, traceback: Optional[TracebackType]) -> None:
     """What `sys.excepthook` calls for an exception that nothing caught."""
     if isinstance(error, FairbeamError):
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {error.spoken(command_line)}\n")
     else:
         show_error.previous(kind, error, traceback)  # type: ignore[attr-defined]

@@ -9,38 +9,22 @@ from fairseq import checkpoint_utils
 
 from fairbeam.data.lexical_shortlist import SHORTLIST, Shortlist
 from fairbeam.engine import Engine, complete_options
-from fairbeam.errors import ConfigError
+from fairbeam.engine_model import EngineModel, check_draft_dictionaries, reranker_of, symbols_of
+from fairbeam.errors import ConfigError, OptionName
 from fairbeam.files import read_lines
-from fairbeam.formats.fairseq import ModelFiles, generator, read_model
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import GenerationOptions, ModelSet
+from fairbeam.generation.ensemble import LANGUAGE_MODEL_OPTION
 from fairbeam.generation.options import parse_weights
-from fairbeam.model import EngineModel, check_draft_dictionaries, reranker_of, symbols_of
+from fairbeam.model import generator
 from fairbeam.network import Generator, Precision
 from fairbeam.reranking import Reranker
 from fairbeam.text.phrases import phrase_ids
 from fairbeam_plugin import networks
 from fairbeam_plugin.generator import FairbeamGenerator, TaskTexts
+from fairbeam_plugin.tasks.search_options import own_options
 from fairbeam_plugin.tasks.texts import TaskTextSides
-
-# fairseq's generation options that our search does not have, with the values that ask for nothing.
-_STOCK_ONLY: Dict[str, tuple] = {
-    "print_step": (False, None),
-    "iter_decode_with_beam": (1, None),
-    "iter_decode_with_external_reranker": (False, None),
-    "iter_decode_force_max_iter": (False, None),
-    "retain_iter_history": (False, None),
-    "retain_dropout": (False, None),
-    "decoding_format": (None,),
-}
-
-
-def stock_only_options(args: Any) -> List[str]:
-    """Return the options of ``args`` that only stock's generator knows, as they are written on a command line."""
-    return [
-        f"--{name.replace('_', '-')}"
-        for name, neutral in _STOCK_ONLY.items()
-        if getattr(args, name, neutral[0]) not in neutral
-    ]
 
 
 def generation_options(args: Any, own: Any) -> Dict[str, Any]:
@@ -103,19 +87,17 @@ class GeneratorBuilder:
         """
         if reasons and self.text.bundle is not None:
             raise ConfigError(f"a pretrained model is decoded by our search alone, which lacks {'; '.join(reasons)}")
-        for name in ("shortlist", "prompt_lookup_num_tokens", "draft_model"):
-            if reasons and getattr(self.cfg, name):
-                option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option}: our search alone has it, which lacks {'; '.join(reasons)}")
+        if reasons and (own := own_options(self.cfg)):
+            raise ConfigError("{}: our search alone has it, which lacks {}", own[0], "; ".join(reasons))
 
     def _options(self, args: Any, prefix_allowed_tokens_fn: Any) -> GenerationOptions:
         if getattr(args, "replace_unk", None) is not None and getattr(args, "print_alignment", None) == "soft":
-            raise ConfigError(
-                "--replace-unk and --print-alignment soft exclude each other; hard alignments can do both"
-            )
+            names = OptionName("replace_unk"), OptionName("print_alignment")
+            raise ConfigError("{} and {} soft exclude each other; hard alignments can do both", *names)
         given = generation_options(args, self.cfg)
         if given.get("lm_weight") and getattr(args, "lm_path", None) is None:
-            raise ConfigError(f"--lm-weight {given['lm_weight']}: there is no language model; --lm-path names one")
+            weight = OptionName("lm_weight"), given["lm_weight"]
+            raise ConfigError("{} {}: there is no language model; {} names one", *weight, LANGUAGE_MODEL_OPTION)
         if prefix_allowed_tokens_fn is not None:
             given["prefix_allowed_tokens_fn"] = prefix_allowed_tokens_fn
         if self.cfg.allowed_outputs_file is not None:

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 
-from fairbeam.formats.bundle import Bundle
-from fairbeam.formats.fairseq import special_ids
+from fairbeam.model import Bundle, special_ids
 from fairbeam.network import pad_batch
 from fairbeam.text import Marks, TextSide, Tokenizer
 

@@ -42,10 +42,3 @@ class FairbeamTranslationConfig(SearchOptions, TranslationConfig):
         },
     )
     prepend_bos: bool = field(default=False, metadata={"help": "begin binarised texts with <s>"})
-    shortlist: bool = field(
-        default=False,
-        metadata={
-            "help": "decode among the target symbols that may translate a sentence's own (shortlist.safetensors of the "
-            "data folder, or of the bundle): faster, and not always the same text"
-        },
-    )

@@ -8,8 +8,8 @@ from fairseq.data import AppendTokenDataset, LanguagePairDataset, PrependTokenDa
 from fairbeam.data.databin import DataBin, References
 from fairbeam.errors import InputError
 from fairbeam.files import read_lines, read_parallel
-from fairbeam.formats.fairseq import generator
 from fairbeam.generation import Required
+from fairbeam.model import generator
 from fairbeam.text.phrases import required_ids, split_phrases
 from fairbeam_plugin.tasks.bundle_data import BundlePairDataset, TargetLines
 from fairbeam_plugin.tasks.text_dataset import EncodedLines, TextPairDataset

@@ -12,9 +12,10 @@ from fairseq.data import Dictionary, data_utils, encoders
 
 from fairbeam.errors import ConfigError, InputError
 from fairbeam.families.fairseq.registry import task_symbols
-from fairbeam.formats.bundle import Bundle, DecoderPrefix
-from fairbeam.formats.fairseq import ModelFiles, generator, read_model, special_ids
+from fairbeam.formats.fairseq import ModelFiles
+from fairbeam.formats.registry import read_model
 from fairbeam.generation import SpecialTokenIds
+from fairbeam.model import Bundle, DecoderPrefix, generator, special_ids
 from fairbeam.text import Subwords, TextSide, Tokenizer, find_model
 from fairbeam_plugin.tasks.bundle_data import BundleCodec, BundleDictionary
 from fairbeam_plugin.tasks.config import FairbeamTranslationConfig

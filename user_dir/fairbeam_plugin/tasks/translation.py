@@ -10,13 +10,14 @@ from fairseq.tasks import FairseqTask, register_task
 
 from fairbeam.errors import ConfigError
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
-from fairbeam.formats.bundle import Bundle
+from fairbeam.model import Bundle
 from fairbeam_plugin.generator import FairbeamGenerator, GenerateRequest, PendingBatch
 from fairbeam_plugin.scoring import Transcript
 from fairbeam_plugin.tasks.batches import BatchOptions, batch_iterator, fitting_indices
-from fairbeam_plugin.tasks.build_generator import GeneratorBuilder, stock_only_options, with_language_model
+from fairbeam_plugin.tasks.build_generator import GeneratorBuilder, with_language_model
 from fairbeam_plugin.tasks.config import FairbeamTranslationConfig
 from fairbeam_plugin.tasks.datasets import TaskData
+from fairbeam_plugin.tasks.search_options import stock_only_options
 from fairbeam_plugin.tasks.texts import TaskTextSides, bundle_dictionaries, read_bundle
 from fairbeam_plugin.tasks.validation import ValidationBleu
 

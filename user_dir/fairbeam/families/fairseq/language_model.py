@@ -12,7 +12,7 @@ from fairbeam.families.fairseq.legacy import has_final_norm, modern_weights
 from fairbeam.families.fairseq.transformer import PAD, check_supported, dropout_config, stack_config, stack_rows
 from fairbeam.families.weight_map import read_weights, same, write_weights
 from fairbeam.network import DecoderOnly, DecoderOnlyConfig
-from fairbeam.network.base import BaseNetwork
+from fairbeam.network.inference.prepare import BaseNetwork
 
 FAMILY = "fairseq_lm"
 

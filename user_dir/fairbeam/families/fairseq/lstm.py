@@ -9,7 +9,7 @@ from torch import Tensor
 from fairbeam.errors import CheckpointError
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.families.weight_map import Row, linear, read_weights, same, write_weights
-from fairbeam.network.base import BaseNetwork
+from fairbeam.network.inference.prepare import BaseNetwork
 from fairbeam.network.lstm import LSTM, LSTMConfig, LSTMDropout
 
 FAMILY = "fairseq_lstm"

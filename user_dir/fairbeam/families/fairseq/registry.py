@@ -13,7 +13,7 @@ from fairbeam.families.fairseq import roberta as fairseq_roberta
 from fairbeam.families.fairseq import transformer as fairseq_transformer
 from fairbeam.families.fairseq.transformer import UnsupportedArchitecture
 from fairbeam.network import AnyConfig, AnyNetwork, DecoderOnlyConfig, EncoderOnlyConfig
-from fairbeam.network.base import BaseNetwork
+from fairbeam.network.inference.prepare import BaseNetwork
 from fairbeam.text import Marks
 
 

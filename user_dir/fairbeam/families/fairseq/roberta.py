@@ -20,7 +20,7 @@ from fairbeam.families.fairseq.transformer import (
 )
 from fairbeam.families.weight_map import Row, linear, read_weights, write_weights
 from fairbeam.network import EncoderOnly, EncoderOnlyConfig, HeadConfig
-from fairbeam.network.base import BaseNetwork
+from fairbeam.network.inference.prepare import BaseNetwork
 
 FAMILY = "fairseq_roberta"
 HEAD = "sentence_classification_head"

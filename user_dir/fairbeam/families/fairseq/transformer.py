@@ -20,7 +20,7 @@ from fairbeam.network import (
     PositionKind,
     StackConfig,
 )
-from fairbeam.network.base import BaseNetwork
+from fairbeam.network.inference.prepare import BaseNetwork
 
 FAMILY = "fairseq_transformer"
 

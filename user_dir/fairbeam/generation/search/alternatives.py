@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import DIVERSITY, MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.generation.search.beams import Beams, best_continuations
@@ -17,8 +18,21 @@ class AlternativesSearch:
     """For each sentence the ``nbest`` most probable tokens behind its prefix, most probable first, each with the best
     hypothesis that goes on from it.
 
-    What CTranslate2 calls ``return_alternatives``. Filters apply: what may not be said is no alternative.
+    What CTranslate2 calls ``return_alternatives``. Logits processors apply: a masked token is no alternative.
     """
+
+    capabilities = Capabilities(
+        name="alternatives",
+        provides=Feature.ALTERNATIVES,
+        supports=(MASKS & ~Feature.FIRST_TOKEN)
+        | RANKING
+        | DIVERSITY
+        | Feature.SAMPLING
+        | Feature.SOURCE_LENGTH
+        | Feature.PATIENCE
+        | Feature.ENSEMBLE
+        | Feature.SHALLOW_FUSION,
+    )
 
     def __init__(self, search: BeamSearch) -> None:
         """``search`` completes the alternatives."""
@@ -33,8 +47,9 @@ class AlternativesSearch:
         start: int | None = None,
         required: Sequence[Required] | None = None,
         numbers: Sequence[int] | None = None,
+        watch: Any = None,
     ) -> list[list[Hypothesis]]:
-        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required.
+        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required or watched.
 
         Returns:
             For each sentence a hypothesis for each alternative; fewer than ``nbest`` where the others are less probable
@@ -75,25 +90,16 @@ class AlternativesSearch:
         state, only = model.prefill(source, 1), torch.zeros_like(lengths)[:, None]
         each = []
         while True:
-            scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], temperature)
+            scores = model.score(state, beams.tokens[:, :, beams.step], temperature)
             for apply in self.search.filters:
-                apply(scores, beams)
-            each.append(self._best(scores, state))
+                apply(scores.log_probs, beams)
+            found = best_continuations(scores, torch.zeros_like(beams.totals), self.options.nbest)
+            each.append((found.totals, found.tokens))
             if beams.step == longest:
                 break
             token = given[:, beams.step, None].where(lengths[:, None] > beams.step, self.special.eos)
-            beams.extend(only, token, beams.totals + scores[:, 0].gather(1, token))
+            beams.extend(only, token, beams.totals + scores.log_probs[:, 0].gather(1, token))
             state.reorder(only)
         steps, rows = lengths, torch.arange(len(lengths), device=lengths.device)
         values, tokens = (torch.stack(parts)[steps, rows] for parts in zip(*each, strict=True))
         return values[:, : self.options.nbest], tokens[:, : self.options.nbest]
-
-    def _best(self, scores: Tensor, state: Any) -> tuple[Tensor, Tensor]:
-        """The best of (batch, 1, vocabulary), in the order of their corrected scores."""
-        found = best_continuations(
-            scores,
-            scores.new_zeros(len(scores), 1),
-            self.options.nbest,
-            lambda beams, tokens: self.search.model.correction(state, scores, beams, tokens, self.options.temperature),
-        )
-        return found.totals, found.tokens

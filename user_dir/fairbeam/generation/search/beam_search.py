@@ -6,73 +6,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairbeam.errors import ConfigError
 from fairbeam.generation.alignment import with_attention
-from fairbeam.generation.build import build_selector
 from fairbeam.generation.constraints import Required
 from fairbeam.generation.hypothesis import Hypothesis
-from fairbeam.generation.logits_processors import (
-    SpecialTokenIds,
-    StaticMask,
-    build_logits_processors,
-    common_static_mask,
-)
-from fairbeam.generation.model import SingleModel, State, as_model, with_language_model
+from fairbeam.generation.logits_processors import SpecialTokenIds, build_logits_processors, common_static_mask
+from fairbeam.generation.model import Model, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import best_first, with_coverage
-from fairbeam.generation.search.beams import Beams, Candidates, ended, rounded_up, survivors, with_company
-from fairbeam.generation.search.contrastive import contrastive_search
+from fairbeam.generation.search.beam_ops import ended, survivors
+from fairbeam.generation.search.beams import Beams, Candidates, rounded_up, with_company
 from fairbeam.generation.search.finished import Finished
-from fairbeam.generation.search.speculative import Speculation
+from fairbeam.generation.search.native_steps import NativeSteps
 from fairbeam.generation.search.streaming import Watcher
-from fairbeam.generation.strategies.selectors import CandidateSelector, TopCandidates
-from fairbeam.network import DecoderOnly, Generator
-from fairbeam.network.inference import native
+from fairbeam.generation.strategies.selectors import CandidateSelector, NewBatch, TopCandidates
 
 
 class BeamSearch:
-    """Finds the best target sequences of networks under ``GenerationOptions``.
+    """Search for the best target sequences of a model with one candidate selector.
 
-    The result for a sentence depends on the sentence alone, never on what else is in the batch.
+    The result for a sentence depends on the sentence alone, never on what else is in the batch. It is made by
+    ``fairbeam.generation.build.build_search``, which checks that the options fit the selector.
     """
 
     def __init__(
         self,
-        networks: Sequence[Generator],
+        model: Model,
         options: GenerationOptions,
-        special: SpecialTokenIds | None = None,
-        language_model: DecoderOnly | None = None,
-        draft: Generator | None = None,
+        special: SpecialTokenIds,
+        selector: type[CandidateSelector] = TopCandidates,
     ) -> None:
-        """Several networks are an ensemble; all, and the language model of ``options.lm_weight``, share one target
-        vocabulary.
-
-        ``draft`` writes ahead where the options ask for it; its vocabularies are the same.
-        """
-        self.model = with_language_model(
-            as_model(networks, options.ensemble_weights), language_model, options.lm_weight
-        )
-        self.options = options
-        self.special = special or SpecialTokenIds()
-        self.filters = build_logits_processors(options, self.special)
-        self.in_one_call = (
-            isinstance(self.model, SingleModel) and self.model.searches_in_one_call and options.temperature == 1.0
-        )
-        """Whether plain steps of beam search are made in one call of the model."""
-        # Samples without replacement are all of them the best of what is left; their chooser knows when none is.
+        """``selector`` is made anew for each batch."""
+        self.model, self.options, self.special, self.selector = model, options, special, selector
+        self.filters = build_logits_processors(options, special)
+        self.native_steps = NativeSteps.build(model, options.temperature, options.beam, special.eos)
+        """Steps in one native call, where the most probable tokens are all that is asked for."""
+        # Samples without replacement are all of them the best of what is left; their selector knows when none is.
         self._wanted = sys.maxsize if options.stochastic_beam else options.finished_wanted
-        if options.penalty_alpha and not isinstance(self.model, SingleModel):
-            raise ConfigError(f"--penalty-alpha {options.penalty_alpha}: needs the features of one model")
-        self._speculation = (
-            Speculation(as_model(networks, options.ensemble_weights), networks, options, self.special, draft)
-            if options.speculates
-            else None
-        )
         self._attends = options.attention or options.coverage_penalty > 0
-        if self._attends and not all(hasattr(network, "alignments") for network in networks):
-            raise ConfigError(
-                "alignments and --coverage-penalty need attention to a source, and the model has no encoder"
-            )
 
     @torch.no_grad()
     def __call__(
@@ -116,7 +86,7 @@ class BeamSearch:
         requires anything. ``joins``: others will join it, or it joins others."""
         beams = self.begin_beams(source, prefix, start, numbers)
         state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
-        choose = build_selector(self.options, source, self.special, required)
+        choose = self.selector.for_batch(NewBatch(self.options, source, self.special, required))
         return RunningBatch(
             self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted), joins=joins
         )
@@ -141,13 +111,6 @@ class BeamSearch:
         numbers: Sequence[int] | None,
         watch: Watcher | None,
     ) -> list[list[Hypothesis]]:
-        if self.options.penalty_alpha:
-            assert isinstance(self.model, SingleModel)
-            beams = self.begin_beams(source, prefix, start, numbers)
-            return contrastive_search(self.model, source, beams, self.filters, self.options, self.special)
-        if self._speculation is not None and self._speculation.pays:
-            beams = self.begin_beams(source, prefix, start, numbers)
-            return self._speculation(source, beams, self.default_start() if start is None else start)
         required = required if required is not None and any(required) else None
         running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
         running.watch = watch
@@ -167,15 +130,16 @@ class BeamSearch:
         numbers: Sequence[int] | None,
         *,
         beam: int | None = None,
+        spare: int = 0,
     ) -> Beams:
-        """Hypotheses of nothing, as many as the options or ``beam`` say; other arguments are those of a call."""
+        """Make empty hypotheses, as many as the options or ``beam`` say, with so many positions of the model to spare;
+        other arguments are those of a call."""
         start = self.default_start() if start is None else start
         options = self.options
         lengths = source.ne(self.special.padding_of_sources).sum(1).tolist()
-        contrastive = options.penalty_alpha > 0  # which runs the model on ``</s>``, too
-        longest = [self.model.longest_target(length) - contrastive for length in lengths]
+        longest = [self.model.longest_target(length) - spare for length in lengths]
         limits = [options.length_limit(*sizes) for sizes in zip(lengths, longest, strict=True)]
-        beam = 1 if contrastive else beam or options.beam
+        beam = beam or options.beam
         forced, favoured = (None, prefix) if options.prefix_bias_beta else (prefix, None)
         beams = Beams.begin(torch.tensor(limits, device=source.device), beam, start, forced)
         beams.favoured = favoured
@@ -217,7 +181,7 @@ class RunningBatch:
         options, eos = self.search.options, self.search.special.eos
         beams, state = self.beams, self.state
         candidates = self._candidates()
-        ends = ended(candidates, beams.ignored, eos)
+        ends = ended(candidates.totals, candidates.tokens, beams.ignored, eos)
         some_ended = self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
         if some_ended or beams.step >= beams.shortest_limit or self._everyone is None:
             going = self.finished.unfinished(self.alive, beams.limits > beams.step)
@@ -235,32 +199,18 @@ class RunningBatch:
         return going
 
     def _candidates(self) -> Candidates:
-        model, options, beams, state = self.search.model, self.search.options, self.beams, self.state
-        if isinstance(self.choose, TopCandidates) and self.search.in_one_call:
-            closed = common_static_mask(self.search.filters, beams)
-            if closed is not None:
-                return self._in_one_call(closed)
-        scores = model.log_probabilities(state, beams.tokens[:, :, beams.step], options.temperature)
+        """Return the candidates of this step, or of a later one if native steps went ahead until a hypothesis ends."""
+        search, beams = self.search, self.beams
+        if search.native_steps is not None and isinstance(self.choose, TopCandidates):
+            mask = common_static_mask(search.filters, beams)
+            if mask is not None:
+                most = None if self.joins else sys.maxsize if self.watch is None else 1
+                return search.native_steps(self.state, beams, mask, max_steps=most)
+        scores = search.model.score(self.state, beams.tokens[:, :, beams.step], search.options.temperature)
         for rows, cohort in beams.cohorts():
-            for apply in self.search.filters:
-                apply(scores[rows], cohort)
-        return self.choose(
-            scores, beams, lambda parents, tokens: model.correction(state, scores, parents, tokens, options.temperature)
-        )
-
-    def _in_one_call(self, closed: StaticMask) -> Candidates:
-        """Candidates of this step, or, until some end, of the first step after it at which one does."""
-        model, beams, beam = self.search.model, self.beams, self.search.options.beam
-        assert isinstance(model, SingleModel)
-        if not self.joins and native.reads(beams.tokens, beams.history):
-            most = 1 if self.watch is not None else closed.steps
-            found = model.search(self.state, beams.hypotheses(), closed.tokens, self.search.special.eos, most)
-            if found is not None:
-                steps, candidates = found
-                beams.went_ahead(steps - 1)
-                return Candidates(*candidates)
-        latest = beams.tokens[:, :, beams.step]
-        return Candidates(*model.best_continuations(self.state, latest, beams.totals, closed.tokens, 2 * beam))
+            for apply in search.filters:
+                apply(scores.log_probs[rows], cohort)
+        return self.choose(scores, beams)
 
     def leave(self, going: Tensor) -> list[int]:
         """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""

@@ -4,17 +4,53 @@ The ``k`` candidates of a step ride as the beams of one hypothesis: all are run,
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import MASKS, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import LogitsProcessor, SpecialTokenIds
 from fairbeam.generation.model import SingleModel
 from fairbeam.generation.options import GenerationOptions
+from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.generation.search.beams import Beams, Candidates
 from fairbeam.generation.search.finished import Finished
+
+
+class ContrastiveSearch:
+    """Search for one hypothesis of each sentence with the best balance of probability and novelty."""
+
+    # It needs the features of one model, follows one hypothesis and ends with its first </s>.
+    capabilities = Capabilities(
+        name="contrastive search",
+        provides=Feature.CONTRASTIVE,
+        supports=MASKS | Feature.LENGTH_PENALTY | Feature.COVERAGE_PENALTY | Feature.ATTENTION,
+    )
+
+    def __init__(self, search: BeamSearch) -> None:
+        """``search`` begins and ranks hypotheses; its model is a single one."""
+        assert isinstance(search.model, SingleModel)
+        self.search, self.options, self.special, self._model = search, search.options, search.special, search.model
+
+    def __call__(
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
+        watch: Any = None,
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required or watched."""
+        # The model is run on </s>, too, which takes a position.
+        beams = self.search.begin_beams(source, prefix, start, numbers, beam=1, spare=1)
+        found = contrastive_search(self._model, source, beams, self.search.filters, self.options, self.special)
+        return self.search.ranked(found, source, start)
 
 
 @torch.no_grad()
@@ -35,13 +71,14 @@ def contrastive_search(
     state = model.prefill(source, options.beam)
     finished = Finished(len(source), options, wanted=1)
     alive = torch.arange(len(source), device=source.device)
-    scores = model.log_probabilities(state, beams.tokens[:, :, 0].expand(-1, options.beam), options.temperature)[:, :1]
+    latest = beams.tokens[:, :, 0].expand(-1, options.beam)
+    scores = model.score(state, latest, options.temperature).log_probs[:, :1]
     context = unit(model.context(state))
     while True:
         for apply in filters:
             apply(scores, beams)
         values, tokens = scores[:, 0].topk(min(options.beam, scores.size(2)))  # (batch, k)
-        following = model.log_probabilities(state, tokens, options.temperature)
+        following = model.score(state, tokens, options.temperature).log_probs
         features = unit(model.features(state))
         best = most_balanced(values, similarity(features, context), options.penalty_alpha).unsqueeze(1)  # (batch, 1)
         totals = beams.totals + values.gather(1, best)

@@ -7,36 +7,32 @@ its text does not depend on what else is in the batch. Probabilities are nearly 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.data.lexical_shortlist import Shortlist
-from fairbeam.errors import ConfigError
+from fairbeam.errors import ConfigError, OptionName
 from fairbeam.generation.constraints import Required
+from fairbeam.generation.ensemble import Ensemble
+from fairbeam.generation.features import DIVERSITY, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
-from fairbeam.generation.model import State
+from fairbeam.generation.model import Model, SingleModel, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.network import Generator
-from fairbeam.network.inference.fused_stack import Hypotheses
-from fairbeam.network.inference.shortlist_head import narrowed, rest_moments
+from fairbeam.network.inference.shortlist_head import tail_moments_of, with_shortlist
 from fairbeam.network.linear import Linear
 
 PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
 """Options that hold ids, as sequences of sequences or alone: they are rewritten."""
-EXCLUDED = (
-    "attention", "coverage_penalty", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size",
-    "prefix_allowed_tokens_fn", "allowed_outputs", "stochastic_beam", "penalty_alpha", "lm_weight",
-    "return_alternatives", "prompt_lookup_num_tokens", "draft_tokens",
-)  # fmt: skip
-"""Options that need ids of both sides, or of the whole vocabulary."""
-_DEFAULTS = GenerationOptions()
+InnerSearch = Callable[[Model, GenerationOptions, SpecialTokenIds], BeamSearch]
+"""Makes the search over models of columns."""
 _COLUMNS = 256
 """Columns come in multiples of this: each number of them costs compiled kernels."""
 
@@ -44,25 +40,41 @@ _COLUMNS = 256
 class ShortlistSearch:
     """``BeamSearch`` within the lists of a batch's source symbols."""
 
+    # What needs ids of both sides, or of the whole vocabulary, is not rewritten to columns.
+    capabilities = Capabilities(
+        name="vocabulary selection",
+        provides=Feature.SHORTLIST,
+        supports=Feature.PLAIN
+        | DIVERSITY
+        | Feature.SEVERAL_OUTPUTS
+        | Feature.LENGTH_PENALTY
+        | Feature.PATIENCE
+        | Feature.SOURCE_LENGTH
+        | Feature.FIRST_TOKEN
+        | Feature.PREFIX_BIAS
+        | Feature.CONSTRAINTS
+        | Feature.SAMPLING
+        | Feature.ENSEMBLE
+        | Feature.MINIMUM_BAYES_RISK
+        | Feature.RERANKING,
+    )
+
     def __init__(
         self,
         networks: Sequence[Generator],
         options: GenerationOptions,
         special: SpecialTokenIds,
-        shortlist: Shortlist | None,
+        shortlist: Shortlist,
+        inner: InnerSearch,
     ) -> None:
-        """Several networks are an ensemble; all share one target vocabulary.
-
-        Raises:
-            ConfigError: as of ``check_search``.
-        """
+        """Several networks are an ensemble; all share one target vocabulary."""
         self.networks, self.options, self.special = networks, options, special
-        self.shortlist = check_search(shortlist, networks, options)
+        self.shortlist, self._inner = shortlist, inner
         rest = torch.ones(self.shortlist.target_vocabulary, dtype=torch.bool)
         rest[torch.from_numpy(self.shortlist.common)] = False
         if special.pad >= 0:
             rest[special.pad] = True
-        self._moments = [rest_moments(network, rest.nonzero()[:, 0]) for network in networks]
+        self._moments = [tail_moments_of(network, rest.nonzero()[:, 0]) for network in networks]
 
     @torch.no_grad()
     def __call__(
@@ -73,17 +85,19 @@ class ShortlistSearch:
         start: int | None = None,
         required: Sequence[Required] | None = None,
         numbers: Sequence[int] | None = None,
+        watch: Any = None,
     ) -> list[list[Hypothesis]]:
-        """Decode one batch; arguments and result as of ``BeamSearch``."""
+        """Decode one batch; arguments and result as of ``BeamSearch``, but that nothing can be watched."""
         if start is None:
             first = self.networks[0].first_token
             start = self.special.eos if first is None else first
         columns = Columns.of(self._members(source, prefix, required), start, self.special.pad, self.options.temperature)
-        networks = [
-            _Narrow(network, columns, moments, self.options.temperature)
+        models = [
+            ShortlistModel(network, columns, moments, self.options.temperature)
             for network, moments in zip(self.networks, self._moments, strict=True)
         ]
-        search = BeamSearch(cast(Sequence[Generator], networks), self._options(columns), self._special(columns))
+        model = models[0] if len(models) == 1 else Ensemble(models, self.options.ensemble_weights)
+        search = self._inner(model, self._options(columns), self._special(columns))
         found = search(
             source,
             prefix=None if prefix is None else columns.place_of[prefix],
@@ -114,13 +128,14 @@ class ShortlistSearch:
         return members
 
     def _options(self, columns: "Columns") -> GenerationOptions:
-        """Options with columns for ids; a phrase with a symbol that no list has cannot be said."""
+        """Return the options with columns for ids; a phrase with a symbol that no list has cannot be said."""
 
         def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
             places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
             return tuple(phrase for phrase in places if min(phrase) >= 0)
 
         changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in PHRASES}
+        changes["shortlist"] = False
         for name in TOKENS:
             token = getattr(self.options, name)
             changes[name] = token if token < 0 else int(columns.place_of[token])
@@ -132,21 +147,18 @@ class ShortlistSearch:
         return SpecialTokenIds(**places, source_pad=self.special.padding_of_sources)
 
 
-def check_search(shortlist: Shortlist | None, networks: Sequence[Generator], options: GenerationOptions) -> Shortlist:
-    """What a search with a shortlist needs, or one clear error.
+def check_shortlist(shortlist: Shortlist | None, networks: Sequence[Generator]) -> Shortlist:
+    """Return the shortlist that a search can use.
 
     Raises:
-        ConfigError: there is no list, it is for other vocabularies, a network has no plain output projection, or an
-            option is among ``EXCLUDED``.
+        ConfigError: there is none, it is for other vocabularies, or a network has no plain output projection.
     """
     if shortlist is None:
         raise ConfigError(
-            "--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and "
-            "its place is beside the dictionaries"
+            "{}: the model has none; fairbeam shortlist DATA-BIN makes one of the data it was trained on, and its "
+            "place is beside the dictionaries",
+            OptionName("shortlist"),
         )
-    for name in EXCLUDED:
-        if getattr(options, name) != getattr(_DEFAULTS, name):
-            raise ConfigError(f"--shortlist and --{name.replace('_', '-')} exclude each other")
     for network in networks:
         shortlist.check(network.config.source_vocabulary, network.config.target_vocabulary)
         network.output_projection()
@@ -186,53 +198,36 @@ class Columns:
         return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1))
 
 
-class _NarrowState:
-    """A network's state, and which columns are closed to the sentences it still has."""
+class ShortlistState:
+    """A network's state, and the mask of the sentences that are left."""
 
-    def __init__(self, whole: State, closed: Tensor) -> None:
-        self.whole, self.closed = whole, closed
+    def __init__(self, inner: State, mask: Tensor) -> None:
+        self.inner, self.mask = inner, mask
 
     def reorder(self, parents: Tensor) -> None:
-        self.whole.reorder(parents)
+        self.inner.reorder(parents)
 
     def select(self, sentences: Tensor) -> None:
-        self.whole.select(sentences)
-        self.closed = self.closed[sentences]
+        self.inner.select(sentences)
+        self.mask = self.mask[sentences]
 
 
-class _Narrow:
-    """What the search takes for a network: tokens are columns, and so are the scores it gives."""
+class ShortlistModel(SingleModel):
+    """A network that scores the columns of a batch's shortlist; its tokens are columns."""
 
-    def __init__(self, network: Generator, columns: Columns, moments: Linear, temperature: float) -> None:
-        self._network: Any = narrowed(network, columns.symbols, moments, temperature)
+    def __init__(self, network: Generator, columns: Columns, tail_moments: Linear, temperature: float) -> None:
+        super().__init__(with_shortlist(network, columns.symbols, tail_moments, temperature))
         self._columns = columns
+        self.supports_joining = False  # other batches have other columns
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+    def prefill(self, source: Tensor, beams: int) -> ShortlistState:
+        return ShortlistState(super().prefill(source, beams), self._columns.closed)
 
-    def prefill(self, source: Tensor, beams: int) -> _NarrowState:
-        return _NarrowState(self._network.prefill(source, beams), self._columns.closed)
+    def network_state(self, state: ShortlistState) -> Any:
+        return state.inner
 
-    def step(self, state: _NarrowState, tokens: Tensor) -> Tensor:
-        logits: Tensor = self._network.step(state.whole, self._columns.symbols[tokens])
-        return logits + state.closed
+    def token_ids(self, tokens: Tensor) -> Tensor:
+        return self._columns.symbols[tokens]
 
-    def rounding(self, state: _NarrowState, beams: Tensor, tokens: Tensor) -> Tensor | None:
-        found: Tensor | None = self._network.rounding(state.whole, beams, tokens)
-        return found
-
-    def best_continuations(
-        self, state: _NarrowState, tokens: Tensor, totals: Tensor, closed: Sequence[int], count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        found: tuple[Tensor, Tensor, Tensor] = self._network.best_continuations(
-            state.whole, self._columns.symbols[tokens], totals, closed, count, state.closed
-        )
-        return found
-
-    def search(
-        self, state: _NarrowState, hypotheses: Hypotheses, closed: Sequence[int], eos: int, most: int
-    ) -> tuple[int, tuple[Tensor, Tensor, Tensor]] | None:
-        found: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = self._network.search(
-            state.whole, hypotheses, closed, eos, most, state.closed
-        )
-        return found
+    def logit_mask(self, state: ShortlistState) -> Tensor:
+        return state.mask

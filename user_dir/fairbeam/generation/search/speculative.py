@@ -7,23 +7,28 @@ more than to read one; what it would have said itself is kept, up to its first w
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from fairbeam.errors import ConfigError
+from fairbeam.errors import ConfigError, OptionName
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.hypothesis import Hypothesis
 from fairbeam.generation.logits_processors import SpecialTokenIds, build_logits_processors
-from fairbeam.generation.model import Verifier
+from fairbeam.generation.model import StepScores, Verifier
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import length_penalty
+from fairbeam.generation.search.beam_search import BeamSearch
 from fairbeam.generation.search.beams import Beams, best_continuations, rounded_up, with_company
 from fairbeam.generation.search.drafters import Drafter, DrafterMaker, DraftModel, Drafts, PromptLookup
+from fairbeam.generation.search.streaming import Watcher
 from fairbeam.network import DecoderOnly, EncoderDecoder, Generator
 
 DRAFT_TOKENS = 4
 """Tokens that a draft model writes ahead where nobody says how many."""
+DRAFT_MODEL_OPTION = OptionName("draft_model", python="draft")
 _STEADY = -1
 _STEP_COST, _STEP_COST_OF_ACCELERATORS = 16, 256
 """What a step takes, however few its tokens, in tokens: docs/performance.md."""
@@ -42,19 +47,19 @@ def drafter_maker(
         ConfigError: a network cannot go back, sources and targets have different vocabularies, or there is no draft
             model or it is of another shape.
     """
-    option = options.speculates
+    option = _drafting_option(options)
     for network in (*networks, *([draft] if draft is not None and options.draft_tokens else [])):
         if not network.rewinds:
             raise ConfigError(
-                f"{option}: needs networks that go back behind tokens they have read, and {type(network).__name__}'s "
-                "state cannot; expected a Transformer without a memory of segments"
-            )
+                "{}: needs networks that go back behind tokens they have read, and {}'s state cannot; expected a "
+                "Transformer without a memory of segments", option, type(network).__name__,
+            )  # fmt: skip
     first = networks[0]
     if options.draft_tokens:
         return _model_maker(first, options.draft_tokens, draft)
     sizes = first.config.source_vocabulary, first.config.target_vocabulary
     if sizes[0] != sizes[1]:
-        raise ConfigError(f"{option}: needs one vocabulary for both sides; the model's have {sizes[0]} and {sizes[1]}")
+        raise ConfigError("{}: needs one vocabulary for both sides; the model's have {} and {}", option, *sizes)
     count, longest = options.prompt_lookup_num_tokens, options.prompt_lookup_max_ngram
 
     def lookup(source: Tensor, start: int) -> Drafter:
@@ -73,34 +78,39 @@ def check_drafting(
     special: SpecialTokenIds,
     draft: Generator | None,
     *,
-    one_vocabulary: bool,
+    shares_vocabulary: Callable[[], bool],
 ) -> None:
-    """What speculative decoding needs, or one clear error.
+    """Check that models can do the speculative decoding that options ask for.
 
     Args:
-        one_vocabulary: whether ids of sources mean what ids of targets do.
+        shares_vocabulary: returns whether ids of sources mean what ids of targets do.
 
     Raises:
         ConfigError: as of ``drafter_maker``.
     """
     drafter_maker(networks, options, special, draft)
-    if options.prompt_lookup_num_tokens and not one_vocabulary:
+    if options.prompt_lookup_num_tokens and not shares_vocabulary():
         raise ConfigError(
-            f"{options.speculates}: needs one vocabulary for both sides; the model's have other symbols on each"
+            "{}: needs one vocabulary for both sides; the model's have other symbols on each", _drafting_option(options)
         )
+
+
+def _drafting_option(options: GenerationOptions) -> OptionName:
+    return OptionName("draft_tokens" if options.draft_tokens else "prompt_lookup_num_tokens")
 
 
 def _model_maker(network: Generator, count: int, draft: Generator | None) -> DrafterMaker:
     if draft is None:
-        raise ConfigError(f"--draft-tokens {count}: there is no model to draft; --draft-model names it")
+        tokens = OptionName("draft_tokens")
+        raise ConfigError("{} {}: there is no model to draft; {} names it", tokens, count, DRAFT_MODEL_OPTION)
     if type(draft) is not type(network):
-        raise ConfigError(
-            f"--draft-model: is a {type(draft).__name__}; expected a {type(network).__name__}, as the model"
-        )
+        kinds = type(draft).__name__, type(network).__name__
+        raise ConfigError("{}: is a {}; expected a {}, as the model", DRAFT_MODEL_OPTION, *kinds)
     for side in ("source", "target"):
         theirs, ours = (getattr(one.config, f"{side}_vocabulary") for one in (draft, network))
         if theirs != ours:
-            raise ConfigError(f"--draft-model: has {theirs} {side} symbols; expected the model's {ours}")
+            sizes = theirs, side, ours
+            raise ConfigError("{}: has {} {} symbols; expected the model's {}", DRAFT_MODEL_OPTION, *sizes)
     return lambda source, start: DraftModel(draft, source, count)
 
 
@@ -189,7 +199,7 @@ class Speculation:
         self.width = DraftWidth()
         alone = networks[0] if len(networks) == 1 else None
         self.pays = not (
-            isinstance(alone, EncoderDecoder) and alone.searches_ahead and alone.weights_of_step < _WORTH_DRAFTING
+            isinstance(alone, EncoderDecoder) and alone.fused_decoder and alone.weights_of_step < _WORTH_DRAFTING
         )
         """Whether this is sooner done than the same without drafts."""
 
@@ -208,6 +218,40 @@ class Speculation:
                 return batch.hypotheses
             if (kept := batch.leave()) is not None:
                 drafter.select(kept)
+
+
+class SpeculativeSearch:
+    """Greedy search with drafts where they pay, and without where they do not."""
+
+    # Greedy search: no second beam, nothing drawn, and the model's own probabilities.
+    capabilities = Capabilities(
+        name="speculative decoding",
+        provides=Feature.PROMPT_LOOKUP | Feature.DRAFT_MODEL,
+        supports=MASKS | RANKING | Feature.SOURCE_LENGTH | Feature.ENSEMBLE,
+    )
+
+    def __init__(self, search: BeamSearch, speculation: Speculation) -> None:
+        """``search`` begins and ranks hypotheses, and decodes where drafts do not pay."""
+        self.search, self.options, self.special = search, search.options, search.special
+        self._speculation = speculation
+
+    def __call__(
+        self,
+        source: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        start: int | None = None,
+        required: Sequence[Required] | None = None,
+        numbers: Sequence[int] | None = None,
+        watch: Watcher | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch; arguments as of ``BeamSearch``, but that nothing can be required. ``watch`` is shown the
+        steps where there are any without drafts."""
+        if not self._speculation.pays:
+            return self.search(source, prefix=prefix, start=start, numbers=numbers, watch=watch)
+        beams = self.search.begin_beams(source, prefix, start, numbers)
+        begun = self.search.default_start() if start is None else start
+        return self.search.ranked(self._speculation(source, beams, begun), source, start)
 
 
 class _Batch:
@@ -265,8 +309,8 @@ class _Batch:
         """How many drafted tokens each row that goes on has room for."""
         return {row: min(counts[row], self.limits[row] + 1 - len(self.outputs[row])) for row in self.going}
 
-    def _read(self, drafted: Tensor, scored: Sequence[tuple[int, int]]) -> Tensor:
-        """Log probabilities, (scored, 1, vocabulary), behind tokens of rows: 0 is the latest, others are drafted."""
+    def _read(self, drafted: Tensor, scored: Sequence[tuple[int, int]]) -> StepScores:
+        """Return the scores behind tokens of rows, (row, place): place 0 is the latest token, others are drafted."""
         device = self.beams.tokens.device
         latest = torch.tensor([output[-1:] for output in self.outputs], device=device)
         block = torch.cat([latest, drafted.to(device)], dim=1)
@@ -275,23 +319,16 @@ class _Batch:
         # No filter looks at the last column, so what stands beyond the limit may go there.
         self.beams.tokens[:, 0].scatter_(1, columns.clamp_max(self.beams.tokens.size(2) - 1), block)
         rows, places = torch.tensor(scored, device=device).unbind(1)
-        return self.model.read(self.state, block, starts, (rows, places), self.search.temperature).unsqueeze(1)
+        return self.model.score_block(self.state, block, starts, (rows, places), self.search.temperature)
 
-    def _choose(self, scores: Tensor, rows: list[int], places: list[int]) -> None:
+    def _choose(self, scores: StepScores, rows: list[int], places: list[int]) -> None:
         """Add to each of these rows the most probable token by the scores in these places."""
-        index = torch.tensor(places, device=scores.device)
-        alone = places[-1] - places[0] == len(places) - 1
-        part = scores[places[0] : places[-1] + 1] if alone else scores[index]
-        self.search.filters(part, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
-
-        def correction(parents: Tensor, tokens: Tensor) -> Tensor | None:
-            every = tokens.new_zeros(len(scores), tokens.size(1)).index_copy_(0, index, tokens)
-            beams = torch.zeros_like(every)
-            found = self.model.correction(self.state, scores, beams, every, self.search.temperature)
-            return None if found is None else found[index]
-
-        totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=scores.device)
-        best = best_continuations(part, totals, 2, correction)
+        together = places[-1] - places[0] == len(places) - 1
+        index = torch.tensor(places, device=scores.log_probs.device)
+        part = scores.of_rows(slice(places[0], places[-1] + 1) if together else index)
+        self.search.filters(part.log_probs, self.beams, rows, [len(self.outputs[row]) - 1 for row in rows])
+        totals = torch.tensor([[self.totals[row][-1]] for row in rows], device=index.device)
+        best = best_continuations(part, totals, 2)
         for row, token, total in zip(rows, best.tokens[:, 0].tolist(), best.totals[:, 0].tolist(), strict=True):
             self._add(row, token, total)
 

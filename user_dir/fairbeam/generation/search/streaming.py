@@ -7,10 +7,26 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from fairbeam.generation.features import DIVERSITY, DRAFTS, MASKS, Capabilities, Feature
 from fairbeam.generation.ranking import best_first
 from fairbeam.generation.search.beams import Beams
 from fairbeam.generation.search.finished import Finished
 
+# Other options rank hypotheses, or explain them, when all have ended; or their search shows no steps.
+STREAM = Capabilities(
+    name="streaming",
+    supports=(MASKS & ~Feature.PREFIX_FUNCTION)
+    | DIVERSITY
+    | DRAFTS
+    | Feature.LENGTH_PENALTY
+    | Feature.SAMPLING
+    | Feature.STOCHASTIC_BEAM
+    | Feature.SOURCE_LENGTH
+    | Feature.PATIENCE
+    | Feature.PREFIX_BIAS
+    | Feature.ENSEMBLE
+    | Feature.SHALLOW_FUSION,
+)
 Watcher = Callable[[Tensor, Beams, Finished], None]
 """Is shown, when a step is done, which sentences are left, (batch,) long, their beams, and all that has ended."""
 

@@ -1,16 +1,19 @@
-"""The chooser of beams whose hypotheses must hold phrases."""
+"""The candidate selector of lexically constrained beam search."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fairbeam.generation.constraints import Progress, Required, Steps, build_automaton, take_turns
+from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
 from fairbeam.generation.logits_processors import FORBIDDEN
+from fairbeam.generation.model import StepScores
 from fairbeam.generation.options import Constraints
-from fairbeam.generation.search.beams import Beams, Candidates, Correction, topk_of_sums
-from fairbeam.generation.strategies.selectors import TopCandidates
+from fairbeam.generation.search.beam_ops import top_of_sums
+from fairbeam.generation.search.beams import Beams, Candidates
+from fairbeam.generation.strategies.selectors import NewBatch, TopCandidates
 
 
 class Constrained:
@@ -19,6 +22,29 @@ class Constrained:
     The best continuations, the best of each beam and those that a phrase asks for share the beam by turns (Post and
     Vilar, 2018; Hu et al., 2019). Where not even one hypothesis gets there within the length limit, what there is ends.
     """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="constrained beam search",
+        provides=Feature.CONSTRAINTS,
+        supports=MASKS
+        | RANKING
+        | Feature.PATIENCE
+        | Feature.PREFIX_BIAS
+        | Feature.ENSEMBLE
+        | Feature.SHALLOW_FUSION
+        | Feature.MINIMUM_BAYES_RISK
+        | Feature.RERANKING
+        | Feature.SHORTLIST,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> "Constrained | TopCandidates":
+        """Make the selector of a batch; that of beam search where no sentence requires anything."""
+        options = batch.options
+        if batch.required is None:
+            return TopCandidates()
+        assert options.constraints is not None
+        return cls(batch.required, options.constraints, options.beam, batch.special.eos)
 
     def __init__(self, required: Sequence[Required], order: Constraints, beam: int, eos: int) -> None:
         """``required``: for each sentence of the batch, possibly nothing."""
@@ -31,14 +57,14 @@ class Constrained:
         self._served = [False] * len(self._automata)
         """Whether a hypothesis with all phrases has ended."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        beam = log_probabilities.size(1)
-        self._forbid_early_ends(log_probabilities, beams)
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        beam = scores.log_probs.size(1)
+        self._forbid_early_ends(scores.log_probs, beams)
         asked = self._asked_for(1 if beams.step == 0 else beam)
         found = [
-            TopCandidates()(log_probabilities, beams, correction),
-            _best_of_each(log_probabilities, beams, correction),
-            _looked_up(asked, log_probabilities, beams, correction),
+            TopCandidates()(scores, beams),
+            _best_of_each(scores, beams),
+            _looked_up(asked, scores, beams),
         ]
         parts = (torch.cat([getattr(one, part) for one in found], dim=1) for part in ("totals", "parents", "tokens"))
         excess = max(map(len, asked))  # which is how many each sentence was looked up
@@ -109,27 +135,25 @@ class Constrained:
         self._served += other._served
 
 
-def _best_of_each(log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-    """The best continuation of every beam, (batch, K)."""
-    rows = log_probabilities.flatten(0, 1).unsqueeze(1)
-    scores, tokens = (part.view_as(beams.totals) for part in topk_of_sums(rows, rows.new_zeros(len(rows), 1), 1))
+def _best_of_each(scores: StepScores, beams: Beams) -> Candidates:
+    """Return the best continuation of every beam, (batch, K)."""
+    rows = scores.log_probs.flatten(0, 1).unsqueeze(1)
+    log_probs, tokens = (part.view_as(beams.totals) for part in top_of_sums(rows, rows.new_zeros(len(rows), 1), 1))
     parents = torch.arange(tokens.size(1), device=tokens.device).expand_as(tokens)
     if beams.step == 0:  # all beams are the first
-        scores, tokens, parents = scores[:, :1], tokens[:, :1], parents[:, :1]
-    added = correction(parents, tokens)
-    scores = scores + beams.totals[:, : scores.size(1)]
-    return Candidates(scores if added is None else scores + added, parents, tokens)
+        log_probs, tokens, parents = log_probs[:, :1], tokens[:, :1], parents[:, :1]
+    delta = scores.exact_delta(parents, tokens)
+    totals = log_probs + beams.totals[:, : log_probs.size(1)]
+    return Candidates(totals if delta is None else totals + delta, parents, tokens)
 
 
-def _looked_up(
-    wanted: list[list[tuple[int, int]]], log_probabilities: Tensor, beams: Beams, correction: Correction
-) -> Candidates:
-    """The (beam, token) pairs of each sentence as candidates; shorter rows are padded with beam 0 and token 0."""
+def _looked_up(wanted: list[list[tuple[int, int]]], scores: StepScores, beams: Beams) -> Candidates:
+    """Return (beam, token) pairs of each sentence as candidates; shorter rows are padded with beam 0 and token 0."""
     width = max(map(len, wanted))
     filled = [pairs + [(0, 0)] * (width - len(pairs)) for pairs in wanted]
     pairs = torch.tensor(filled, dtype=torch.long, device=beams.totals.device).view(len(wanted), width, 2)
     parents, tokens = pairs.unbind(2)
     sentences = torch.arange(len(wanted), device=parents.device).unsqueeze(1)
-    scores = log_probabilities[sentences, parents, tokens] + beams.totals.gather(1, parents)
-    added = correction(parents, tokens)
-    return Candidates(scores if added is None else scores + added, parents, tokens)
+    totals = scores.log_probs[sentences, parents, tokens] + beams.totals.gather(1, parents)
+    delta = scores.exact_delta(parents, tokens)
+    return Candidates(totals if delta is None else totals + delta, parents, tokens)

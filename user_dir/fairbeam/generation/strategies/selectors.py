@@ -1,30 +1,61 @@
-"""Choosers propose how the hypotheses of a sentence go on, given the scores that the filters have left.
+"""Candidate selectors propose continuations of a sentence's hypotheses, given scores that logits processors changed.
 
 Each is made for one batch and may keep a state for each of its sentences. Semantics and option names are fairseq's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairbeam.generation.logits_processors import FORBIDDEN
+from fairbeam.generation.constraints import Required
+from fairbeam.generation.features import MASKS, RANKING, Capabilities, Feature
+from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
+from fairbeam.generation.model import StepScores
 from fairbeam.generation.options import GenerationOptions
-from fairbeam.generation.search.beams import Beams, Candidates, Correction, best_continuations
+from fairbeam.generation.search.beams import Beams, Candidates, best_continuations
 
+_SEARCH = (
+    MASKS
+    | RANKING
+    | Feature.PREFIX_BIAS
+    | Feature.ENSEMBLE
+    | Feature.SHALLOW_FUSION
+    | Feature.MINIMUM_BAYES_RISK
+    | Feature.RERANKING
+    | Feature.SHORTLIST
+)
+"""Features that every selector supports whose scores are log probabilities of the model."""
 _LEVELS = 8
 """Uniform numbers for a draw: a vocabulary has fewer than ``8 ** _LEVELS`` symbols."""
 
 
-class CandidateSelector(Protocol):
-    """What the decode loop asks at every step."""
+class NewBatch(NamedTuple):
+    """A batch before its first step."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        """Candidates from (batch, K, vocabulary); fewer than ``2 K`` a sentence where none are to spare."""
+    options: GenerationOptions
+    source: Tensor
+    """(batch, length) ids, padded."""
+    special: SpecialTokenIds
+    required: Sequence[Required] | None
+    """For each sentence the phrases its outputs must contain; None where no sentence has any."""
+
+
+class CandidateSelector(Protocol):
+    """Selects candidates at every step of the search loop."""
+
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> "CandidateSelector":
+        """Make the selector of a batch before its first step."""
+
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        """Return candidates of ``K`` beams; fewer than ``2 K`` a sentence where none are to spare."""
 
     def reorder(self, chosen: Tensor) -> None:
         """Beam ``b`` of sentence ``s`` is now the candidate ``chosen[s, b]``; (batch, K) long."""
@@ -37,7 +68,7 @@ class CandidateSelector(Protocol):
 
 
 class Stateless:
-    """A chooser, or a part of one, that remembers nothing."""
+    """A selector, or a part of one, that remembers nothing."""
 
     def reorder(self, chosen: Tensor) -> None:
         """There is nothing to reorder."""
@@ -52,10 +83,22 @@ class Stateless:
 class TopCandidates(Stateless):
     """Beam search: the ``2 K`` best of all continuations (Sutskever et al., 2014)."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        count, first = 2 * log_probabilities.size(1), slice(0, 1 if beams.step == 0 else None)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="beam search",
+        supports=_SEARCH | Feature.SOURCE_LENGTH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch."""
+        return cls()
+
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        count = 2 * scores.log_probs.size(1)
+        if beams.step:
+            return best_continuations(scores, beams.totals, count)
         # At the first step all beams are equal, and only one of them counts.
-        return best_continuations(log_probabilities[:, first], beams.totals[:, first], count, correction)
+        return best_continuations(scores.of_beams(slice(0, 1)), beams.totals[:, :1], count)
 
 
 class DiverseGroups(Stateless):
@@ -65,27 +108,38 @@ class DiverseGroups(Stateless):
     ``strength``, and as much again for every earlier step at which the two groups agreed.
     """
 
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="diverse beam search",
+        provides=Feature.DIVERSE_GROUPS,
+        supports=_SEARCH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, in which groups have nothing in common yet."""
+        return cls(batch.options.diverse_beam_groups, batch.options.diverse_beam_strength)
+
     def __init__(self, groups: int, strength: float) -> None:
         self.groups, self.strength = groups, strength
         self._overlap: Tensor | None = None
         """(batch, groups, groups): tokens that two groups have chosen alike so far."""
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        batch, beam, vocabulary = log_probabilities.shape
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        batch, beam, vocabulary = scores.log_probs.shape
         count = beam // self.groups
         if self._overlap is None:
-            self._overlap = log_probabilities.new_zeros(batch, self.groups, self.groups)
+            self._overlap = scores.log_probs.new_zeros(batch, self.groups, self.groups)
         chosen: list[Candidates] = []
         for group in range(self.groups):
             members = slice(group, group + 1 if beams.step == 0 else None, self.groups)
-            scores = log_probabilities[:, members]
+            log_probs = scores.log_probs[:, members]
             if group:
                 tokens = torch.stack([candidates.tokens for candidates in chosen], dim=2)  # (batch, count, group)
                 penalty = (1 + self._overlap[:, group, None, :group]).expand_as(tokens) * self.strength
-                taken = scores.new_zeros(batch, vocabulary).scatter_add_(1, tokens.flatten(1), penalty.flatten(1))
-                scores = scores - taken.unsqueeze(1)
-            corrected = _of_members(correction, group, self.groups)
-            candidates = best_continuations(scores, beams.totals[:, members], count, corrected)
+                taken = log_probs.new_zeros(batch, vocabulary).scatter_add_(1, tokens.flatten(1), penalty.flatten(1))
+                log_probs = log_probs - taken.unsqueeze(1)
+            mine = scores.of_beams(members, log_probs)
+            candidates = best_continuations(mine, beams.totals[:, members], count)
             chosen.append(replace(candidates, parents=candidates.parents * self.groups + group))
         tokens = torch.stack([candidates.tokens for candidates in chosen], dim=2)
         self._overlap = self._overlap + tokens.unsqueeze(2).eq(tokens.unsqueeze(3)).sum(1)
@@ -111,26 +165,32 @@ class DiverseGroups(Stateless):
 class DiverseSiblings(Stateless):
     """Continuations of one beam cost ``rate`` times their rank among themselves (Li et al., 2016)."""
 
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="diverse siblings",
+        provides=Feature.DIVERSE_SIBLINGS,
+        supports=_SEARCH | Feature.PATIENCE | Feature.ALTERNATIVES,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch."""
+        return cls(batch.options.diversity_rate)
+
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
         if beams.step == 0:
-            return TopCandidates()(log_probabilities, beams, correction)
-        beam = log_probabilities.size(1)
+            return TopCandidates()(scores, beams)
+        beam = scores.log_probs.size(1)
         each = []
         for parent in range(beam):
-            one, corrected = slice(parent, parent + 1), _of_members(correction, parent)
-            each.append(best_continuations(log_probabilities[:, one], beams.totals[:, one], 2 * beam, corrected))
-        rank = torch.arange(1, 2 * beam + 1, device=log_probabilities.device)
-        scores, places = torch.cat([found.totals - self.rate * rank for found in each], dim=1).topk(2 * beam, dim=1)
+            one = slice(parent, parent + 1)
+            each.append(best_continuations(scores.of_beams(one), beams.totals[:, one], 2 * beam))
+        rank = torch.arange(1, 2 * beam + 1, device=scores.log_probs.device)
+        totals, places = torch.cat([found.totals - self.rate * rank for found in each], dim=1).topk(2 * beam, dim=1)
         tokens = torch.cat([found.tokens for found in each], dim=1).gather(1, places)
-        return Candidates(scores, places.div(2 * beam, rounding_mode="floor"), tokens)
-
-
-def _of_members(correction: Correction, first: int, stride: int = 1) -> Correction:
-    """``correction`` for whoever sees of the beams only ``first``, ``first + stride``, …"""
-    return lambda parents, tokens: correction(parents * stride + first, tokens)
+        return Candidates(totals, places.div(2 * beam, rounding_mode="floor"), tokens)
 
 
 class Sampling(Stateless):
@@ -140,22 +200,33 @@ class Sampling(Stateless):
     depend on what else is in the batch.
     """
 
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="sampling", provides=Feature.SAMPLING, supports=_SEARCH | Feature.ALTERNATIVES
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, with a stream of random numbers for each sentence."""
+        return cls(
+            build_sampling_filters(batch.options), batch.options.seed, batch.source, batch.special.padding_of_sources
+        )
+
     def __init__(self, cuts: list["SamplingFilter"], seed: int, source: Tensor, pad: int) -> None:
         """``source``: (batch, length) ids."""
         self.cuts = cuts
         self._streams = sentence_streams(seed, source, pad)
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
-        beam = log_probabilities.size(1)
-        allowed = log_probabilities
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
+        beam = scores.log_probs.size(1)
+        allowed = scores.log_probs
         for cut in self.cuts:
             allowed = allowed.masked_fill(~cut(allowed), FORBIDDEN)
         uniform = np.stack([stream.random((beam, _LEVELS)) for stream in self._streams])
         tokens = drawn(allowed, torch.from_numpy(uniform).to(allowed.device))
         parents = torch.arange(beam, device=tokens.device).expand_as(tokens)
-        scores = log_probabilities.gather(2, tokens.unsqueeze(2)).squeeze(2)
-        added = correction(parents, tokens)
-        return Candidates(beams.totals + (scores if added is None else scores + added), parents, tokens)
+        log_probs = scores.log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        delta = scores.exact_delta(parents, tokens)
+        return Candidates(beams.totals + (log_probs if delta is None else log_probs + delta), parents, tokens)
 
     def select(self, sentences: Tensor) -> None:
         """Keep these sentences' streams."""

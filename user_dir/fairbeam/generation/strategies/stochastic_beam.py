@@ -1,12 +1,17 @@
-"""The chooser that draws without replacement."""
+"""The candidate selector that samples without replacement."""
+
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairbeam.generation.features import MASKS, Capabilities, Feature
 from fairbeam.generation.logits_processors import FORBIDDEN, SpecialTokenIds
-from fairbeam.generation.search.beams import Beams, Candidates, Correction, topk_of_sums
-from fairbeam.generation.strategies.selectors import sentence_streams
+from fairbeam.generation.model import StepScores
+from fairbeam.generation.search.beam_ops import top_of_sums
+from fairbeam.generation.search.beams import Beams, Candidates
+from fairbeam.generation.strategies.selectors import NewBatch, sentence_streams
 
 
 class StochasticBeam:
@@ -15,6 +20,23 @@ class StochasticBeam:
     Every hypothesis has a perturbed log probability: that of a beam is the highest of its continuations'. The best of
     all hypotheses, whether they have ended or not, go on. Probabilities are those of the tokens that the filters allow.
     """
+
+    # Hypotheses rank by perturbed log probabilities, which no length, coverage or other model changes.
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="stochastic beam search",
+        provides=Feature.STOCHASTIC_BEAM,
+        supports=MASKS
+        | Feature.SEVERAL_OUTPUTS
+        | Feature.ATTENTION
+        | Feature.PREFIX_BIAS
+        | Feature.ENSEMBLE
+        | Feature.MINIMUM_BAYES_RISK,
+    )
+
+    @classmethod
+    def for_batch(cls, batch: NewBatch) -> Self:
+        """Make the selector of a batch, with a stream of random numbers for each sentence."""
+        return cls(batch.options.seed, batch.source, batch.special, batch.options.beam)
 
     def __init__(self, seed: int, source: Tensor, special: SpecialTokenIds, beam: int) -> None:
         """``source``: (batch, length) ids; streams are as those of ``Sampling``."""
@@ -26,20 +48,20 @@ class StochasticBeam:
         """The best perturbed log probabilities of hypotheses that have ended."""
         self._proposed = self._heights
 
-    def __call__(self, log_probabilities: Tensor, beams: Beams, correction: Correction) -> Candidates:
+    def __call__(self, scores: StepScores, beams: Beams) -> Candidates:
         first = slice(0, 1 if beams.step == 0 else None)
-        beam, vocabulary = log_probabilities.shape[1:]
-        allowed = log_probabilities[:, first]
+        beam, vocabulary = scores.log_probs.shape[1:]
+        allowed = scores.log_probs[:, first]
         allowed = (allowed - allowed.logsumexp(2, keepdim=True)).nan_to_num(FORBIDDEN, neginf=FORBIDDEN)
         totals = (allowed + beams.totals[:, first].unsqueeze(2)).flatten(1)
         noise = np.stack([stream.gumbel(size=totals.size(1)) for stream in self._streams])
         noisy = (totals + torch.from_numpy(noise).to(totals)).unflatten(1, (-1, vocabulary))
         heights = conditioned_on_maximum(noisy, self._heights[:, first])
-        ranks, places = topk_of_sums(heights, heights.new_zeros(heights.shape[:2]), min(2 * beam, totals.size(1)))
+        ranks, places = top_of_sums(heights, heights.new_zeros(heights.shape[:2]), min(2 * beam, totals.size(1)))
         parents, tokens = places.div(vocabulary, rounding_mode="floor"), places % vocabulary
         totals = totals.gather(1, places)
-        added = correction(parents, tokens)
-        totals = totals if added is None else totals + added
+        delta = scores.exact_delta(parents, tokens)
+        totals = totals if delta is None else totals + delta
         # What is not among the best of all, ended or not, can never be again.
         least = torch.cat([ranks, self._ended], dim=1).topk(beam, dim=1).values[:, -1:]
         gone = (ranks < least) | ranks.isneginf()

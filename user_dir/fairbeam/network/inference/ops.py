@@ -1,52 +1,70 @@
-"""Attention, norms and the search for candidates of a decoding step, each in one compiled pass.
+"""Operations of decoding steps, each in one place: the native library's where it can run them, else torch's.
 
 The products of a step are tiny: five queries, a dozen keys. A matrix library spends longer on the call than on the
 arithmetic, and attention over *slots*, which all beams of a sentence share, computes the scores of every beam's
-history for every other beam and throws most of them away. The loops of ``native`` read what a beam's own history
-holds, and nothing else. Without them the network computes the same with torch's operations.
+history for every other beam and throws most of them away. The native kernels read what a beam's own history holds, and
+nothing else.
+
+``attend_to_slots`` and ``attend_to_source`` are native only: without a library, decoder states tell histories as masks,
+and ``attention.attend`` reads those.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.network.cache import BeamSlots, CrossKeyValues, KeyValues
-from fairbeam.network.inference import native
+from fairbeam.network.inference import native, structs
 
 
 def attend_to_slots(projected: Tensor, cache: KeyValues, slots: BeamSlots, *, heads: int, scale: float) -> Tensor:
-    """Attention of one step's beams, each over its own history.
+    """Attend from one step's beams, each to its own history, natively.
 
     Args:
         projected: (batch, beams, 3 * heads * head_dim): queries, keys and values of the latest tokens.
-        cache: the keys and values before; these are added.
-        slots: the cache's slots of each beam's history, the latest token's included.
+        cache: keys and values of earlier tokens; the latest are added.
+        slots: cache slots of each beam's history, the latest token's included.
+        heads: attention heads.
         scale: multiplies the scores.
 
     Returns:
         (batch, beams, heads * head_dim) float32.
     """
     projected = projected.float().contiguous()
-    numbers = slots.table.contiguous()
+    table = slots.table.contiguous()
     batch, beams, width = projected.shape
     start = 0 if slots.starts is not None else cache.reserve(beams)
     context = projected.new_empty(batch, beams, width // 3)
     _, sentences, _, capacity, head_dim = cache.storage.shape
-    native.function("attend_to_slots")(
-        projected.data_ptr(), cache.storage.data_ptr(), numbers.data_ptr(), slots.rows.data_ptr(),
-        None if slots.starts is None else slots.starts.data_ptr(), context.data_ptr(),
-        batch, beams, heads, head_dim, sentences, capacity, numbers.size(2), start, scale,
-    )  # fmt: skip
+    structs.AttendToSlots(
+        projected=projected.data_ptr(),
+        storage=cache.storage.data_ptr(),
+        slots=table.data_ptr(),
+        rows=slots.rows.data_ptr(),
+        starts=_address(slots.starts),
+        context=context.data_ptr(),
+        batch=batch,
+        beams=beams,
+        heads=heads,
+        head_dim=head_dim,
+        sentences=sentences,
+        capacity=capacity,
+        steps=table.size(2),
+        start=start,
+        scale=scale,
+    ).call()
     return context
 
 
 def attend_to_source(query: Tensor, memory: CrossKeyValues, mask: Tensor | None, *, heads: int, scale: float) -> Tensor:
-    """Attention over the encoded source.
+    """Attend to the encoded source, natively.
 
     Args:
         query: (batch, queries, heads * head_dim).
-        memory: float32 keys and values, and which rows of them the batch's sentences are.
+        memory: float32 keys and values, and the rows of the batch's sentences among them.
         mask: added to the scores, (sentences * heads, 1, source) like keys and values.
-        scale: multiplies them.
+        heads: attention heads.
+        scale: multiplies the scores.
 
     Returns:
         (batch, queries, heads * head_dim) float32.
@@ -56,115 +74,97 @@ def attend_to_source(query: Tensor, memory: CrossKeyValues, mask: Tensor | None,
     context = torch.empty_like(query)
     batch, queries, width = query.shape
     length, head_dim = memory.keys.shape[1:]
-    native.function("attend")(
-        query.data_ptr(), memory.keys.data_ptr(), memory.values.data_ptr(), None if mask is None else mask.data_ptr(),
-        memory.rows.data_ptr(), context.data_ptr(), batch, queries, heads, head_dim, length,
-        width, heads * length * head_dim, length * head_dim, head_dim, heads * length, scale,
-    )  # fmt: skip
+    structs.Attend(
+        query=query.data_ptr(),
+        keys=memory.keys.data_ptr(),
+        values=memory.values.data_ptr(),
+        mask=_address(mask),
+        rows=memory.rows.data_ptr(),
+        context=context.data_ptr(),
+        batch=batch,
+        queries=queries,
+        heads=heads,
+        head_dim=head_dim,
+        length=length,
+        query_stride=width,
+        sentence_stride=heads * length * head_dim,
+        head_stride=length * head_dim,
+        key_stride=head_dim,
+        mask_stride=heads * length,
+        scale=scale,
+    ).call()
     return context
 
 
-def add_norm(x: Tensor, block: Tensor | None, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
-    """Layer normalisation of ``x + block``, or of ``x``; both float32 (..., dim)."""
+def append_slots(history: Tensor, first: int) -> Tensor:
+    """Return histories, (batch, beams, steps) int32, with the slots of one more step: beam ``b`` gets ``first + b``."""
+    batch, beams, steps = history.shape
+    if native.can_run(history):
+        longer = history.new_empty(batch, beams, steps + 1)
+        structs.AppendSlots(
+            history=history.data_ptr(), longer=longer.data_ptr(), batch=batch, beams=beams, steps=steps, first=first
+        ).call()
+        return longer
+    added = torch.arange(first, first + beams, dtype=history.dtype, device=history.device)
+    return torch.cat([history, added.view(1, -1, 1).expand(batch, -1, -1)], dim=2)
+
+
+def add_norm(x: Tensor, block: Tensor | None, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Return the layer normalisation of ``x + block``, or of ``x``, over the last dimension; (..., dim) float32."""
+    if not native.can_run(x) or not (block is None or native.can_run(block)):
+        return F.layer_norm(x if block is None else x + block, weight.shape, weight, bias, epsilon)
     out = torch.empty_like(x)
-    native.function("add_norm")(
-        x.data_ptr(), None if block is None else block.data_ptr(),
-        gain.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
-        x.numel() // x.size(-1), x.size(-1), epsilon,
-    )  # fmt: skip
+    width = x.size(-1)
+    structs.AddNorm(
+        x=x.data_ptr(),
+        block=_address(block),
+        out=out.data_ptr(),
+        norm=structs.Norm(weight.data_ptr(), _address(bias), epsilon),
+        rows=x.numel() // width,
+        width=width,
+    ).call()
     return out
 
 
-def renormalised(log_probabilities: Tensor, changes: Tensor, beams: Tensor, tokens: Tensor) -> Tensor:
-    """What to add to a few log probabilities whose logits change.
+def log_softmax(logits: Tensor, *, may_overwrite: bool) -> Tensor:
+    """Return the log-softmax of float32 logits over the last dimension.
+
+    ``may_overwrite``: the result may take the place of ``logits``.
+    """
+    if not may_overwrite or not native.can_run(logits):
+        return logits.log_softmax(-1)
+    width = logits.size(-1)
+    structs.LogSoftmax(logits.data_ptr(), logits.numel() // width, width).call()
+    return logits
+
+
+def embed(tokens: Tensor, vectors: Tensor, position_ids: Tensor, positions: Tensor, scale: float) -> Tensor:
+    """Return token vectors times ``scale`` plus position vectors, (batch, queries, dim) float32.
 
     Args:
-        log_probabilities: (batch, beams, vocabulary).
-        changes: (batch, count) float32, of the logits.
-        beams, tokens: (batch, count) long: whose logits they are. The others are taken not to change.
+        tokens: (batch, queries) ids.
+        vectors: (vocabulary, dim) float32.
+        position_ids: (1,), (batch, 1) or (batch, queries) rows of ``positions``.
+        positions: (position ids, dim) float32.
+        scale: multiplies the token vectors.
     """
-    if native.serves(log_probabilities, changes):
-        added, beams, tokens = torch.empty_like(changes), beams.contiguous(), tokens.contiguous()
-        native.function("renormalise")(
-            log_probabilities.data_ptr(), changes.data_ptr(), beams.data_ptr(), tokens.data_ptr(), added.data_ptr(),
-            *log_probabilities.shape, beams.size(1),
-        )  # fmt: skip
-        return added
-    known = log_probabilities[torch.arange(len(beams), device=beams.device).unsqueeze(1), beams, tokens]
-    more = known.new_zeros(log_probabilities.shape[:2])
-    more.scatter_add_(1, beams, known.exp() * changes.expm1())
-    return changes - more.log1p().gather(1, beams)
-
-
-def log_softmax_(scores: Tensor) -> Tensor:
-    """Log-softmax over the last dimension, in place; float32."""
-    native.function("log_softmax")(scores.data_ptr(), scores.numel() // scores.size(-1), scores.size(-1))
-    return scores
-
-
-def topk_of_sums(rows: Tensor, added: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` highest of all numbers of a batch's rows, each with its row's ``added``, highest first.
-
-    Args:
-        rows: (batch, rows, length) float32, of ``count`` numbers at least.
-        added: (batch, rows).
-
-    Returns:
-        Sums and their places in (rows * length), each (batch, count).
-    """
-    batch, beams, length = rows.shape
-    added = added.contiguous()
-    sums, places = rows.new_empty(batch, count), added.new_empty(batch, count, dtype=torch.long)
-    native.function("topk_of_sums")(
-        rows.data_ptr(), added.data_ptr(), sums.data_ptr(), places.data_ptr(), batch, beams, length, count
-    )
-    return sums, places
-
-
-def ended(totals: Tensor, tokens: Tensor, ignored: Tensor, eos: int) -> Tensor:
-    """Which candidates, (batch, width) float32 and long, end their hypothesis; ``ignored`` (batch, beams) bool."""
-    ends = torch.empty_like(tokens, dtype=torch.bool)
-    native.function("ended")(
-        totals.data_ptr(), tokens.data_ptr(), ignored.data_ptr(), ends.data_ptr(), *ignored.shape, tokens.size(1), eos
-    )
-    return ends
-
-
-def survivors(ends: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
-    """The first ``beams`` candidates that do not end, and the places left empty; see ``beam.survivors``."""
-    chosen, empty = torch.empty_like(ignored, dtype=torch.long), torch.empty_like(ignored)
-    native.function("survivors")(
-        ends.data_ptr(), ignored.data_ptr(), chosen.data_ptr(), empty.data_ptr(), *ignored.shape, ends.size(1)
-    )
-    return chosen, empty
-
-
-def extend_(tokens: Tensor, history: Tensor, parents: Tensor, added: Tensor, totals: Tensor, filled: int) -> None:
-    """Every hypothesis becomes its parent with one token more, in place.
-
-    Args:
-        tokens: (batch, beams, capacity) long, of which ``filled`` are there.
-        history: (batch, beams, room) float32, of which one fewer is.
-        parents, added, totals: (batch, beams) long, long and float32.
-    """
-    batch, beams, capacity = tokens.shape
-    native.function("extend")(
-        tokens.data_ptr(), history.data_ptr(), parents.data_ptr(), added.data_ptr(), totals.data_ptr(),
-        batch, beams, capacity, history.size(2), filled,
-    )  # fmt: skip
-
-
-def embed(tokens: Tensor, vectors: Tensor, numbers: Tensor, positions: Tensor, scale: float) -> Tensor:
-    """Token vectors times ``scale`` plus position vectors, (batch, queries, dim) float32.
-
-    Args:
-        tokens: (batch, queries) ids. numbers: (1,), (batch, 1) or (batch, queries) rows of ``positions``.
-        vectors: (vocabulary, dim) float32; ``positions``, (numbers, dim), alike.
-    """
-    tokens, numbers = tokens.contiguous(), numbers.contiguous()
+    if not native.can_run(vectors, positions):
+        return F.embedding(tokens, vectors) * scale + F.embedding(position_ids, positions)
+    tokens, position_ids = tokens.contiguous(), position_ids.contiguous()
     out = vectors.new_empty(*tokens.shape, vectors.size(1))
-    native.function("embed")(
-        tokens.data_ptr(), vectors.data_ptr(), numbers.data_ptr(), positions.data_ptr(), out.data_ptr(),
-        tokens.numel(), numbers.numel(), vectors.size(1), scale,
-    )  # fmt: skip
+    structs.Embed(
+        tokens=tokens.data_ptr(),
+        vectors=vectors.data_ptr(),
+        position_ids=position_ids.data_ptr(),
+        positions=positions.data_ptr(),
+        out=out.data_ptr(),
+        count=tokens.numel(),
+        different=position_ids.numel(),
+        width=vectors.size(1),
+        scale=scale,
+    ).call()
     return out
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

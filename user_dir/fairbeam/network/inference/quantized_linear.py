@@ -1,14 +1,13 @@
-"""Products of integers: each row of the input has a scale and a middle, found as they are needed, each output a scale.
+"""Linear layers in integers, by dynamic asymmetric quantization: each input row has a scale and a middle of its own,
+computed when it comes; each output of the weight has a scale.
 
-Sums are exact in 32 bits, so a row's result depends on nothing but the row, whatever else is in the batch. Integers of
-8 bits are compiled where the processor multiplies them (``native``), else made by torch's operations; those of 16, of
-which as many bits are used as the sum has room for, are compiled or not at all.
+Sums are exact in 32 bits, so a row's result depends on the row alone, whatever else is in the batch. 8-bit layers run
+natively where the processor multiplies integers (``native.multiplies_integers``), else by torch's operations; 16-bit
+ones, which use as many bits as their sums have room for, run natively or not at all.
 """
 
 import copy
-import functools
 import math
-from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -16,176 +15,146 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairbeam.network.enums import Activation
-from fairbeam.network.inference import native
+from fairbeam.network.inference import native, structs
 
 _PANEL = 64
-"""Outputs whose weights lie side by side for the compiled product."""
+"""Outputs whose weights lie side by side in the native layout (int_gemm.h)."""
 
-_COMPILED = {
+_NATIVE_ACTIVATIONS = {
     Activation.LINEAR: 0,
     Activation.RELU: 1,
     Activation.GELU: 2,
     Activation.GELU_TANH: 3,
     Activation.SILU: 4,
 }
+"""Activations that the native library applies, under its own numbers (math.h)."""
 
 
 def qmax_for(inputs: int, dtype: torch.dtype) -> int:
-    """The highest integer that a product over so many inputs may meet on either side."""
+    """Return the highest integer of quantized weights and inputs, of which a product over ``inputs`` fits 32 bits."""
     if dtype is torch.int8:
         return 127
     return min(math.isqrt((2**31 - 1) // inputs), 2**15 - 1)
 
 
 class QuantizedLinear:
-    """``activation(x Wᵀ + b)`` with a matrix of integers, each output's times a number."""
+    """``activation(x Wᵀ + b)`` with a quantized weight; inputs and outputs are float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: Activation) -> None:
-        """The nearest to a float matrix (outputs, inputs); ``dtype`` is int8 or int16."""
+        """Quantize a float weight, (outputs, inputs), to the nearest integers of ``dtype``, int8 or int16."""
         self.outputs, self.inputs = weight.shape
-        self.most = qmax_for(self.inputs, dtype)
-        self.activates = activation in _COMPILED and native.multiplies_integers()
-        """Whether the result is activated."""
-        scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.most
+        self.qmax = qmax_for(self.inputs, dtype)
+        self.activates = activation in _NATIVE_ACTIVATIONS and native.multiplies_integers()
+        """Whether calling the layer applies the activation."""
+        scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.qmax
         integers = (weight / scales.unsqueeze(1)).round()
-        numbers = (scales, scales * integers.sum(1), weight.new_zeros(self.outputs) if bias is None else bias.detach())
-        self._numbers: tuple[Tensor, ...]
-        self._compiled: native.Linear | None = None
-        self._apart: Tensor | None = None
-        """The values once more, each output's together, once ``of_outputs`` was asked."""
+        bias = weight.new_zeros(self.outputs) if bias is None else bias.detach()
+        self._per_output: tuple[Tensor, ...] = (scales, scales * integers.sum(1), bias)
+        """Scales, scales times sums of integers, and biases; (outputs,), or padded to whole panels."""
+        self.struct: structs.IntegerLinear | None = None
+        """The layer as the native library reads it; None where torch computes it."""
+        self._rows: Tensor | None = None
+        """A copy of the weight by outputs, made by the first ``select_rows``."""
         if not native.multiplies_integers():
             assert dtype is torch.int8
-            self._values, self._numbers = integers.to(torch.int8).T.contiguous(), numbers
+            self._weight = integers.to(torch.int8).T.contiguous()
             return
-        self._code = _COMPILED[activation] if self.activates else 0
+        self._activation = _NATIVE_ACTIVATIONS[activation] if self.activates else 0
         missing = -self.outputs % _PANEL
-        self._lay_out(
-            _rows(F.pad(integers, (0, 0, 0, missing)), dtype), tuple(F.pad(each, (0, missing)) for each in numbers)
-        )
+        rows = _grouped(F.pad(integers, (0, 0, 0, missing)), dtype)
+        self._lay_out(rows, tuple(F.pad(each, (0, missing)) for each in self._per_output))
 
-    def _lay_out(self, rows: Tensor, numbers: tuple[Tensor, ...]) -> None:
-        """Take (outputs, groups, of a group) integers and each output's numbers, of whole panels."""
-        self._values = rows.unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
-        self._numbers = tuple(each.contiguous() for each in numbers)
-        pointers = [tensor.data_ptr() for tensor in (self._values, *self._numbers)]
-        self._compiled = native.Linear(*pointers, self.inputs, self.outputs, self.most, self._code)
+    def _lay_out(self, rows: Tensor, per_output: tuple[Tensor, ...]) -> None:
+        """Store (outputs, groups, group) integers and what each output has, both of whole panels, for the library."""
+        self._weight = rows.unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
+        self._per_output = tuple(each.contiguous() for each in per_output)
+        addresses = [tensor.data_ptr() for tensor in (self._weight, *self._per_output)]
+        self.struct = structs.IntegerLinear(*addresses, self.inputs, self.outputs, self.qmax, self._activation)
 
-    def of_outputs(self, numbers: Tensor) -> Self:
-        """The layer whose outputs are some of this one's, by their numbers, in whole panels of 64; compiled alone."""
-        assert len(numbers) % _PANEL == 0
-        if self._apart is None:
-            self._apart = self._values.transpose(1, 2).flatten(0, 1)
+    def select_rows(self, outputs: Tensor) -> Self:
+        """Return the layer of some outputs alone, (n,) indices, ``n`` a multiple of 64; native layers only."""
+        assert len(outputs) % _PANEL == 0
+        if self._rows is None:
+            self._rows = self._weight.transpose(1, 2).flatten(0, 1)
         other = copy.copy(self)
-        other.outputs, other._apart = len(numbers), None
-        other._lay_out(self._apart[numbers], tuple(each[numbers] for each in self._numbers))
+        other.outputs, other._rows = len(outputs), None
+        other._lay_out(self._rows[outputs], tuple(each[outputs] for each in self._per_output))
         return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # it never changes, and holds addresses
 
     @property
-    def whole(self) -> bool:
-        """Whether compiled loops compute all of it, the activation, too."""
-        return self._compiled is not None and self.activates
-
-    @property
-    def compiled(self) -> "native.Linear | None":
-        """The layer as compiled loops read it."""
-        return self._compiled
+    def fully_native(self) -> bool:
+        """Whether the native library computes the layer with its activation."""
+        return self.struct is not None and self.activates
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., inputs) to float32 (..., outputs)."""
+        """Map (..., inputs) to float32 (..., outputs)."""
         rows = x.float().contiguous()
-        if self._compiled is None:
+        if self.struct is None:
             return self._by_torch(rows.view(-1, self.inputs)).view(*x.shape[:-1], -1)
-        found = rows.new_empty(*x.shape[:-1], self.outputs)
-        product = native.function("integer_product")
-        product(rows.data_ptr(), found.data_ptr(), native.address(self._compiled), rows.numel() // self.inputs)
-        return found
+        out = rows.new_empty(*x.shape[:-1], self.outputs)
+        structs.ApplyLinear(rows.data_ptr(), out.data_ptr(), self.struct.address, rows.numel() // self.inputs).call()
+        return out
 
-    def rounding(self, x: Tensor, exact: Tensor, beams: Tensor, columns: Tensor, ids: Tensor) -> Tensor:
-        """What rounding to 8 bits took from a few numbers that the layer made.
-
-        Args:
-            x: (batch, beams or 1 for all alike, inputs).
-            exact: (symbols, inputs), of whose rows the matrix's outputs are roundings.
-            beams, columns, ids: (batch, count): of which beam, which output, and which row of ``exact`` it is.
-
-        Returns:
-            (batch, count), to be added.
-        """
-        scales = self._numbers[0]
-        if self._compiled is None:
-            features = x.expand(-1, int(beams.max()) + 1, -1)[torch.arange(len(x)).unsqueeze(1), beams]
-            values, steps, middles = self._integers(features.reshape(-1, self.inputs))
-            rounded = (values * steps + middles).view_as(features)
-            weight = self._values.T[columns] * scales[columns].unsqueeze(2)
-            return (F.embedding(ids, exact) * features - weight * rounded).sum(2)
-        rows = x.float().contiguous()
-        taken = rows.new_empty(beams.shape)
-        owners, columns, ids = beams.contiguous(), columns.contiguous(), ids.contiguous()
-        native.function("int8_rounding")(
-            rows.data_ptr(), exact.data_ptr(), scales.data_ptr(), owners.data_ptr(), columns.data_ptr(),
-            ids.data_ptr(), taken.data_ptr(), len(rows), rows.size(1), beams.size(1), self.inputs,
-        )  # fmt: skip
-        return taken
-
-    def best_continuations(
-        self,
-        x: Tensor,
-        exact: Tensor,
-        totals: Tensor,
-        closed: Sequence[int],
-        count: int,
-        narrowed: native.Narrowed | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations of beams, if the compiled layer scores symbols: what log-softmax, ``topk_of_sums``,
-        ``rounding`` and ``renormalised`` give together, of a few sentences at a time, whose scores stay in the cache.
+    def output_delta(self, x: Tensor, exact: Tensor, rows: Tensor, outputs: Tensor, ids: Tensor) -> Tensor:
+        """Return what quantization took from a few outputs of an 8-bit layer without activation: exact minus computed.
 
         Args:
-            x: (batch, beams, inputs) float32.
-            exact: (symbols, inputs) that the layer is a rounding of.
-            totals: (batch, beams) float32.
-            closed: symbols that no beam may be continued with.
-            count: how many of each sentence.
-            narrowed: says which symbols the columns are, if they are not all in their order.
+            x: (batch, beams, inputs); one beam if all are equal.
+            exact: (ids, inputs) float32, the weight before quantization.
+            rows: (batch, count), the beam of each.
+            outputs: (batch, count), the layer's output.
+            ids: (batch, count), the output's row of ``exact``.
 
         Returns:
-            Totals, parents and tokens, each (batch, count), the best first.
+            (batch, count) float32.
         """
-        x, totals = x.contiguous(), totals.contiguous()
-        sums, parents = totals.new_empty(len(x), count), totals.new_empty(len(x), count, dtype=torch.long)
-        tokens, columns = torch.empty_like(parents), symbols(tuple(closed))
-        assert self._compiled is not None
-        native.function("best_continuations")(
-            x.data_ptr(), native.address(self._compiled), exact.data_ptr(), totals.data_ptr(), columns.data_ptr(),
-            None if narrowed is None else native.address(narrowed),
-            sums.data_ptr(), parents.data_ptr(), tokens.data_ptr(), *x.shape[:2], count, len(closed),
-        )  # fmt: skip
-        return sums, parents, tokens
+        scales = self._per_output[0]
+        if self.struct is None:
+            return self._output_delta_by_torch(x, exact, rows, outputs, ids)
+        x = x.float().contiguous()
+        deltas = x.new_empty(rows.shape)
+        parents, columns, ids = rows.contiguous(), outputs.contiguous(), ids.contiguous()
+        structs.LogitDelta(
+            x=x.data_ptr(),
+            exact_weight=exact.data_ptr(),
+            scales=scales.data_ptr(),
+            parents=parents.data_ptr(),
+            columns=columns.data_ptr(),
+            ids=ids.data_ptr(),
+            deltas=deltas.data_ptr(),
+            batch=len(x),
+            beams=x.size(1),
+            count=parents.size(1),
+            inputs=self.inputs,
+        ).call()
+        return deltas
+
+    def _output_delta_by_torch(self, x: Tensor, exact: Tensor, rows: Tensor, outputs: Tensor, ids: Tensor) -> Tensor:
+        features = x.expand(-1, int(rows.max()) + 1, -1)[torch.arange(len(x)).unsqueeze(1), rows]
+        integers, scales, middles = self._quantized(features.reshape(-1, self.inputs))
+        rounded = (integers * scales + middles).view_as(features)
+        weight = self._weight.T[outputs] * self._per_output[0][outputs].unsqueeze(2)
+        return (F.embedding(ids, exact) * features - weight * rounded).sum(2)
 
     def _by_torch(self, rows: Tensor) -> Tensor:
-        scales, sums, bias = self._numbers
-        values, steps, middles = self._integers(rows)
-        found = torch._int_mm(values.to(torch.int8), self._values).float() * (steps * scales)
-        return found + (middles * sums + bias)
+        weight_scales, weight_sums, bias = self._per_output
+        integers, scales, middles = self._quantized(rows)
+        product = torch._int_mm(integers.to(torch.int8), self._weight).float() * (scales * weight_scales)
+        return product + (middles * weight_sums + bias)
 
-    def _integers(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows as integers, and the (rows, 1) steps and middles that make numbers of them again."""
+    def _quantized(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return integers, scales and middles, (rows, 1): a row is about integers * scale + middle."""
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-        steps, middles = (high - low) / (2 * self.most), (high + low) / 2
-        inverse = torch.where(steps > 0, 1 / steps, 0.0)
-        return ((rows - middles) * inverse).round(), steps, middles
+        scales, middles = (high - low) / (2 * self.qmax), (high + low) / 2
+        inverse = torch.where(scales > 0, 1 / scales, 0.0)
+        return ((rows - middles) * inverse).round(), scales, middles
 
 
-@functools.lru_cache(maxsize=64)
-def symbols(numbers: tuple[int, ...]) -> Tensor:
-    """Numbers of symbols as a tensor, which must not be changed."""
-    return torch.tensor(numbers, dtype=torch.long)
-
-
-def _rows(integers: Tensor, dtype: torch.dtype) -> Tensor:
-    """(outputs, inputs) as (outputs, groups, 4 bytes); bytes are 128 more than the integers."""
+def _grouped(integers: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (outputs, inputs) integers as (outputs, groups, 4 bytes' integers); bytes are stored plus 128."""
     group = 4 if dtype is torch.int8 else 2
     rows = F.pad(integers, (0, -integers.size(1) % group)).unflatten(1, (-1, group))
     return (rows + 128).to(torch.uint8) if dtype is torch.int8 else rows.to(dtype)

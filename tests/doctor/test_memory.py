@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fairbeam.doctor import inspection
+from fairbeam.doctor import environment
+from fairbeam.doctor.machine import describe_machine
+from fairbeam.doctor.memory import estimate_decoding, estimate_training
+from fairbeam.doctor.modules import broken_weights, describe_network
 from fairbeam.network import DropoutConfig, EncoderDecoder, EncoderDecoderConfig, NormPlacement, StackConfig
 
 STACK = StackConfig(layers=2, dim=32, heads=4, ffn_dim=64)
@@ -22,7 +25,7 @@ CONFIGS = pytest.mark.parametrize("config", [POST_NORM, PRE_NORM], ids=["post-no
 @CONFIGS
 def test_modules_account_for_every_parameter(config):
     network = EncoderDecoder(config).train()
-    table = inspection.describe_network(network)
+    table = describe_network(network)
     assert table.parameters == sum(parameter.numel() for parameter in network.parameters())
     top = [row for row in table.rows if "." not in row.name]
     assert sum(row.parameters for row in top) == table.parameters
@@ -32,7 +35,7 @@ def test_modules_account_for_every_parameter(config):
 
 
 def test_module_shapes():
-    table = inspection.describe_network(EncoderDecoder(PRE_NORM))
+    table = describe_network(EncoderDecoder(PRE_NORM))
     shapes = {row.name: row.outputs for row in table.rows}
     batch, source, target = table.batch, table.source, table.target
     assert shapes["encoder"] == ((batch, source, 32),)
@@ -67,7 +70,7 @@ def directly_saved(config, dtype, sentences, length):
 @CONFIGS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_training_memory_is_what_the_whole_batch_saves(config, dtype):
-    estimate = inspection.estimate_training(config, 1500, dtype=dtype, length=24)
+    estimate = estimate_training(config, 1500, dtype=dtype, length=24)
     assert (estimate.sentences, estimate.length) == (62, 24)
     assert estimate.activations == pytest.approx(directly_saved(config, dtype, 62, 24), rel=0.02)
     parameters = sum(parameter.numel() for parameter in EncoderDecoder(config).parameters())
@@ -83,8 +86,8 @@ def test_estimates_leave_random_numbers_and_the_network_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    inspection.estimate_training(POST_NORM, 64)
-    inspection.estimate_decoding(network, 64)
+    estimate_training(POST_NORM, 64)
+    estimate_decoding(network, 64)
     assert torch.equal(torch.rand(4), expected)
     assert network.training
     assert torch.equal(network.head.weight, weight)
@@ -94,7 +97,7 @@ def test_estimates_leave_random_numbers_and_the_network_alone():
 @CONFIGS
 def test_decoding_memory_covers_every_key_and_value(config):
     beam, length, dim, layers = 5, 24, 32, 2
-    low, high = (inspection.estimate_decoding(EncoderDecoder(config), 1500, beam=beam, dtype=dtype, length=length)
+    low, high = (estimate_decoding(EncoderDecoder(config), 1500, beam=beam, dtype=dtype, length=length)
                  for dtype in (torch.bfloat16, torch.float32))  # fmt: skip
     assert (high.sentences, high.length, high.beam) == (62, 24, 5)
     filled = 2 * layers * dim * length * (1 + beam) * 62 * 4  # cross-attention once, self-attention by beam
@@ -106,17 +109,17 @@ def test_decoding_memory_covers_every_key_and_value(config):
 
 def test_batches_smaller_than_a_sentence_shorten_it():
     for max_tokens in (1, 5):
-        estimate = inspection.estimate_training(POST_NORM, max_tokens)
+        estimate = estimate_training(POST_NORM, max_tokens)
         assert (estimate.sentences, estimate.length) == (1, max_tokens)
-        assert inspection.estimate_decoding(EncoderDecoder(POST_NORM), max_tokens).cache > 0
+        assert estimate_decoding(EncoderDecoder(POST_NORM), max_tokens).cache > 0
 
 
 def test_broken_weights_are_named():
     network = EncoderDecoder(POST_NORM)
-    assert inspection.broken_weights(network) == []
+    assert broken_weights(network) == []
     with torch.no_grad():
         network.encoder.layers[1].inner.bias[3] = float("nan")
-    assert inspection.broken_weights(network) == ["encoder.layers.1.inner.bias"]
+    assert broken_weights(network) == ["encoder.layers.1.inner.bias"]
 
 
 def test_import_error_is_the_last_line(tmp_path, monkeypatch):
@@ -124,11 +127,11 @@ def test_import_error_is_the_last_line(tmp_path, monkeypatch):
     (tmp_path / "broken_package.py").write_text(noisy)
     (tmp_path / "crashing_package.py").write_text("import os\nos._exit(7)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert inspection.import_error("broken_package") == "OSError: no library"
-    assert inspection.import_error("crashing_package") == "the interpreter exited with status 7"
-    assert inspection.import_error("json") is None
+    assert environment.import_error("broken_package") == "OSError: no library"
+    assert environment.import_error("crashing_package") == "the interpreter exited with status 7"
+    assert environment.import_error("json") is None
     monkeypatch.setattr(subprocess, "run", lambda *_, **options: _time_out(options["timeout"]))
-    assert inspection.import_error("json", timeout=3) == "no answer within 3 s"
+    assert environment.import_error("json", timeout=3) == "no answer within 3 s"
 
 
 def _time_out(seconds):
@@ -136,13 +139,13 @@ def _time_out(seconds):
 
 
 def test_machine(monkeypatch):
-    found = inspection.machine()
+    found = describe_machine()
     assert found.cores >= 1
     assert found.threads == torch.get_num_threads()
     floating = torch.bfloat16 if found.fast_bfloat16 else torch.float32
-    assert found.automatic_dtype() is (torch.int8 if found.compiled_integers else floating)
+    assert found.automatic_dtype() is (torch.int8 if found.integer_kernels else floating)
     if sys.platform.startswith("linux"):
         assert found.memory > 2**28
     monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so")
-    assert not inspection.machine().tunable_allocator
-    assert inspection.versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert not describe_machine().tunable_allocator
+    assert environment.versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
