@@ -1,4 +1,4 @@
-"""``fairbeam convert``: convert models between bundles, Hugging Face folders, fairseq checkpoints, and to CTranslate2."""
+"""``fairbeam convert``: convert between bundles, Hugging Face folders and fairseq checkpoints, or to CTranslate2."""
 
 from pathlib import Path
 from typing import Annotated
