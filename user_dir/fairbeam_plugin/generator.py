@@ -67,10 +67,10 @@ class PendingBatch:
         return getattr(sample["net_input"]["src_tokens"], _PENDING, None)
 
     def begin(
-        self, sample: Dict[str, Any], generator: "FairbeamGenerator", request: GenerateRequest, **how: Any
+        self, sample: Dict[str, Any], generator: "FairbeamGenerator", request: GenerateRequest, *, shared: bool
     ) -> None:
         """Let a generator begin to decode the sample."""
-        self.generator, self.request, self.wait = generator, request, generator.begin(sample, request, **how)
+        self.generator, self.request, self.wait = generator, request, generator.begin(sample, request, shared=shared)
 
     def take(
         self, generator: "FairbeamGenerator", request: GenerateRequest
