@@ -135,6 +135,6 @@ def test_the_same_text_as_fairseqs_search(folder, real_models, extra, monkeypatc
 
 
 def test_constraints_without_phrases_are_refused(folder, real_models):
-    with pytest.raises(InputError, match="--constraints ordered: there are no phrases; --constraints-file names"):
+    with pytest.raises(InputError, match="constraints ordered: there are no phrases; they come with required_phrases"):
         command(options.get_generation_parser(), generate.main, folder, real_models / "multi30k-en-de",
                 "fairbeam_translation", "--constraints")  # fmt: skip
