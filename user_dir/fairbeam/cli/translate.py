@@ -19,6 +19,7 @@ from fairbeam.errors import ConfigError, FairbeamError, InputError, OptionName
 from fairbeam.files import atomic_write, partial_path, read_lines, stream_lines
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.generation import Constraints, GenerationOptions
+from fairbeam.generation.build import STREAMED_TEXT
 from fairbeam.generation.options import parse_weights
 from fairbeam.text.phrases import split_phrases
 from fairbeam.translator import DecodingLimits, TooLong, Translation, Translator, load
@@ -185,7 +186,7 @@ def command(
     }  # fmt: skip
     if stream and any(unstreamed.values()):
         name = next(name for name, value in unstreamed.items() if value)
-        names = OptionName("stream"), OptionName(name)
+        names = STREAMED_TEXT.label, OptionName(name)
         raise ConfigError("{} and {} exclude each other: a text is written before it is known to its end", *names)
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
     helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model, "draft": draft_model}
