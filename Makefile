@@ -80,6 +80,7 @@ check-native: install
 # Pages that are written from the code; a test fails where they are stale.
 docs: install
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/draw_architecture.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py
