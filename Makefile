@@ -9,7 +9,7 @@ STEP := scripts/step.sh $(VENV)/install.log
 TORCH_INDEX ?=
 # CI sets this to --no-cache-dir: a cached wheel hides a broken build.
 FAIRSEQ_PIP_FLAGS ?=
-# One part of the slow tests: 1/3 is the first of three.
+# One part of the slow tests: 1/4 is the first of four.
 SHARD ?= 1/1
 STARTED := $(shell date +%s)
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile

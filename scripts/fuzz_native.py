@@ -71,9 +71,10 @@ def random_source(draw: random.Random, vocabulary: int) -> torch.Tensor:
 def random_options(draw: random.Random) -> dict[str, Any]:
     """Return options of a search."""
     beam = draw.choice([1, 2, 5, 9])
-    options: dict[str, Any] = {"beam": beam, "nbest": draw.randint(1, beam), "max_len_b": draw.choice([1, 6, 50])}
-    more = draw.choice([{}, {"min_len": 4}, {"temperature": 1.3}, {"lenpen": 0.5}, {"no_repeat_ngram_size": 2}])
-    return options | more
+    longest = draw.choice([1, 6, 50])
+    options: dict[str, Any] = {"beam": beam, "nbest": draw.randint(1, beam), "max_len_b": longest}
+    more = [{}, {"min_len": min(4, longest)}, {"temperature": 1.3}, {"lenpen": 0.5}, {"no_repeat_ngram_size": 2}]
+    return options | draw.choice(more)
 
 
 def decode(network: EncoderDecoder, source: torch.Tensor, options: dict[str, Any], short: bool, prefix: Any) -> Any:

@@ -129,7 +129,7 @@ def test_a_forced_first_token_stands_before_everything():
     allowed = dataclasses.replace(OPTIONS, allowed_outputs=((5, 6), (7,), (9, 8)))
     said = {tuple(one.tokens.tolist()) for mine in forced.generate(Requests(sources=rows), allowed) for one in mine}
     assert said <= {(9, 5, 6, EOS), (9, 7, EOS), (9, 8, EOS)}
-    with pytest.raises(ConfigError, match="--first-token and --prefix-bias-beta exclude each other"):
+    with pytest.raises(ConfigError, match="first_token and prefix_bias_beta exclude each other"):
         forced.check(dataclasses.replace(OPTIONS, first_token=8, prefix_bias_beta=0.3), has_prefix=True)
 
 
@@ -188,11 +188,11 @@ def test_long_sources_are_truncated_or_skipped(alone):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lm_weight": 0.5}, "--lm-weight 0.5: there is no language model; --lm-path names one"),
-        ({"prefix_bias_beta": 0.5}, "--prefix-bias-beta 0.5: needs a prefix"),
-        ({"constraints": Constraints.ORDERED}, "--constraints ordered: there are no phrases"),
-        ({"shortlist": True}, "--shortlist: the model has none"),
-        ({"draft_tokens": 3, "beam": 1, "nbest": 1}, "--draft-tokens 3: there is no model to draft"),
+        ({"lm_weight": 0.5}, "lm_weight 0.5: there is no language model; lm_path names one"),
+        ({"prefix_bias_beta": 0.5}, "prefix_bias_beta 0.5: needs a prefix"),
+        ({"constraints": Constraints.ORDERED}, "constraints ordered: there are no phrases"),
+        ({"shortlist": True}, "shortlist: the model has none"),
+        ({"draft_tokens": 3, "beam": 1, "nbest": 1}, "draft_tokens 3: there is no model to draft"),
         ({"prompt_lookup_num_tokens": 3, "beam": 1, "nbest": 1}, "needs one vocabulary for both sides"),
     ],
     ids=str,
@@ -216,7 +216,7 @@ def test_options_are_completed_by_what_is_there():
     }  # fmt: skip
     given = {"ch_wt": 0.5, "draft_tokens": 0, "constraints": Constraints.ORDERED}
     assert complete_options(given, reranker=channel, drafts=True, has_phrases=True) == given
-    with pytest.raises(ConfigError, match=r"--lm-wt 0\.5: there is no model to weigh; --lm-model names one"):
+    with pytest.raises(ConfigError, match=r"lm_wt 0\.5: there is no model to weigh; lm_model names one"):
         complete_options({"lm_wt": 0.5}, reranker=channel)
 
 

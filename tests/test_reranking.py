@@ -128,15 +128,15 @@ def test_the_command_reranks_and_fuses(models, tmp_path, capsys):
     fused = load(paths[0], lm_path=fusion, **here).translate(SENTENCES, max_len_b=8, lm_weight=0.5)
     assert call(lm_path=fusion, lm_weight=0.5) == fused != call()
     for options, message in (
-        ({"lm_path": fusion}, "--lm-path .*means nothing without --lm-weight"),
-        ({"lm_weight": 0.5}, "--lm-weight 0.5: there is no language model; --lm-path names one"),
-        ({"ch_wt": 0.5}, "--ch-wt 0.5: there is no model to weigh; --channel-model names one"),
+        ({"lm_path": fusion}, "lm_path .*means nothing without lm_weight"),
+        ({"lm_weight": 0.5}, "lm_weight 0.5: there is no language model; lm_path names one"),
+        ({"ch_wt": 0.5}, "ch_wt 0.5: there is no model to weigh; channel_model names one"),
         ({"lm_path": paths[2], "lm_weight": 0.5}, "dictionary .*differs"),
-        ({"lm_path": paths[1], "lm_weight": 0.5}, "--lm-path: the model is no language model"),
-        ({"channel_model": paths[2]}, "--channel-model: the model is a DecoderOnly; expected an encoder-decoder"),
-        ({"lm_model": paths[1]}, "--lm-model: the model is a EncoderDecoder; expected a decoder without an encoder"),
-        ({"channel_model": paths[1], "beam": 1}, "--ch-wt 1.0: ranks several candidates, and --beam is 1"),
-        ({"channel_model": paths[1], "stream": True}, "--ch-wt means nothing where a translation is streamed"),
+        ({"lm_path": paths[1], "lm_weight": 0.5}, "lm_path: the model is no language model"),
+        ({"channel_model": paths[2]}, "channel_model: the model is a DecoderOnly; expected an encoder-decoder"),
+        ({"lm_model": paths[1]}, "lm_model: the model is a EncoderDecoder; expected a decoder without an encoder"),
+        ({"channel_model": paths[1], "beam": 1}, "ch_wt 1.0: needs beam of at least 2, not 1"),
+        ({"channel_model": paths[1], "stream": True}, "stream_text and ch_wt exclude each other"),
     ):
         with pytest.raises(ConfigError, match=message):
             call(**options)
@@ -144,12 +144,12 @@ def test_the_command_reranks_and_fuses(models, tmp_path, capsys):
 
 def test_models_that_cannot_be_weighed_are_refused(models):
     for model, message in (
-        (dataclasses.replace(models[1], source=None, target=None), "--channel-model: the model has no tokenizer"),
-        (made(5, 1, marks=Marks.OPENED), "--channel-model: .* expected an encoder-decoder"),
+        (dataclasses.replace(models[1], source=None, target=None), "channel_model: the model has no tokenizer"),
+        (made(5, 1, marks=Marks.OPENED), "channel_model: .* expected an encoder-decoder"),
     ):
         with pytest.raises(ConfigError, match=message):
             Translator(models[:1], precision="float32", workers=1, channel_model=model)
     short = made(6, 1, longest=3)
     translator = Translator(models[:1], precision="float32", workers=1, channel_model=short)
-    with pytest.raises(InputError, match=r"--channel-model: a text has \d tokens there, but the model reads at most"):
+    with pytest.raises(InputError, match=r"channel_model: a text has \d tokens there, but the model reads at most"):
         translator.translate(SENTENCES, max_len_b=8)

@@ -266,7 +266,7 @@ def test_real_sentences(real_data, real_models):
     assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.timeout(3600)
 def test_no_hypothesis_changes_with_batch_size_order_or_admission(real_data, real_models):
     lines = multi30k(real_data, None)

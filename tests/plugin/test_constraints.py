@@ -18,7 +18,7 @@ from fairseq_cli import generate, interactive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairbeam.errors import InputError
+from fairbeam.errors import ConfigError
 from fairbeam.generation.constraints import Unordered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +135,6 @@ def test_the_same_text_as_fairseqs_search(folder, real_models, extra, monkeypatc
 
 
 def test_constraints_without_phrases_are_refused(folder, real_models):
-    with pytest.raises(InputError, match="--constraints ordered: there are no phrases; --constraints-file names"):
+    with pytest.raises(ConfigError, match="constraints ordered: there are no phrases; they come with required_phrases"):
         command(options.get_generation_parser(), generate.main, folder, real_models / "multi30k-en-de",
                 "fairbeam_translation", "--constraints")  # fmt: skip

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairbeam.families.presets import sizes
+from fairbeam.families.presets import Vocabularies, config_for_training, sizes
 from fairbeam.families.registry import FAMILIES
 from fairbeam.formats import fairseq_checkpoint as checkpoint
 from fairbeam.network import DecoderOnlyConfig, EncoderDecoderConfig, EncoderOnlyConfig
-from fairbeam_plugin.models.families import Vocabularies, untrained
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 400
@@ -78,7 +77,7 @@ def data(real_data, run, tmp_path_factory) -> Path:
 
 def arguments(family: str, size: str, data: Path) -> list[object]:
     vocabularies = Vocabularies(source=99, target=99, joined=True, bos=0, pad=1, eos=2, unk=3)
-    shape = type(untrained(family, size, {}, vocabularies))
+    shape = type(config_for_training(family, size, {}, vocabularies))
     name = f"{family.replace('-', '_')}_{size}"
     return [
         data / ("pairs" if shape is EncoderDecoderConfig else "english"),

@@ -255,9 +255,9 @@ def test_shallow_fusion_needs_the_target_dictionary(own_model, language_model, t
     lines = (folder / "dict.txt").read_text().splitlines()
     (folder / "dict.txt").write_text("".join(f"{line}\n" for line in (lines[1], lines[0], *lines[2:])))
     other = Model(folder, own_model.checkpoint)
-    with pytest.raises(ConfigError, match=r"--lm-path: the language model's dictionary .* differs from the target"):
+    with pytest.raises(ConfigError, match=r"lm_path: the language model's dictionary .* differs from the target"):
         fairseq_generate(other, "fairbeam_translation", "--lm-path", language_model, "--lm-weight", 0.5)
-    with pytest.raises(ConfigError, match=r"--lm-weight 0\.5: there is no language model; --lm-path names one"):
+    with pytest.raises(ConfigError, match=r"lm_weight 0\.5: there is no language model; lm_path names one"):
         fairseq_generate(own_model, "fairbeam_translation", "--lm-weight", 0.5)
 
 
@@ -293,7 +293,7 @@ def test_prefixes_of_the_reference_are_favoured_or_have_alternatives(own_model):
         words = [text.split() for text, *_ in hypotheses]
         assert {mine[0] for mine in words} == {forced[n][0][0].split()[0]}
         assert len({mine[1] if len(mine) > 1 else "" for mine in words}) == 5
-    with pytest.raises(ConfigError, match=r"--prefix-bias-beta 0\.5: needs a prefix .*--prefix-size"):
+    with pytest.raises(ConfigError, match=r"prefix_bias_beta 0\.5: needs a prefix .*--prefix-size"):
         fairseq_generate(own_model, *ours, "--prefix-bias-beta", 0.5)
 
 
@@ -407,7 +407,7 @@ def test_drafts_leave_the_output_as_it_is(own_model):
     draft = ("--draft-model", own_model.checkpoint, "--draft-tokens", 3)
     for extra in draft, ("--prompt-lookup-num-tokens", 3):
         assert_same(fairseq_generate(own_model, *greedy, *extra), usual, len(usual))
-    with pytest.raises(ConfigError, match="--draft-model: our search alone has it, which lacks --print-step"):
+    with pytest.raises(ConfigError, match="draft_model: our search alone has it, which lacks --print-step"):
         fairseq_generate(own_model, *greedy, *draft, "--print-step")
 
 
@@ -504,10 +504,10 @@ def test_a_shortlist_changes_next_to_nothing(run, real_model, real_data, tmp_pat
     done = run("fairbeam", "translate", tmp_path / "model", "--shortlist", "--precision", "float32",
                "-i", tmp_path / "test.en", "--batch-size", 7)  # fmt: skip
     assert done.stdout.splitlines() == [short[n][0][0] for n in range(60)]
-    with pytest.raises(ConfigError, match="--shortlist: our search alone has it, which lacks --print-step"):
+    with pytest.raises(ConfigError, match="shortlist: our search alone has it, which lacks --print-step"):
         fairseq_generate(model, "fairbeam_translation", "--shortlist", "--print-step")
     (model.data_bin / SHORTLIST).unlink()
-    with pytest.raises(ConfigError, match="--shortlist: the model has none; fairbeam shortlist DATA-BIN makes one"):
+    with pytest.raises(ConfigError, match="shortlist: the model has none; fairbeam shortlist DATA-BIN makes one"):
         fairseq_generate(model, "fairbeam_translation", "--shortlist")
 
 

@@ -94,7 +94,7 @@ def floor(sources: list[str], references: list[str], targets: list[str]) -> floa
     return max(bleu(guess, references).value for guess in guesses)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=9)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_beats_copying_and_constants(name, real_data, run, tmp_path):

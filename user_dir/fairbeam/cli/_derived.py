@@ -43,11 +43,11 @@ def derive_options(*, forms: Mapping[str, Form] | None = None, **kinds: type) ->
         every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in sorted(every, key=_panel)]
 
         @functools.wraps(command)
-        def call(**arguments: Any) -> None:
+        def call(*positional: Any, **named: Any) -> None:
             for name, parameters in derived.items():
-                given = {one.name: arguments.pop(one.name) for one in parameters}
-                arguments[name] = {option: value for option, value in given.items() if value is not None}
-            command(**arguments)
+                given = {one.name: named.pop(one.name, None) for one in parameters}
+                named[name] = {option: value for option, value in given.items() if value is not None}
+            command(*positional, **named)
 
         call.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in every}

@@ -19,6 +19,7 @@ from fairbeam.errors import ConfigError, FairbeamError, InputError, OptionName
 from fairbeam.files import atomic_write, partial_path, read_lines, stream_lines
 from fairbeam.formats.fairseq import ModelFiles
 from fairbeam.generation import Constraints, GenerationOptions
+from fairbeam.generation.build import STREAMED_TEXT
 from fairbeam.generation.options import parse_weights
 from fairbeam.text.phrases import split_phrases
 from fairbeam.translator import DecodingLimits, TooLong, Translation, Translator, load
@@ -185,7 +186,7 @@ def command(
     }  # fmt: skip
     if stream and any(unstreamed.values()):
         name = next(name for name, value in unstreamed.items() if value)
-        names = OptionName("stream"), OptionName(name)
+        names = STREAMED_TEXT.label, OptionName(name)
         raise ConfigError("{} and {} exclude each other: a text is written before it is known to its end", *names)
     files = ModelFiles(data=data, source_lang=source_lang, target_lang=target_lang)
     helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model, "draft": draft_model}
@@ -241,11 +242,11 @@ def _stream(
             write("\n")
 
 
-Required = tuple[Iterator[str], Iterator[list[list[str]]] | None]
+ConstrainedLines = tuple[Iterator[str], Iterator[list[list[str]]] | None]
 
 
 @contextlib.contextmanager
-def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], Required]]:
+def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], ConstrainedLines]]:
     """A function that gives the sentences of input lines, and what their translations must contain."""
     if path is not None:
         with _reader(path) as lines:
@@ -256,7 +257,7 @@ def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable
         yield lambda sentences: (sentences, None)
 
 
-def _behind_tabs(lines: Iterator[str]) -> Required:
+def _behind_tabs(lines: Iterator[str]) -> ConstrainedLines:
     kept, waiting = tee(lines)
     return (line.partition("\t")[0] for line in kept), (split_phrases(line.partition("\t")[2]) for line in waiting)
 

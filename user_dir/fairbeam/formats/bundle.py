@@ -1,14 +1,13 @@
 """Bundles: folders that hold a whole model.
 
-``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the
-tokenizer's own files stand beside them, ``README.md`` is the model card, and ``shortlist.safetensors``, where there is
-one, says which target symbols may translate a source symbol. What it takes to write the model back
-where it came from is in the files of ``fairbeam.formats.provenance``. Nothing in it is pickled.
+``model.safetensors`` holds the weights, ``config.json`` the network and the generation defaults, the tokenizer's own
+files stand beside them, ``README.md`` is the model card, and ``shortlist.safetensors``, if any, the lexical shortlist.
+The files of ``fairbeam.formats.provenance`` are for writing the model back to its original format. Nothing is pickled.
 
-Format 1 is an encoder-decoder with a dictionary for each side. Format 2 says in ``tokenizer`` what text becomes ids
-with, and what decoding begins with. Format 3 says in ``shape`` what kind of network there is, and may have a tokenizer
-for each side, in folders ``source`` and ``target``, and texts that do not just end in ``</s>``. All are read, and each
-bundle is written in the first that can say what it is.
+Format 1 is an encoder-decoder with a dictionary for each side. Format 2 adds ``tokenizer``, the kind of both
+tokenizers, and the tokens that every output begins with. Format 3 adds ``shape``, the kind of network; it may have a
+kind of tokenizer for each side, in folders ``source`` and ``target``, and special tokens other than a final ``</s>``.
+All are read; a bundle is written in the first format that can describe it.
 """
 
 import json
@@ -130,7 +129,7 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def save(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
-    """Write a bundle; it is never half there.
+    """Write a bundle, whole or not at all.
 
     Raises:
         ConfigError: ``folder`` exists and ``overwrite`` is false, or it exists and is no bundle.
@@ -144,7 +143,7 @@ def save(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path
 
 
 def load(folder: str | Path) -> Bundle:
-    """Read a bundle, assuming that somebody hostile wrote it.
+    """Read a bundle, whose author may be hostile.
 
     Raises:
         CheckpointError: a file is missing, malformed, of another version, leads out of the folder, or the
@@ -308,17 +307,15 @@ def _written_options(options: GenerationOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in options_from(GenerationOptions, MODEL)}
 
 
-def _generation_options(values: Any) -> GenerationOptions:
-    if not isinstance(values, dict):
-        raise ConfigError(f"generation: expected an object, found {values!r}")
+def _generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     known = options_from(GenerationOptions, MODEL)
     if unknown := sorted(values.keys() - known.keys()):
-        raise ConfigError(f"generation: unknown field {unknown[0]!r}; known are {', '.join(known)}")
+        raise ConfigError(f"/generation/{unknown[0]} is an unknown field; known are {', '.join(known)}")
     try:
         options = GenerationOptions(**values)
         check_features(options)
     except ConfigError as error:
-        raise ConfigError(error.spoken(lambda option: f"generation.{option.name}")) from None
+        raise ConfigError(error.spoken(lambda option: f"/generation/{option.name}")) from None
     return options
 
 

@@ -35,50 +35,51 @@ FAMILY = "composed"
 
 
 class CrossAttentionStart(StrEnum):
-    """What cross-attention begins as, where the decoder has none."""
+    """Initial weights of cross-attention, for a decoder that has none."""
 
     FRESH = "fresh"
     COPIED = "copied"
-    """A copy of the layer's self-attention, which stands between the same spaces if the two parts are alike."""
+    """Copy of the layer's self-attention, whose spaces are the same if the two parts are of one kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompositionOptions:
-    """Choices in joining an encoder and a decoder."""
+    """Options of composing an encoder and a decoder."""
 
     cross_attention: CrossAttentionStart = CrossAttentionStart.FRESH
+    """Initial weights of cross-attention."""
     share: bool = False
-    """Encoder and decoder are one stack of layers and one embedding, as in RoBERTa2RoBERTa with shared weights."""
+    """Share one stack of layers and one embedding, as in RoBERTa2RoBERTa with shared weights (Rothe et al., 2020)."""
     seed: int = 1
-    """Of fresh weights."""
+    """Random seed for fresh weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceOptions:
-    """Choices in making a decoder alone translate."""
+    """Options of making a decoder alone translate."""
 
     separator: str | None = None
-    """The token between source and target; the one that begins texts, or else ends them, if None."""
+    """Token between source and target; the BOS token, or else the EOS token, if None."""
     prefix_attention: bool = False
-    """Tokens of the source see one another, not only those before."""
+    """Let source tokens attend to one another in both directions (a prefix language model)."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One side of a network as it was trained."""
+    """Encoder or decoder of a trained network."""
 
     stack: StackConfig
     vocabulary: int
     weights: dict[str, Tensor]
-    """By the names they have in an encoder-decoder."""
+    """Weights by their names in an encoder-decoder."""
 
 
 def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None = None) -> Bundle:
-    """An encoder-decoder of the encoder of one model and the decoder of another, ready to be trained.
+    """Return an encoder-decoder of one model's encoder and another's decoder, ready to be trained.
 
     Args:
-        encoder: an encoder, or an encoder-decoder whose decoder is left out.
-        decoder: a decoder, an encoder-decoder whose encoder is left out, or an encoder that is to look back only: its
+        encoder: an encoder, or an encoder-decoder, of which the encoder is used.
+        decoder: a decoder, an encoder-decoder, of which the decoder is used, or an encoder, which becomes causal: its
             masked language model's head then predicts the next token.
 
     Raises:
@@ -93,7 +94,7 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
         torch.manual_seed(options.seed)
         network = EncoderDecoder(config)
     fresh = network.state_dict()
-    # The encoder's last: what is shared is the encoder's.
+    # Load the encoder last: shared weights are the encoder's.
     for part in (writing, reading):
         if homeless := [name for name in part.weights if name not in fresh]:
             raise ConfigError(
@@ -116,7 +117,7 @@ def compose(encoder: Bundle, decoder: Bundle, options: CompositionOptions | None
 
 
 def sequence_to_sequence(decoder: Bundle, options: SequenceOptions | None = None) -> Bundle:
-    """A decoder alone that continues a source and a separator with the target.
+    """Return a decoder alone that continues a source and a separator with the target.
 
     Raises:
         ConfigError: it is no decoder, it has no tokenizer or no token that ends a text, or the separator is no token.
@@ -206,12 +207,12 @@ def _joined(
         dropout=config.dropout,
         pad=config.pad,
         source_pad=encoder.network.config.padding_of_sources,
-        **_symbols(config, target),
+        **_special_ids(config, target),
     )
 
 
-def _symbols(config: AnyConfig, target: TextSide) -> dict[str, Any]:
-    """What targets begin and end with: as an encoder-decoder's always did, or as the tokenizer frames texts."""
+def _special_ids(config: AnyConfig, target: TextSide) -> dict[str, Any]:
+    """Return the special-token ids of targets: an encoder-decoder's own, or its tokenizer's."""
     if isinstance(config, EncoderDecoderConfig):
         return {name: getattr(config, name) for name in ("bos", "eos", "unk", "decoder_start")}
     beginning, ending = _marks(target)
@@ -220,7 +221,7 @@ def _symbols(config: AnyConfig, target: TextSide) -> dict[str, Any]:
 
 
 def _fits(name: str, tensor: Tensor, fresh: Mapping[str, Tensor]) -> bool:
-    """Whether the weight has a place: an encoder of another width wants fresh cross-attention."""
+    """Return whether a weight can be used; cross-attention to an encoder of another width starts fresh."""
     if fresh[name].shape == tensor.shape:
         return True
     if ".cross_attention." in name:
@@ -257,9 +258,9 @@ def _reader(model: Bundle) -> TextSide:
 
 
 def _writer(model: Bundle) -> TextSide:
-    """The tokenizer of what the decoder writes: its own, where it wrote targets before.
+    """Return the tokenizer of targets: that of an encoder-decoder as it is, any other with an EOS token alone.
 
-    Of others the text and the token that ends it; what begins it is fed first.
+    The decoder start token stands for the tokens that such a tokenizer puts before a text.
     """
     side = model.target or model.source
     if side is None:
@@ -273,13 +274,13 @@ def _writer(model: Bundle) -> TextSide:
 
 
 def _with_template(side: PretrainedTokenizer, place: Side, behind: tuple[str, ...]) -> PretrainedTokenizer:
-    """The tokenizer with nothing around a text but what is to stand behind it."""
+    """Return the tokenizer with a template that adds nothing but the tokens ``behind`` a text."""
     template = Template(single=(FIRST, *behind), pair=(FIRST, SECOND, *behind))
     return dataclasses.replace(side, config=replace(side.config, template=template), side=place)
 
 
 def _marks(side: TextSide) -> tuple[int, int]:
-    """The tokens that begin and end a text: those of its template, or those with the role.
+    """Return the tokens that begin and end a text: those of its template, or those with the role.
 
     Raises:
         ConfigError: there is none that ends a text.

@@ -1,4 +1,4 @@
-"""Folders that CTranslate2 runs, written through the package's own specification of a Transformer.
+"""Folders for CTranslate2, written through the package's own specification of a Transformer.
 
 The package ``ctranslate2`` is optional and is imported when something is written or decoded.
 """
@@ -33,7 +33,7 @@ from fairbeam.text import TextSide, Tokenizer
 MODEL, CONFIG = "model.bin", "config.json"
 
 _FORBIDDEN = -1e9
-"""On the logit of padding, which our search never writes and CTranslate2's knows nothing of."""
+"""Bias on the logit of padding, which our search masks and CTranslate2's does not."""
 
 _ACTIVATIONS = {
     Activation.RELU: "RELU",
@@ -62,12 +62,12 @@ _LAYER = (
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder of CTranslate2's."""
+    """Return whether ``path`` is a folder of CTranslate2's."""
     return (path / MODEL).is_file() and (path / CONFIG).is_file()
 
 
 def library(name: str = "ctranslate2") -> Any:
-    """A module of the package.
+    """Import a module of the package.
 
     Raises:
         ConfigError: it is not installed; says how to install it.
@@ -97,7 +97,7 @@ def write(folder: Path, model: Bundle, *, overwrite: bool = False) -> None:
 
 
 def specification(model: Bundle) -> Any:
-    """A ``TransformerSpec`` with the model's weights; errors as for ``write``."""
+    """Return a ``TransformerSpec`` with the model's weights; errors as for ``write``."""
     network = encoder_decoder(model)
     config = network.config
     _check(config)
@@ -125,10 +125,10 @@ def specification(model: Bundle) -> Any:
 
 
 def encoder_decoder(model: Bundle) -> EncoderDecoder:
-    """The network, which must be of that shape.
+    """Return the network, if it is an encoder-decoder.
 
     Raises:
-        ConfigError: it is of another.
+        ConfigError: it is of another kind.
     """
     if not isinstance(model.network, EncoderDecoder):
         raise ConfigError(f"a model of family {model.family!r} is no encoder-decoder; ct2: writes those alone")
@@ -136,7 +136,7 @@ def encoder_decoder(model: Bundle) -> EncoderDecoder:
 
 
 def vocabularies(model: Bundle) -> tuple[list[str], list[str]]:
-    """A name for every row of the embeddings, source and target; each stands once.
+    """Return a unique name for every row of the embeddings, source and target.
 
     Raises:
         ConfigError: the model has no tokenizer.
@@ -148,13 +148,13 @@ def vocabularies(model: Bundle) -> tuple[list[str], list[str]]:
 
 
 def closes_itself(model: Bundle) -> bool:
-    """Whether CTranslate2 is to add ``</s>`` to a source, as fairseq's pieces come without it."""
+    """Return whether CTranslate2 has to add ``</s>`` to a source: fairseq's pieces come without it."""
     return isinstance(model.source, Tokenizer) and model.source.closing == 1
 
 
 def _names(side: TextSide, rows: int) -> list[str]:
     known = side.symbols(range(min(rows, len(side))))
-    last = {name: row for row, name in enumerate(known)}  # of two rows the later is what text becomes
+    last = {name: row for row, name in enumerate(known)}  # text becomes the later of two rows
     found = [name if name and last[name] == row else f"<unused{row}>" for row, name in enumerate(known)]
     return [*found, *(f"<unused{row}>" for row in range(len(found), rows))]
 
@@ -233,7 +233,7 @@ def _layer_pairs(spec: Any, layer: Layer) -> Iterator[tuple[Any, nn.Module]]:
 
 
 def _fill(spec: Any, module: nn.Module) -> None:
-    """The weights of a linear layer or a norm."""
+    """Fill in the weights of a linear layer or a norm."""
     weight, bias = module.weight, getattr(module, "bias", None)
     assert isinstance(weight, Tensor)
     if not hasattr(spec, "gamma"):
@@ -247,7 +247,7 @@ def _fill(spec: Any, module: nn.Module) -> None:
 
 
 def _position_table(embedding: Embedding, config: StackConfig) -> Tensor:
-    """A row a position from the first; of zeros where there are no positions, since sinusoids are their default."""
+    """Return the position table from the first position on: zeros for none, where CTranslate2 would add sinusoids."""
     if embedding.positions is None:
         return torch.zeros(config.positions.max_positions, config.dim)
     learned, table = getattr(embedding.positions, "weight", None), getattr(embedding.positions, "table", None)
@@ -271,10 +271,10 @@ def _describe(config: Any, model: Bundle, source: Sequence[str], target: Sequenc
 
 
 class Decoded:
-    """A folder of CTranslate2's, asked for what the model it was made of is asked for: ids in, ids out."""
+    """A folder of CTranslate2's as a model of ids, comparable to the model it was made of."""
 
     def __init__(self, folder: Path, model: Bundle) -> None:
-        """``model`` gives the names of ids, and how a source is closed."""
+        """Load the folder; ``model`` gives the names of ids, and whether sources end with ``</s>``."""
         self._translator = library().Translator(
             str(folder), device="cpu", compute_type="float32", inter_threads=1, intra_threads=1
         )
@@ -283,20 +283,20 @@ class Decoded:
         self._closes = closes_itself(model)
 
     def log_probabilities(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
-        """Of every token of targets that end with ``</s>``, in nats."""
+        """Return log-probabilities (nats) of all tokens of targets that end with ``</s>``."""
         found = self._translator.score_batch(
             self._tokens(sources), [[self._target[i] for i in row[:-1]] for row in targets]
         )
         return [each.log_probs for each in found]
 
     def search(self, sources: list[list[int]], beam: int, longest: int, first: int | None) -> list[list[int]]:
-        """The best output of each source, without ``</s>``.
+        """Return the best output of each source, without ``</s>``.
 
         Args:
             sources: rows of ids.
-            beam: how many hypotheses are kept.
-            longest: most tokens of an output.
-            first: what every output begins with, if anything.
+            beam: beam size.
+            longest: maximum number of output tokens.
+            first: first token of every output, if any.
         """
         found = self._translator.translate_batch(
             self._tokens(sources),

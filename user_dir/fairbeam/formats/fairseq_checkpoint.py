@@ -1,4 +1,4 @@
-"""fairseq checkpoints, read without fairseq and without running what is in them.
+"""fairseq checkpoints, read without fairseq and without running code that is in them.
 
 A checkpoint is a pickle, and unpickling can call any function. ``load`` lets only plain data through:
 tensors, numbers, strings, containers, and the few classes that fairseq's own checkpoints hold. Anything else
@@ -40,7 +40,7 @@ _allow_list_lock = threading.RLock()
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a fairseq checkpoint says about a model, as plain data.
+    """A model of a fairseq checkpoint, as plain data.
 
     Attributes:
         model: parameter name to tensor, on the CPU, in the checkpoint's own dtype.
@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def trusted() -> bool:
-    """Whether the user vouches for every checkpoint that this process reads."""
+    """Return whether the user vouches for every checkpoint that this process reads."""
     return os.environ.get(TRUST_VARIABLE, "") not in ("", "0")
 
 
@@ -88,11 +88,11 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def load(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """The raw dictionary of a checkpoint, on the CPU.
+    """Return the raw dictionary of a checkpoint, on the CPU.
 
     Args:
         path: a file that ``torch.save`` wrote, in its zip format or the one before it.
-        mmap: map tensors into memory and read them when first used. Whoever keeps them must copy them: the
+        mmap: map tensors into memory and read them when first used. A caller that keeps them must copy them: the
             file may be overwritten later.
 
     Raises:
@@ -142,7 +142,7 @@ def write(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def average(paths: Sequence[str | Path]) -> dict[str, Any]:
-    """The checkpoint whose parameters are the mean of those in ``paths``.
+    """Return the checkpoint whose parameters are the mean of those in ``paths``.
 
     Sums are float32 (float64 where the parameters are); each mean is rounded once, to the dtype of the first
     checkpoint. Integer buffers, options and everything else come from the first. The optimizer's state is
@@ -171,7 +171,7 @@ def average(paths: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def parameters(state: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The ``model`` entry of a checkpoint's dictionary, checked to be names and dense tensors.
+    """Return the ``model`` entry of a checkpoint's dictionary, checked to hold names and dense tensors.
 
     Raises:
         CheckpointError: it is missing, or an entry is something else, or claims more elements than it stores.
@@ -191,7 +191,7 @@ def parameters(state: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as nested dictionaries, lists, strings, numbers, booleans and None.
+    """Return ``value`` as nested dictionaries, lists, strings, numbers, booleans and None.
 
     Namespaces and omegaconf nodes become dictionaries and lists, sets and tuples lists, enums their names; an
     omegaconf interpolation stays the string it is.
@@ -206,7 +206,7 @@ _UNFINISHED: Any = object()
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    # `done` keeps shared values shared: a small pickle can nest one list in itself exponentially often.
+    # `done` keeps shared values shared: a small pickle can repeat a list within itself exponentially often.
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
@@ -239,7 +239,7 @@ def _plain_container(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _options(state: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model's and the task's options of a current or of an old checkpoint."""
+    """Return the model's and the task's options of a current or an old checkpoint."""
     try:
         cfg, args = plain(state.get("cfg")), plain(state.get("args"))
     except Exception as error:  # a hostile configuration fails in ways that only its author knows
@@ -264,7 +264,7 @@ def _num_updates(state: Mapping[str, Any]) -> int:
 
 
 def _owned_tensors(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that no longer depend on the mapped file; tensors that were one (tied embeddings) stay one."""
+    """Return copies that do not depend on the mapped file; tied tensors stay one."""
     copies: dict[Any, Tensor] = {}
     owned = {}
     for name, tensor in model.items():
@@ -296,7 +296,7 @@ def _check_same_parameters(
 
 
 def _check_archive(path: Path) -> bool:
-    """Whether the file is a zip archive; if so, check that it cannot unpack to more than its own size.
+    """Return whether the file is a zip archive; if so, check that it cannot unpack to more than its own size.
 
     ``torch.save`` stores members uncompressed. A compressed member, or members that overlap, would let a
     small file fill the memory.
@@ -328,7 +328,7 @@ def _refusal(path: str | Path, message: str) -> str:
 
 @cache
 def _allowed_globals() -> tuple[Callable | tuple[Callable, str], ...]:
-    """Everything beyond tensors and plain containers that fairseq's own checkpoints hold."""
+    """Return the classes and functions beyond tensors and plain containers that fairseq's own checkpoints need."""
     return (
         argparse.Namespace,  # options of architectures and tasks that have no dataclass
         *_numpy_globals(),  # BLEU statistics in the meters of `--eval-bleu`
@@ -349,7 +349,7 @@ def _numpy_globals() -> Iterator[Callable | tuple[Callable, str]]:
 
 
 def _omegaconf_globals() -> Iterator[Any]:
-    """A configuration that was saved as omegaconf's own nodes, as some of fairseq's early releases did."""
+    """Yield the classes of omegaconf's nodes, which some early releases of fairseq saved a configuration as."""
     try:
         from omegaconf import DictConfig, ListConfig, base, nodes
     except ImportError:

@@ -25,7 +25,7 @@ _VOCABULARIES = frozenset(origins.KEPT_FILES) - {
     GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
 }  # fmt: skip
 _ENGLISH = ("en_XX", "eng_Latn", "en")
-"""The source language of multilingual models, in each family's spelling, that ``transformers`` takes by default."""
+"""Default source language of multilingual models in ``transformers``, in each family's spelling."""
 
 # Options of decoding that our search does not have, with the value that changes nothing.
 _NEUTRAL: dict[str, Any] = {
@@ -42,7 +42,7 @@ _NEUTRAL: dict[str, Any] = {
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether ``path`` is a folder whose ``config.json`` names a ``model_type``, as no bundle's does."""
+    """Return whether ``path`` is a folder whose ``config.json`` names a ``model_type``, as no bundle's does."""
     config = Path(path) / CONFIG
     try:
         values = read_object(config) if config.is_file() else {}
@@ -52,12 +52,12 @@ def is_folder(path: str | Path) -> bool:
 
 
 def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str | None = None) -> Bundle:
-    """The model of a folder, with all that writing it back takes.
+    """Return the model of a folder, with its provenance for writing it back.
 
     Args:
-        folder: where the files are. Without a tokenizer's files the bundle has none, and a warning says so.
-        source_lang: for multilingual models: the language of the text; by default the folder's own, or English.
-        target_lang: the language to translate into; by default the folder's own, or left open.
+        folder: folder of the files. Without a tokenizer's files the model has none, and a warning says so.
+        source_lang: source language of a multilingual model; by default the folder's own, or English.
+        target_lang: target language; by default the folder's own, or left open.
 
     Raises:
         CheckpointError: weights or options cannot be read or have no conversion; as for ``hugging_face_weights.read``.
@@ -90,7 +90,7 @@ def read(folder: str | Path, *, source_lang: str | None = None, target_lang: str
 
 
 def write(folder: str | Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
-    """Inverse of ``read``: the same tensors in the same dtypes, and the same files.
+    """Write the same tensors in the same dtypes, and the same files; inverse of ``read``.
 
     Raises:
         ConfigError: ``folder`` exists, and is not one of the kind or is not to be replaced; or the bundle did not
@@ -130,7 +130,7 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
 
 
 def _of_continuations(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without those lengths that would count a prompt's tokens too."""
+    """Return the options without lengths that would count a prompt's tokens too."""
     return {name: value for name, value in values.items() if name not in ("max_length", "min_length")}
 
 
@@ -138,7 +138,7 @@ _STARTS = ("decoder_start_token_id", "forced_bos_token_id")
 
 
 def _generation_values(folder: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What ``generation_config.json`` says; models from before it have the same names in ``config.json``."""
+    """Return the options of ``generation_config.json``; older models have them in ``config.json``."""
     if GENERATION not in files:
         return dict(config)
     path = folder / GENERATION
@@ -182,7 +182,7 @@ def _own_language(folder: Path, files: Mapping[str, bytes]) -> Any:
 
 
 def _check_origin(bundle: Bundle, origin: Provenance) -> None:
-    """The options must describe the network that there is, and every tensor must be one of it or be kept."""
+    """Check that the provenance describes the network, and that every tensor is one of it or is kept."""
     config = bundle.network.config
     try:
         written = weights.to_state_dict(bundle.network, bundle.family, origin)
