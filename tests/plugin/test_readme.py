@@ -15,6 +15,7 @@ PROGRAMS = ("make", "source", "scripts/", "fairseq-", "fairbeam ", "python ", "p
 TINY = {"EPOCHS": "1", "VOCAB": "200", "WARMUP": "4", "MAX_TOKENS": "600", "AVERAGE": "1", "BEAM": "2"}
 NOT_HERE = {
     "make test": "it is what runs this test",
+    "make install TORCH_INDEX=URL": "it installs, which the tests must not do to their own environment",
     "source .venv/bin/activate": "the tests' environment is active",
     "pytest tests/plugin/test_stock_parity.py": "it is a part of the suite",
     "pytest tests/plugin -k lost": "it is a part of the suite",
