@@ -19,8 +19,8 @@ CSRC := user_dir/fairbeam/network/inference/csrc
 
 install: $(INSTALLED)
 
-# torch first, since fairseq-fixed has a source distribution only, which builds against the torch that is there;
-# whose dependencies differ by machine, so pip finds them. All else is installed as constraints.txt says, without
+# torch first, since fairseq-fixed has a source distribution only, which builds against the torch that is there.
+# The packages that torch requires differ by machine, so pip finds them. All else is installed as constraints.txt says, without
 # their own requirements: fairseq-fixed's torchaudio cannot be imported beside a CPU build of torch and takes
 # transformers down with it.
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find user_dir -name '*.cpp' -o -name '*.h')
@@ -44,7 +44,7 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(shell find use
 lock:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install -q --no-deps -c constraints.in setuptools wheel packaging
-	@PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-} $(TORCH_INDEX)" $(BIN)/python scripts/lock.py
+	@$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(BIN)/python scripts/lock.py
 
 demo: install
 	@INSTALL_SECONDS=$$(($$(date +%s) - $(STARTED))) scripts/demo.sh $(OUT)
@@ -80,6 +80,7 @@ check-native: install
 # Pages that are written from the code; a test fails where they are stale.
 docs: install
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/draw_architecture.py
 
 bench: install
 	$(BIN)/python scripts/bench/bench.py

@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from annotated_types import Ge, Le
 
-from fairbeam.errors import CheckpointError, ConfigError
+from fairbeam.errors import CheckpointError, ConfigError, OptionName, json_pointer
 from fairbeam.schema import json_schema, parse, to_json
 
 LESS = "an integer from 1 to 9"
@@ -86,6 +86,22 @@ def test_what_does_not_fit_is_one_line(values, message):
     with pytest.raises(CheckpointError) as raised:
         parse(Outer, values, file="config.json", pointer="/n", error=CheckpointError)
     assert str(raised.value) == f"config.json: {message}"
+
+
+@dataclass(frozen=True)
+class Options:
+    min_p: float
+
+    def __post_init__(self):
+        if self.min_p > 1:
+            raise ConfigError("{} is {}; expected at most 1", OptionName("min_p"), self.min_p)
+
+
+def test_options_in_errors_are_still_spelt_as_the_caller_wants():
+    with pytest.raises(CheckpointError) as raised:
+        parse(Options, {"min_p": 2}, file="a{b}.json", error=CheckpointError)
+    assert str(raised.value) == "a{b}.json: min_p is 2.0; expected at most 1"
+    assert raised.value.spoken(json_pointer) == "a{b}.json: /min_p is 2.0; expected at most 1"
 
 
 def test_unknown_fields_can_be_left_out():

@@ -213,7 +213,7 @@ def test_a_side_with_a_malformed_tokenizer_is_refused(side, read, tmp_path):
     path = bundle.save(tmp_path / "model", compose(read("bert"), read("other"))) / side / "tokenizer.json"
     content = path.read_bytes()
     for change, message in (
-        (lambda: path.write_bytes(b"[" * 100_000), "expected JSON"),
+        (lambda: path.write_bytes(b"[" * 100_000), "not JSON"),
         (lambda: path.write_bytes(content.replace(b'"</s>":2', b'"</s>":9999999')), r"9999999|10000000 entries"),
         (lambda: os.truncate(path, 300 << 20), "larger than"),  # sparse
         (path.unlink, "no such file"),

@@ -170,9 +170,7 @@ def change(path, **options) -> None:
 def test_a_folder_with_generation_defaults_out_of_range_is_refused(saved):
     folder = saved.parent / "folder"
     change(folder / "generation_config.json", num_beams="many")
-    with pytest.raises(
-        CheckpointError, match=r"generation_config\.json: num_beams is 'many'; expected a number from 0"
-    ):
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: num_beams many: expected a whole number"):
         pretrained.read(folder)
     change(folder / "generation_config.json", num_beams=4, decoder_start_token_id=999)
     with pytest.raises(CheckpointError, match=r"decoder_start_token_id is 999; expected an id from 0 to 319"):

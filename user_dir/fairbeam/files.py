@@ -104,7 +104,10 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
             yield new
             _flush(new)
             _swap(target, new, old)
-    except FairbeamError as error:  # names a file under the temporary name: the user knows the final one
+    except FairbeamError as error:
+        if str(new) not in str(error):
+            raise
+        # The user knows the final name.
         raise type(error)(str(error).replace(str(new), str(folder))) from error.__cause__
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -64,8 +64,9 @@ def parse(
         raise error(f"{where}{_explain(kind, values, pointer, found.errors(include_url=False))}") from None
     except (TypeError, ValueError, RecursionError) as found:
         raise error(f"{where}{pointer or 'the value'} cannot be written as JSON ({str(found)[:_SHOWN]})") from None
-    except FairbeamError as found:
-        raise error(f"{where}{found}") from None
+    except FairbeamError as found:  # from __post_init__; its parts keep the names of options open
+        message, *parts = found.args
+        raise error(f"{where.replace('{', '{{').replace('}', '}}') if parts else where}{message}", *parts) from None
 
 
 def json_schema(kind: Any) -> dict[str, Any]:

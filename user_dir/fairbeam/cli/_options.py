@@ -1,4 +1,4 @@
-"""What the scoring commands share: flags with several values, the choice of metrics, reading files."""
+"""Parts that the scoring commands share: flags with several values, the choice of metrics, reading files."""
 
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
@@ -12,7 +12,7 @@ from fairbeam.scoring import from_streams, from_tabs
 
 
 class Metric(StrEnum):
-    """What ``--metrics`` takes."""
+    """Values of ``--metrics``."""
 
     bleu = "bleu"
     chrf = "chrf"
@@ -50,7 +50,7 @@ class MultiValueCommand(TyperCommand):
 def read_scored(
     references: Sequence[str], systems: Sequence[str], *, tabs: bool
 ) -> tuple[list[tuple[str, ...]], dict[str, list[str]]]:
-    """References by sentence, and the hypotheses of each system, without trailing blanks as sacreBLEU reads.
+    """Return references by sentence and each system's hypotheses, without trailing blanks, as sacreBLEU reads them.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8, or line counts differ.

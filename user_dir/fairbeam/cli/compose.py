@@ -1,4 +1,4 @@
-"""``fairbeam compose``: a pretrained encoder and a pretrained decoder become one model, ready to be trained."""
+"""``fairbeam compose``: join a pretrained encoder and a pretrained decoder into one model, ready to be trained."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,27 +19,32 @@ from fairbeam.formats.registry import read_model
 
 def command(
     out: Annotated[Path, typer.Argument(help="The new bundle's folder.")],
-    decoder: Annotated[Path, typer.Option(help="What writes: a decoder, an encoder-decoder or a BERT-type encoder.")],
+    decoder: Annotated[
+        Path, typer.Option(help="Model of the decoder: a decoder, an encoder-decoder or a BERT-type encoder.")
+    ],
     encoder: Annotated[
         Path | None,
-        typer.Option(help="What reads: an encoder or an encoder-decoder. Without it the decoder reads the source too."),
+        typer.Option(
+            help="Model of the encoder: an encoder or an encoder-decoder. Without it the decoder reads the source too."
+        ),
     ] = None,
     cross_attention: Annotated[
-        CrossAttentionStart | None, typer.Option(help="What cross-attention starts as; fresh by default.")
+        CrossAttentionStart | None, typer.Option(help="Initial weights of cross-attention; fresh by default.")
     ] = None,
     share: Annotated[
-        bool, typer.Option("--share", help="One stack of layers and one embedding, the encoder's, for both.")
+        bool, typer.Option("--share", help="Share the encoder's layers and embedding with the decoder.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of fresh weights; 1 by default.")] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="Without --encoder: the token between source and target.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed for fresh weights; 1 by default.")] = None,
+    separator: Annotated[str | None, typer.Option(help="Without --encoder: token between source and target.")] = None,
     prefix_attention: Annotated[
-        bool, typer.Option("--prefix-attention", help="Without --encoder: tokens of a source see one another.")
+        bool,
+        typer.Option(
+            "--prefix-attention", help="Without --encoder: source tokens attend to one another in both directions."
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
-    """Compose the encoder of one model and the decoder of another; vocabularies and tokenizers stay their own.
+    """Join the encoder of one model and the decoder of another; each keeps its vocabulary and tokenizer.
 
     Models are bundles, Hugging Face folders or fairseq checkpoints. Without --encoder the decoder alone learns to
     continue a source and a separator with the target. Train the result with

@@ -1,4 +1,4 @@
-"""``fairbeam convert``: bundles, Hugging Face folders, fairseq checkpoints, one into another, and for CTranslate2."""
+"""``fairbeam convert``: convert between bundles, Hugging Face folders and fairseq checkpoints, or to CTranslate2."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def command(
     target_lang: Annotated[str | None, typer.Option("--target-lang", "-t", help="Target language.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at DST, if it is of the same kind.")] = False,
 ) -> None:
-    """Write each SRC as DST, read it again from the disk and compare the two.
+    """Convert each SRC to DST, read the result again from the disk and compare the two.
 
     A path without prefix is what is found there; a new one ending in .pt is a checkpoint, any other a bundle. ct2:
     writes a folder for CTranslate2, whose beams may end with other outputs than ours if they score as well. Exits

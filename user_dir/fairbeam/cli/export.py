@@ -1,4 +1,4 @@
-"""``fairbeam export``: a fairseq checkpoint becomes a bundle."""
+"""``fairbeam export``: package a fairseq checkpoint as a bundle."""
 
 import dataclasses
 from pathlib import Path

@@ -18,7 +18,7 @@ from fairbeam.scoring import MetricOptions, Score, evaluate, paired_test
 SETTINGS = {"cls": MultiValueCommand}
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """Values of ``--format``."""
 
     json = "json"
@@ -72,9 +72,9 @@ def command(
     score_only: Annotated[bool, typer.Option("--score-only", "-b", help="Print only the scores.")] = False,
     width: Annotated[int, typer.Option("--width", "-w", min=0, help="Decimal places of scores.")] = 1,
     output_format: Annotated[
-        Format,
+        OutputFormat,
         typer.Option("--format", "-f", envvar="SACREBLEU_FORMAT", help="Output format; latex is for several systems."),
-    ] = Format.json,
+    ] = OutputFormat.json,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no warnings.")] = False,
 ) -> None:
     """Score hypotheses against raw references: BLEU, chrF, TER, ROUGE, each with its signature.
@@ -120,7 +120,7 @@ def command(
         _print_systems(results, printing)
         return
     (scores,) = results.values()
-    json = output_format is Format.json
+    json = output_format is OutputFormat.json
     print_single_results([score.format(width=width, score_only=score_only, json=json) for score in scores], printing)
 
 

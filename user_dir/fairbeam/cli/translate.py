@@ -242,11 +242,11 @@ def _stream(
             write("\n")
 
 
-Required = tuple[Iterator[str], Iterator[list[list[str]]] | None]
+ConstrainedLines = tuple[Iterator[str], Iterator[list[list[str]]] | None]
 
 
 @contextlib.contextmanager
-def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], Required]]:
+def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable[[Iterator[str]], ConstrainedLines]]:
     """A function that gives the sentences of input lines, and what their translations must contain."""
     if path is not None:
         with _reader(path) as lines:
@@ -257,7 +257,7 @@ def _required(order: Constraints | None, path: Path | None) -> Iterator[Callable
         yield lambda sentences: (sentences, None)
 
 
-def _behind_tabs(lines: Iterator[str]) -> Required:
+def _behind_tabs(lines: Iterator[str]) -> ConstrainedLines:
     kept, waiting = tee(lines)
     return (line.partition("\t")[0] for line in kept), (split_phrases(line.partition("\t")[2]) for line in waiting)
 

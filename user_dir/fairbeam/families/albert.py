@@ -1,4 +1,4 @@
-"""ALBERT (Lan et al., 2020): BERT whose layers share weights, with embeddings of their own width."""
+"""ALBERT (Lan et al., 2020): BERT whose layers share weights, with embeddings of another width, projected."""
 
 from fairbeam.families import bert
 from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec

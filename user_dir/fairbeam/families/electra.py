@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al., 2020), discriminators and generators: BERT with embeddings of their own width."""
+"""ELECTRA (Clark et al., 2020), discriminators and generators: BERT with embeddings of another width, projected."""
 
 from fairbeam.families import bert
 from fairbeam.families.encoder_only import EncoderOnlyFamily, HeadSpec

@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al., 2023): Llama that looks back as far as a window, whose heads share keys and values."""
+"""Mistral (Jiang et al., 2023): Llama with sliding-window attention and grouped-query attention."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""GPT (Radford et al., 2018): GPT-2 with the norms behind the blocks."""
+"""GPT (Radford et al., 2018): GPT-2 with post-norm blocks."""
 
 from dataclasses import replace
 

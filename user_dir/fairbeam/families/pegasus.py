@@ -1,4 +1,4 @@
-"""PEGASUS (Zhang et al., 2020): Marian's positions, and the norms before the blocks."""
+"""PEGASUS (Zhang et al., 2020): Marian's positions and pre-norm blocks."""
 
 from dataclasses import replace
 

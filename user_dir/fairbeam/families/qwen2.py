@@ -1,4 +1,4 @@
-"""Qwen2 (Yang et al., 2024): Llama whose queries, keys and values have biases."""
+"""Qwen2 (Yang et al., 2024): Llama with biases of the query, key and value projections."""
 
 from dataclasses import replace
 

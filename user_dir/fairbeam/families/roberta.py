@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al., 2019): BERT with positions that count real tokens, and no pooler before its classifier."""
+"""RoBERTa (Liu et al., 2019): BERT whose position ids skip padding, without a pooler before its classifier."""
 
 from dataclasses import replace
 

@@ -126,31 +126,31 @@ class InflightBatch:
         mine = self._running
         numbers = mine.finished.join(other.finished)
         self._names.update(zip(numbers, sentences, strict=True))
-        mine.alive, mine._everyone = torch.cat([mine.alive, other.alive.new_tensor(numbers)]), None
+        mine.active, mine._all_rows = torch.cat([mine.active, other.active.new_tensor(numbers)]), None
         assert isinstance(mine.beams, JoinedBeams)
         mine.beams.join(other.beams)
         mine.state.join(other.state)
-        mine.choose.join(other.choose)
+        mine.selector.join(other.selector)
 
     def step(self) -> Tensor:
         """As of ``RunningBatch``."""
         return self._running.step()
 
     def __len__(self) -> int:
-        return len(self._running.alive)
+        return len(self._running.active)
 
     def names(self, rows: Tensor) -> list[int]:
         """What the caller calls the sentences of these rows."""
-        return [self._names[number] for number in self._running.alive[rows].tolist()]
+        return [self._names[number] for number in self._running.active[rows].tolist()]
 
     def leave(self, going: Tensor, *, everyone: bool) -> list[tuple[int, list[Hypothesis]]]:
         """Let sentences that are done leave, all of them or as many as it pays to, with their hypotheses."""
         if everyone and len(going):
             left = self._running.select(going)
         elif len(going):
-            left = self._running.leave(going)
+            left = self._running.drop_finished(going)
         else:
-            left = self._running.alive.tolist()
+            left = self._running.active.tolist()
         return [(self._names.pop(number), self._running.finished.take(number)) for number in left]
 
 

@@ -1,4 +1,4 @@
-"""The encoder-decoder network: teacher forcing in training, one step at a time in decoding."""
+"""The encoder-decoder Transformer: teacher forcing in training, one step at a time in decoding."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Prediction heads, sentence embeddings and the output projection of a shortlist."""
+"""Prediction heads on hidden states, and sentence embeddings."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,5 +1,5 @@
 """fairseq's ``bart`` and ``mbart`` architectures (Lewis et al., 2020; Liu et al., 2020): its ``transformer`` with other
-defaults, and classifiers beside it that take no part in writing text."""
+defaults, and classifiers, which generation does not use."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "mbart_base": _BASE | {"no_scale_embedding": False},
     "mbart_base_wmt20": _BASE | {"no_scale_embedding": False, "layernorm_embedding": False},
 }
-"""What a checkpoint of each says by leaving it out."""
+"""Architecture name → values of options that a checkpoint may leave out."""
 
 _HEADS = "classification_heads."
 NOT_WEIGHTS = re.compile(rf"{fairseq_transformer.NOT_WEIGHTS.pattern}|{re.escape(_HEADS)}.+")
@@ -50,6 +50,6 @@ save_weights = fairseq_transformer.save_weights
 
 
 def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> EncoderDecoder:
-    """The network of a state dictionary; arguments and errors as in ``fairseq_transformer``."""
+    """Return the network of a state dictionary; arguments and errors as in ``fairseq_transformer``."""
     text = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEADS)}
     return fairseq_transformer.load_network(options, text)

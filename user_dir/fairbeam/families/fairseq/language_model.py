@@ -64,14 +64,14 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "transformer_lm_gpt3_13": _gpt3(40, 5120, 40),
     "transformer_lm_gpt3_175": _gpt3(96, 12288, 96),
 }
-"""What a checkpoint of each says by leaving it out."""
+"""Architecture name → values of options that a checkpoint may leave out."""
 
 ROWS = (*stack_rows("decoder", "embedding"), same("head.weight", fairseq_transformer.TIED_OUTPUT))
 NOT_WEIGHTS = fairseq_transformer.NOT_WEIGHTS
 
 
 def config_from_options(options: Mapping[str, Any], vocabulary: int) -> DecoderOnlyConfig:
-    """The network that fairseq's flat model options describe.
+    """Return the network that fairseq's flat model options describe.
 
     Raises:
         UnsupportedArchitecture: an option asks for what the network cannot do (adaptive inputs and softmax, embeddings
@@ -91,7 +91,7 @@ def config_from_options(options: Mapping[str, Any], vocabulary: int) -> DecoderO
 
 
 def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DecoderOnly:
-    """The network of a ``transformer_lm`` state dictionary, in float32.
+    """Return the network of a ``transformer_lm`` state dictionary, in float32.
 
     Raises:
         CheckpointError: the weights do not fit the options.
@@ -104,7 +104,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> D
 
 
 def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DecoderOnlyConfig:
-    """The network that options and a state dictionary describe together; errors of ``load_network``."""
+    """Return the configuration that options and weights describe together; errors as for ``load_network``."""
     check_supported(options)  # an adaptive input has no embed_tokens, and is the better reason
     if "decoder.embed_tokens.weight" not in weights:
         raise CheckpointError("the checkpoint has no tensor 'decoder.embed_tokens.weight'; is it a language model?")
@@ -114,5 +114,5 @@ def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Deco
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
+    """Return fairseq's state dictionary of a network; inverse of ``load_network``."""
     return write_weights(ROWS, network.state_dict())

@@ -1,4 +1,4 @@
-"""Names and shapes that fairseq's ``transformer`` checkpoints had in earlier releases, brought up to 0.12's."""
+"""Tensor names and shapes of ``transformer`` checkpoints of earlier fairseq releases → those of 0.12."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FIRST_WITH_FINAL_NORM = {"encoder": 2, "decoder": 3}
 
 
 def modern_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dictionary under the names of fairseq 0.12.
+    """Return the state dictionary under the names of fairseq 0.12.
 
     Releases before 0.6 number the layer norms, those before 0.9 join the projections of queries, keys and values in
     one matrix, leave a tied output projection out, and call an untied one ``embed_out``.
@@ -43,7 +43,7 @@ def modern_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def has_final_norm(weights: Mapping[str, Tensor], stack: str) -> bool:
-    """Whether a pre-norm stack of this checkpoint has a norm behind its last layer.
+    """Return whether a pre-norm stack of this checkpoint has a norm behind its last layer.
 
     ``encoder.version`` and ``decoder.version`` count the changes of the layout, and the norm came with one of them.
     Where there is no count, the weights tell.

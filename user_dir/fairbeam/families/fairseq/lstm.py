@@ -37,16 +37,16 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "lstm_wiseman_iwslt_de_en": _WISEMAN,
     "lstm_luong_wmt_en_de": _LUONG,
 }
-"""What a checkpoint of each says by leaving it out."""
+"""Architecture name → values of options that a checkpoint may leave out."""
 
 NOT_WEIGHTS = re.compile(r"(?!)")
-"""Every tensor is a weight."""
+"""Pattern that matches no name: every tensor is a weight."""
 
 _LSTM = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def rows_of(config: LSTMConfig) -> tuple[Row, ...]:
-    """Our tensors and theirs."""
+    """Return the weight map."""
     return (
         same("source_embedding.weight", "encoder.embed_tokens.weight"),
         same("target_embedding.weight", "decoder.embed_tokens.weight"),
@@ -64,7 +64,7 @@ def rows_of(config: LSTMConfig) -> tuple[Row, ...]:
 
 
 def config_from_options(options: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int) -> LSTMConfig:
-    """The network that fairseq's flat model options describe, missing ones at fairseq's defaults.
+    """Return the network that fairseq's flat model options describe, missing ones at fairseq's defaults.
 
     Raises:
         UnsupportedArchitecture: an option asks for what the network cannot do; names it.
@@ -108,7 +108,7 @@ def config_from_options(options: Mapping[str, Any], source_vocabulary: int, targ
 
 
 def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LSTM:
-    """The network of an ``lstm`` state dictionary, in float32.
+    """Return the network of an ``lstm`` state dictionary, in float32.
 
     Raises:
         CheckpointError: the weights do not fit the options.
@@ -120,7 +120,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> L
 
 
 def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LSTMConfig:
-    """The network that options and a state dictionary describe together; errors of ``load_network``."""
+    """Return the configuration that options and weights describe together; errors as for ``load_network``."""
     if any(name.startswith("decoder.adaptive_softmax.") for name in weights):
         raise UnsupportedArchitecture(
             "fairseq option criterion='adaptive_loss' (an adaptive softmax) has no conversion"
@@ -133,7 +133,7 @@ def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LSTM
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``.
+    """Return fairseq's state dictionary of a network; inverse of ``load_network``.
 
     Raises:
         CheckpointError: the network is not recurrent.

@@ -1,5 +1,5 @@
-"""fairseq's ``roberta`` architectures (Liu et al., 2019): its ``transformer``'s encoder alone, with a head for masked
-symbols and classifiers that have names."""
+"""fairseq's ``roberta`` architectures (Liu et al., 2019): its ``transformer``'s encoder alone, with a masked language
+model's head and named classifiers."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from fairbeam.network.inference.prepare import BaseNetwork
 
 FAMILY = "fairseq_roberta"
 HEAD = "sentence_classification_head"
-"""What fairseq's ``sentence_prediction`` calls its classifier."""
+"""Name of the classifier of fairseq's ``sentence_prediction``."""
 
 
 def _sizes(layers: int, dim: int, heads: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "roberta_large": _sizes(24, 1024, 16),
     "xlm": _sizes(16, 1280, 16),
 }
-"""What a checkpoint of each says by leaving it out."""
+"""Architecture name → values of options that a checkpoint may leave out."""
 
 _STACK, _HEADS = "encoder.sentence_encoder", "classification_heads."
 NOT_WEIGHTS = re.compile(
@@ -58,7 +58,7 @@ NOT_WEIGHTS = re.compile(
 
 
 def rows_of(head: str) -> tuple[Row, ...]:
-    """Our tensors and theirs, with the classifier of this name."""
+    """Return the weight map with the classifier of this name."""
     return (
         *stack_rows("encoder", "embedding", _STACK),
         *linear("symbol_head.hidden", "encoder.lm_head.dense"),
@@ -70,7 +70,7 @@ def rows_of(head: str) -> tuple[Row, ...]:
 
 
 def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor], head: str = HEAD) -> EncoderOnly:
-    """The network of a ``roberta`` state dictionary, in float32.
+    """Return the network of a ``roberta`` state dictionary, in float32.
 
     Args:
         options: fairseq's flat model options.
@@ -91,7 +91,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor], head
 
 
 def modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dictionary under the names of fairseq 0.12: earlier releases call the encoder a decoder."""
+    """Return the state dictionary under the names of fairseq 0.12; earlier releases call the encoder a decoder."""
     renamed = {
         re.sub(r"^decoder\.", "encoder.", name).replace(".emb_layer_norm.", ".layernorm_embedding."): tensor
         for name, tensor in weights.items()
@@ -100,7 +100,7 @@ def modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor], head: str = HEAD) -> EncoderOnlyConfig:
-    """The network that options and a state dictionary of today's names describe together; arguments and errors of
+    """Return the configuration that options and weights of today's names describe together; arguments and errors as for
     ``load_network``."""
     if f"{_STACK}.embed_tokens.weight" not in weights:
         raise CheckpointError(f"the checkpoint has no tensor '{_STACK}.embed_tokens.weight'; is it a RoBERTa?")
@@ -142,5 +142,5 @@ def _classifier(options: Mapping[str, Any], weights: Mapping[str, Tensor], head:
 
 
 def save_weights(network: BaseNetwork, head: str = HEAD) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
+    """Return fairseq's state dictionary of a network; inverse of ``load_network``."""
     return write_weights(rows_of(head), network.state_dict())

@@ -37,13 +37,13 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         "transformer_wmt_en_de_big_t2t",
     )
 }
-"""fairseq's names; checkpoints of theirs say all that matters."""
+"""fairseq's architecture names; their checkpoints leave no option out."""
 
 OWN_PREFIX = "network."
-"""Where the plugin's model keeps our network among its parameters."""
+"""Prefix of our network's parameters in a checkpoint of the plugin's model."""
 
 PAD = 1
-"""Where fairseq's dictionaries put ``<pad>``; position numbers start behind it."""
+"""Id of ``<pad>`` in fairseq's dictionaries; position ids start behind it."""
 
 _ACTIVATIONS = {
     "relu": Activation.RELU,
@@ -55,7 +55,7 @@ _ACTIVATIONS = {
     "linear": Activation.LINEAR,
 }
 
-# Options that change the network in ways NetworkConfig does not express, with the value that leaves it alone.
+# Options of computations that EncoderDecoderConfig cannot express, with the value that turns them off.
 _MUST_BE = {
     "adaptive_input": False,
     "adaptive_softmax_cutoff": None,
@@ -74,7 +74,7 @@ _MUST_BE = {
 
 
 class UnsupportedArchitecture(CheckpointError):  # noqa: N818 - reads as what it is
-    """A fairseq model that has no conversion into our network."""
+    """A fairseq model that has no conversion to our network."""
 
 
 def _layer_rows(stack: str, their_stack: str) -> tuple[Row, ...]:
@@ -95,7 +95,7 @@ def _layer_rows(stack: str, their_stack: str) -> tuple[Row, ...]:
 
 
 def stack_rows(stack: str, embedding: str, theirs: str | None = None) -> tuple[Row, ...]:
-    """The rows of a stack, which they call ``theirs`` if not as we do.
+    """Return the rows of a stack, whose name is ``theirs`` in fairseq if it is not ours.
 
     Hugging Face's models that descend from fairseq name their weights alike.
     """
@@ -110,7 +110,7 @@ def stack_rows(stack: str, embedding: str, theirs: str | None = None) -> tuple[R
 
 
 TIED_OUTPUT = "decoder.output_projection.weight"
-"""Checkpoints of earlier releases leave it out where it is the embedding."""
+"""Output projection; checkpoints of earlier releases leave it out if it is tied to the embedding."""
 
 ROWS = (
     *stack_rows("encoder", "source_embedding"),
@@ -124,7 +124,7 @@ NOT_WEIGHTS = re.compile(r"(encoder|decoder)\.(version|embed_positions\.(_float_
 def config_from_options(
     options: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int
 ) -> EncoderDecoderConfig:
-    """The network that fairseq's model options describe.
+    """Return the network that fairseq's model options describe.
 
     Args:
         options: fairseq's flat model options (``encoder_embed_dim``, …), missing ones at fairseq's defaults.
@@ -147,7 +147,7 @@ def config_from_options(
 
 
 def check_supported(options: Mapping[str, Any]) -> None:
-    """Refuse options that change a network in ways that ours does not.
+    """Refuse options of computations that our network does not have.
 
     Raises:
         UnsupportedArchitecture: names the option and its value.
@@ -158,7 +158,7 @@ def check_supported(options: Mapping[str, Any]) -> None:
 
 
 def dropout_config(options: Mapping[str, Any]) -> DropoutConfig:
-    """Dropout as the options say."""
+    """Return the dropout that the options describe."""
     return DropoutConfig(
         residual=float(options.get("dropout") or 0.0),
         attention=float(options.get("attention_dropout") or 0.0),
@@ -167,7 +167,7 @@ def dropout_config(options: Mapping[str, Any]) -> DropoutConfig:
 
 
 def activation_of(options: Mapping[str, Any], name: str) -> Activation:
-    """The activation that an option names.
+    """Return the activation function that an option names.
 
     Raises:
         UnsupportedArchitecture: it has no conversion.
@@ -179,7 +179,7 @@ def activation_of(options: Mapping[str, Any], name: str) -> Activation:
 
 
 def stack_config(options: Mapping[str, Any], stack: str, max_positions: str) -> StackConfig:
-    """One stack, whose longest sequence the option ``max_positions`` tells; errors as for ``config_from_options``."""
+    """Return one stack; option ``max_positions`` is its longest sequence. Errors as for ``config_from_options``."""
 
     def option(name: str, default: Any) -> Any:
         value = options.get(f"{stack}_{name}")
@@ -215,7 +215,7 @@ def stack_config(options: Mapping[str, Any], stack: str, max_positions: str) -> 
 
 
 def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> EncoderDecoder:
-    """The network of a fairseq ``transformer`` state dictionary, in float32.
+    """Return the network of a fairseq ``transformer`` state dictionary, in float32.
 
     Args:
         options: as for ``config_from_options``.
@@ -233,7 +233,7 @@ def load_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> E
 
 
 def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> EncoderDecoderConfig:
-    """The network that options and a state dictionary describe together; arguments and errors of ``load_network``."""
+    """Return the configuration that options and weights describe; arguments and errors as for ``load_network``."""
     try:
         vocabularies = [len(weights[f"{stack}.embed_tokens.weight"]) for stack in ("encoder", "decoder")]
     except KeyError as error:
@@ -249,7 +249,7 @@ def config_of(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Enco
 
 
 def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> EncoderDecoder:
-    """The network of a checkpoint of ``--arch fairbeam_transformer``, whose weights have our own names.
+    """Return the network of a checkpoint of ``--arch fairbeam_transformer``, whose weights have our own names.
 
     Raises:
         CheckpointError: the weights do not fit the options; lists every name.
@@ -266,12 +266,12 @@ def load_trained_network(options: Mapping[str, Any], weights: Mapping[str, Tenso
 
 
 def save_weights(network: BaseNetwork) -> dict[str, Tensor]:
-    """fairseq's state dictionary of a network: the inverse of ``load_network``."""
+    """Return fairseq's state dictionary of a network; inverse of ``load_network``."""
     return write_weights(ROWS, network.state_dict())
 
 
 def options_from_config(config: EncoderDecoderConfig) -> dict[str, Any]:
-    """fairseq's model options of a network: the inverse of ``config_from_options``.
+    """Return fairseq's model options of a network; inverse of ``config_from_options``.
 
     Raises:
         UnsupportedArchitecture: fairseq's ``transformer`` cannot be told to be such a network; names what differs.

@@ -14,7 +14,7 @@ from fairbeam.generation.model import Model, State
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import best_first, with_coverage
 from fairbeam.generation.search.beam_ops import ended, survivors
-from fairbeam.generation.search.beams import Beams, Candidates, rounded_up, with_company
+from fairbeam.generation.search.beams import Beams, Candidates, padded_rows, rounded_up
 from fairbeam.generation.search.finished import Finished
 from fairbeam.generation.search.native_steps import NativeSteps
 from fairbeam.generation.search.streaming import Watcher
@@ -60,12 +60,12 @@ class BeamSearch:
         Args:
             source: (batch, length) ids padded on either side, each ended by ``</s>``; or, where there is no encoder,
                 prompts, which the outputs continue.
-            prefix: (batch, prefix) ids the outputs must begin with, padded on the right; those that are favoured with
-                ``options.prefix_bias_beta``.
-            start: the symbol decoding begins with; the network's own if not given, which mostly is ``</s>``.
-            required: for each sentence the phrases its outputs must hold, in the order ``options.constraints`` says.
-            numbers: what ``options.prefix_allowed_tokens_fn`` is told of which sentence it is asked; from 0 if None.
-            watch: is shown the beams of every step.
+            prefix: (batch, prefix) ids that the outputs must begin with, padded on the right; with
+                ``options.prefix_bias_beta``, ids that become more probable there.
+            start: id of the token that decoding begins with; the network's own, mostly ``</s>``, if None.
+            required: for each sentence the phrases its outputs must contain, in the order of ``options.constraints``.
+            numbers: index of each sentence for ``options.prefix_allowed_tokens_fn``; from 0 if None.
+            watch: called with the beams of every step.
 
         Returns:
             For each sentence its finished hypotheses, best first, at most ``options.finished_wanted``.
@@ -82,19 +82,22 @@ class BeamSearch:
         numbers: Sequence[int] | None = None,
         joins: bool = False,
     ) -> "RunningBatch":
-        """A batch before its first step; arguments as for a call, but that ``required`` is None where no sentence
-        requires anything. ``joins``: others will join it, or it joins others."""
+        """Prepare a batch for its first step.
+
+        Arguments are those of a call, except that ``required`` is None if no sentence requires anything.
+        ``joins``: sentences will join the batch, or it will join another.
+        """
         beams = self.begin_beams(source, prefix, start, numbers)
         state = (self.model.prefill_to_join if joins else self.model.prefill)(source, self.options.beam)
-        choose = self.selector.for_batch(NewBatch(self.options, source, self.special, required))
+        selector = self.selector.for_batch(NewBatch(self.options, source, self.special, required))
         return RunningBatch(
-            self, beams, state, choose, Finished(len(source), self.options, wanted=self._wanted), joins=joins
+            self, beams, state, selector, Finished(len(source), self.options, wanted=self._wanted), joins=joins
         )
 
     def ranked(
         self, found: Sequence[Sequence[Hypothesis]], source: Tensor, start: int | None = None
     ) -> list[list[Hypothesis]]:
-        """Hypotheses of sentences, finished as the options ask for, best first."""
+        """Return the hypotheses of sentences, best first, with attention and coverage if the options ask for them."""
         if self._attends:
             found = with_attention(self.model, source, found, self.default_start() if start is None else start)
         if strength := self.options.coverage_penalty:
@@ -114,12 +117,12 @@ class BeamSearch:
         required = required if required is not None and any(required) else None
         running = self.begin(source, prefix=prefix, start=start, required=required, numbers=numbers)
         running.watch = watch
-        while len(going := running.step()):
-            running.leave(going)
+        while len(continuing := running.step()):
+            running.drop_finished(continuing)
         return running.finished.hypotheses
 
     def default_start(self) -> int:
-        """The symbol that decoding begins with where none is given."""
+        """Return the id of the token that decoding begins with if none is given."""
         return self.special.eos if self.model.decoder_start is None else self.model.decoder_start
 
     def begin_beams(
@@ -154,54 +157,54 @@ class BeamSearch:
 
 
 class RunningBatch:
-    """A batch while it is decoded: hypotheses, what the model and the chooser remember, and what has ended."""
+    """A batch in decoding: its hypotheses, the states of the model and of the selector, and finished hypotheses."""
 
     def __init__(
         self,
         search: BeamSearch,
         beams: Beams,
         state: State,
-        choose: CandidateSelector,
+        selector: CandidateSelector,
         finished: Finished,
         *,
         joins: bool = False,
     ) -> None:
-        self.search, self.beams, self.state, self.choose, self.finished = search, beams, state, choose, finished
-        self.alive = torch.arange(len(beams.limits), device=beams.limits.device)
-        """(batch,) long: what ``finished`` calls the sentences."""
+        self.search, self.beams, self.state, self.selector, self.finished = search, beams, state, selector, finished
+        self.active = torch.arange(len(beams.limits), device=beams.limits.device)
+        """(batch,) long: index of each row's sentence in ``finished``."""
         self.watch: Watcher | None = None
-        """Is shown the beams of every step."""
+        """Called with the beams of every step."""
         self.joins = joins
-        """Whether sentences join, so that steps are made one by one."""
-        self._everyone: Tensor | None = None
-        """All rows, where all went on at the last step."""
+        """Whether sentences join the batch, so that steps are made one by one."""
+        self._all_rows: Tensor | None = None
+        """All rows, if all of them continued at the last step."""
 
     def step(self) -> Tensor:
-        """Choose one more token of every hypothesis; the rows of sentences that go on, (going,) long."""
+        """Choose one more token for every hypothesis; return the rows of unfinished sentences, (continuing,) long."""
         options, eos = self.search.options, self.search.special.eos
         beams, state = self.beams, self.state
         candidates = self._candidates()
         ends = ended(candidates.totals, candidates.tokens, beams.ignored, eos)
-        some_ended = self.finished.collect(self.alive, beams, candidates, ends[:, : options.beam], eos)
-        if some_ended or beams.step >= beams.shortest_limit or self._everyone is None:
-            going = self.finished.unfinished(self.alive, beams.limits > beams.step)
-            self._everyone = going if len(going) == len(self.alive) else None
+        some_ended = self.finished.collect(self.active, beams, candidates, ends[:, : options.beam], eos)
+        if some_ended or beams.step >= beams.shortest_limit or self._all_rows is None:
+            continuing = self.finished.unfinished(self.active, beams.limits > beams.step)
+            self._all_rows = continuing if len(continuing) == len(self.active) else None
         else:
-            going = self._everyone
-        if len(going):
+            continuing = self._all_rows
+        if len(continuing):
             chosen, beams.ignored = survivors(ends, beams.ignored)
-            self.choose.reorder(chosen)
+            self.selector.reorder(chosen)
             parents = candidates.parents.gather(1, chosen)
             beams.extend(parents, candidates.tokens.gather(1, chosen), candidates.totals.gather(1, chosen))
             state.reorder(parents)
             if self.watch is not None:
-                self.watch(self.alive, beams, self.finished)
-        return going
+                self.watch(self.active, beams, self.finished)
+        return continuing
 
     def _candidates(self) -> Candidates:
         """Return the candidates of this step, or of a later one if native steps went ahead until a hypothesis ends."""
         search, beams = self.search, self.beams
-        if search.native_steps is not None and isinstance(self.choose, TopCandidates):
+        if search.native_steps is not None and isinstance(self.selector, TopCandidates):
             mask = common_static_mask(search.filters, beams)
             if mask is not None:
                 most = None if self.joins else sys.maxsize if self.watch is None else 1
@@ -210,18 +213,21 @@ class RunningBatch:
         for rows, cohort in beams.cohorts():
             for apply in search.filters:
                 apply(scores.log_probs[rows], cohort)
-        return self.choose(scores, beams)
+        return self.selector(scores, beams)
 
-    def leave(self, going: Tensor) -> list[int]:
-        """Let sentences that are done leave, as many as it pays to; what ``finished`` calls them."""
-        size = rounded_up(len(going))
-        return self.select(with_company(going, len(self.alive), size)) if size < len(self.alive) else []
+    def drop_finished(self, continuing: Tensor) -> list[int]:
+        """Remove finished sentences, as many as it pays to, and return their indices in ``finished``.
+
+        ``continuing``: (n,) rows of the others.
+        """
+        size = rounded_up(len(continuing))
+        return self.select(padded_rows(continuing, len(self.active), size)) if size < len(self.active) else []
 
     def select(self, kept: Tensor) -> list[int]:
-        """Keep only these rows; what ``finished`` calls the others."""
-        gone = torch.ones_like(self.alive, dtype=torch.bool).index_fill_(0, kept, False)
-        left: list[int] = self.alive[gone].tolist()
-        self.alive, self._everyone = self.alive[kept], None
-        for part in (self.beams, self.state, self.choose):
+        """Keep only these rows, and return the indices of the others in ``finished``."""
+        gone = torch.ones_like(self.active, dtype=torch.bool).index_fill_(0, kept, False)
+        left: list[int] = self.active[gone].tolist()
+        self.active, self._all_rows = self.active[kept], None
+        for part in (self.beams, self.state, self.selector):
             part.select(kept)
         return left

@@ -16,8 +16,8 @@ from fairbeam.generation.model import StepScores
 from fairbeam.generation.search import beam_ops
 
 _BATCH_BITS = 3
-"""Finished sentences leave the batch when its size can fall to a number of this many leading bits. Leaving copies the
-cache, and every size of a batch costs compiled kernels."""
+"""Finished sentences leave the batch when its size can fall to a number with this many leading bits: leaving copies the
+cache, and oneDNN compiles kernels for every size."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Beams:
         "tokens", "totals", "history", "ignored", "limits", "prefix", "favoured", "least", "source", "numbers",
         "starts",
     )  # fmt: skip
-    """What has a row for each sentence."""
+    """Fields with a row for each sentence."""
 
     tokens: Tensor
     """(batch, K, capacity) long; column 0 is the start symbol."""
@@ -39,25 +39,25 @@ class Beams:
     ignored: Tensor
     """(batch, K) bool: places left empty because fewer than K hypotheses could go on."""
     limits: Tensor
-    """(batch,) long: tokens before ``</s>`` at most, for each sentence."""
+    """(batch,) long: most tokens before ``</s>``."""
     prefix: Tensor | None
     """(batch, prefix) long: tokens the output begins with, padded on the right."""
     favoured: Tensor | None = None
     """(batch, prefix) long: tokens that are made more probable at the output's beginning, padded on the right."""
     least: Tensor | None = None
-    """(batch,) long: tokens before ``</s>`` at least, for each sentence; None where it is the same for all."""
+    """(batch,) long: fewest tokens before ``</s>``; None if it is the same for all sentences."""
     source: Tensor | None = None
-    """(batch, source) ids, padded; only where an option looks at them."""
+    """(batch, source) ids, padded; None if no option needs them."""
     numbers: Tensor | None = None
-    """(batch,) long: what the caller calls the sentences; only where an option asks."""
+    """(batch,) long: the caller's index of each sentence; None if no option needs it."""
     starts: Tensor | None = None
-    """(batch,) long: the column of each start symbol; None where it is 0 for all."""
+    """(batch,) long: column of each start symbol; None if it is 0 for all sentences."""
     step: int = 0
     shortest_limit: int = 0
 
     @classmethod
     def begin(cls, limits: Tensor, beam: int, start: int, prefix: Tensor | None) -> "Beams":
-        """Hypotheses that hold nothing but the start symbol."""
+        """Make hypotheses that contain nothing but the start symbol."""
         batch, longest = len(limits), int(limits.max())
         return cls(
             tokens=limits.new_full((batch, beam, longest + 2), start),
@@ -70,7 +70,7 @@ class Beams:
         )
 
     def cohorts(self) -> Iterator[tuple[slice, "Beams"]]:
-        """Sentences that began together: their rows, and their beams with columns from their own start symbols."""
+        """Yield the rows of sentences that began together, and their beams with columns from their start symbols on."""
         yield slice(None), self
 
     @property
@@ -95,14 +95,14 @@ class Beams:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Continuations of each sentence, the preferred first; each (batch, width), the width a chooser's own."""
+    """Continuations of each sentence, best first; each (batch, width), whose width depends on the selector."""
 
     totals: Tensor
     parents: Tensor
-    """Which beam is continued."""
+    """Index of the beam that is continued."""
     tokens: Tensor
     ranks: Tensor | None = None
-    """What they are ranked by, where that is not ``totals``."""
+    """Scores that rank the candidates; None if these are ``totals``."""
 
 
 def best_continuations(scores: StepScores, totals: Tensor, count: int) -> Candidates:
@@ -130,12 +130,14 @@ def best_continuations(scores: StepScores, totals: Tensor, count: int) -> Candid
 
 
 def rounded_up(size: int) -> int:
-    """The next number of at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
+    """Return the next number with at most ``_BATCH_BITS`` leading bits: 1 to 8, 10, 12, 14, 16, 20, …"""
     step = 1 << max(0, size.bit_length() - _BATCH_BITS)
     return -(-size // step) * step
 
 
-def with_company(going: Tensor, batch: int, size: int) -> Tensor:
-    """``going`` and as many of the batch's other rows as make it ``size``, in order."""
-    others = torch.ones(batch, dtype=torch.bool, device=going.device).index_fill_(0, going, False).nonzero()[:, 0]
-    return torch.cat([going, others[: size - len(going)]]).sort().values
+def padded_rows(continuing: Tensor, batch: int, size: int) -> Tensor:
+    """Return the rows ``continuing`` and the first of the batch's other rows, ``size`` together, in order."""
+    others = (
+        torch.ones(batch, dtype=torch.bool, device=continuing.device).index_fill_(0, continuing, False).nonzero()[:, 0]
+    )
+    return torch.cat([continuing, others[: size - len(continuing)]]).sort().values

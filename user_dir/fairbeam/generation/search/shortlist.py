@@ -1,8 +1,8 @@
-"""Search among the few symbols that may translate a sentence: a small output projection, and short columns behind it.
+"""Vocabulary selection: search among the few tokens that may translate a sentence, with a small output projection.
 
-The search itself knows nothing of it. It runs over the places of a batch's symbols as over a vocabulary, with its
-special symbols, prefixes and phrases rewritten alike; what each sentence lacks in its own list is forbidden, so that
-its text does not depend on what else is in the batch. Probabilities are nearly those of the whole vocabulary
+The search itself is the usual one. It runs over the columns of a batch's shortlist as over a vocabulary, with special
+tokens, prefixes and phrases mapped to columns; tokens that are not in a sentence's own list are masked, so that its
+text does not depend on what else is in the batch. Probabilities are nearly those of the whole vocabulary
 (``fairbeam.network.inference.shortlist_head``).
 """
 
@@ -30,11 +30,11 @@ from fairbeam.network.inference.shortlist_head import tail_moments_of, with_shor
 from fairbeam.network.linear import Linear
 
 PHRASES, TOKENS = ("banned_phrases",), ("first_token", "last_token")
-"""Options that hold ids, as sequences of sequences or alone: they are rewritten."""
+"""Options that hold ids, as sequences of sequences or alone, and are mapped to columns."""
 InnerSearch = Callable[[Model, GenerationOptions, SpecialTokenIds], BeamSearch]
 """Makes the search over models of columns."""
 _COLUMNS = 256
-"""Columns come in multiples of this: each number of them costs compiled kernels."""
+"""Columns come in multiples of this: oneDNN compiles kernels for every number of them."""
 
 
 class ShortlistSearch:
@@ -100,19 +100,21 @@ class ShortlistSearch:
         search = self._inner(model, self._options(columns), self._special(columns))
         found = search(
             source,
-            prefix=None if prefix is None else columns.place_of[prefix],
-            start=int(columns.place_of[start]),
+            prefix=None if prefix is None else columns.column_of[prefix],
+            start=int(columns.column_of[start]),
             required=None if required is None else [_placed(groups, columns) for groups in required],
             numbers=numbers,
         )
         return [
-            [dataclasses.replace(one, tokens=columns.symbols[one.tokens]) for one in hypotheses] for hypotheses in found
+            [dataclasses.replace(one, tokens=columns.token_ids[one.tokens]) for one in hypotheses]
+            for hypotheses in found
         ]
 
     def _members(self, source: Tensor, prefix: Tensor | None, required: Sequence[Required] | None) -> Tensor:
-        """(batch, vocabulary) bool: the list of each sentence, with special symbols and what is asked of its text.
+        """Return the list of each sentence, with special tokens and those that its text must contain, (batch,
+        vocabulary) bool.
 
-        Padding, which is never chosen, is one of those that are left out.
+        Padding, which is never chosen, is left out.
         """
         special = self.special
         rows = source.masked_fill(source == special.padding_of_sources, -1).numpy(force=True)
@@ -131,19 +133,19 @@ class ShortlistSearch:
         """Return the options with columns for ids; a phrase with a symbol that no list has cannot be said."""
 
         def rewritten(phrases: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-            places = [tuple(columns.place_of[list(phrase)].tolist()) for phrase in phrases]
+            places = [tuple(columns.column_of[list(phrase)].tolist()) for phrase in phrases]
             return tuple(phrase for phrase in places if min(phrase) >= 0)
 
         changes: dict[str, Any] = {name: rewritten(getattr(self.options, name)) for name in PHRASES}
         changes["shortlist"] = False
         for name in TOKENS:
             token = getattr(self.options, name)
-            changes[name] = token if token < 0 else int(columns.place_of[token])
+            changes[name] = token if token < 0 else int(columns.column_of[token])
         return dataclasses.replace(self.options, **changes)
 
     def _special(self, columns: "Columns") -> SpecialTokenIds:
         names = ("bos", "pad", "eos", "unk")
-        places = {name: int(columns.place_of[getattr(self.special, name)]) for name in names}
+        places = {name: int(columns.column_of[getattr(self.special, name)]) for name in names}
         return SpecialTokenIds(**places, source_pad=self.special.padding_of_sources)
 
 
@@ -166,36 +168,37 @@ def check_shortlist(shortlist: Shortlist | None, networks: Sequence[Generator]) 
 
 
 def _placed(groups: Required, columns: "Columns") -> Required:
-    """What a sentence requires, in columns."""
-    return tuple(tuple(tuple(columns.place_of[list(phrase)].tolist()) for phrase in group) for group in groups)
+    """Return required phrases with columns for ids."""
+    return tuple(tuple(tuple(columns.column_of[list(phrase)].tolist()) for phrase in group) for group in groups)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The symbols of a batch, in the order in which their scores stand."""
+    """The tokens of a batch's shortlists, as columns of the scores."""
 
-    symbols: Tensor
-    """(columns,) ids, ascending; behind them fillers, which no sentence has. The last stands for all other symbols."""
-    place_of: Tensor
-    """(vocabulary + 1,) the column of each symbol, -1 where it has none. Padding, a symbol or -1, has the last."""
-    closed: Tensor
-    """(batch, 1, columns), 0 where a symbol is in the sentence's own list and -inf elsewhere. In the last column the
-    logarithm of the number of symbols that are not, times the temperature that it will be divided by."""
+    token_ids: Tensor
+    """(columns,) ascending, then fillers, which are in no list. The last column stands for all other tokens."""
+    column_of: Tensor
+    """(vocabulary + 1,) maps token id to column; -1 if the token is in no list. Padding (its id, or index -1 without
+    one) maps to the last column."""
+    mask: Tensor
+    """(batch, 1, columns), 0 if the token is in the sentence's list, else -inf. The last column holds log(number of
+    tokens left out) times the temperature that it will be divided by: it stands for their total probability."""
 
     @classmethod
     def of(cls, members: Tensor, start: int, pad: int, temperature: float) -> "Columns":
-        """The union of all lists, (batch, vocabulary) bool, and the symbol that decoding begins with."""
+        """Make columns of all lists, (batch, vocabulary) bool, and of the token that decoding begins with."""
         union = members.any(0)
         union[start] = True
-        symbols = union.nonzero()[:, 0]
-        fillers = _COLUMNS - len(symbols) % _COLUMNS  # one at least
-        place_of = symbols.new_full((members.size(1) + 1,), -1)
-        place_of[symbols] = torch.arange(len(symbols), device=symbols.device)
-        place_of[pad] = len(symbols) + fillers - 1
-        is_open = F.pad(members[:, symbols], (0, fillers))
-        closed = torch.zeros(is_open.shape, device=symbols.device).masked_fill_(~is_open, FORBIDDEN)
-        closed[:, -1] = (~members).sum(1).log() * temperature
-        return cls(F.pad(symbols, (0, fillers), value=start), place_of, closed.unsqueeze(1))
+        token_ids = union.nonzero()[:, 0]
+        fillers = _COLUMNS - len(token_ids) % _COLUMNS  # one at least
+        column_of = token_ids.new_full((members.size(1) + 1,), -1)
+        column_of[token_ids] = torch.arange(len(token_ids), device=token_ids.device)
+        column_of[pad] = len(token_ids) + fillers - 1
+        listed = F.pad(members[:, token_ids], (0, fillers))
+        mask = torch.zeros(listed.shape, device=token_ids.device).masked_fill_(~listed, FORBIDDEN)
+        mask[:, -1] = (~members).sum(1).log() * temperature
+        return cls(F.pad(token_ids, (0, fillers), value=start), column_of, mask.unsqueeze(1))
 
 
 class ShortlistState:
@@ -216,18 +219,18 @@ class ShortlistModel(SingleModel):
     """A network that scores the columns of a batch's shortlist; its tokens are columns."""
 
     def __init__(self, network: Generator, columns: Columns, tail_moments: Linear, temperature: float) -> None:
-        super().__init__(with_shortlist(network, columns.symbols, tail_moments, temperature))
+        super().__init__(with_shortlist(network, columns.token_ids, tail_moments, temperature))
         self._columns = columns
         self.supports_joining = False  # other batches have other columns
 
     def prefill(self, source: Tensor, beams: int) -> ShortlistState:
-        return ShortlistState(super().prefill(source, beams), self._columns.closed)
+        return ShortlistState(super().prefill(source, beams), self._columns.mask)
 
     def network_state(self, state: ShortlistState) -> Any:
         return state.inner
 
     def token_ids(self, tokens: Tensor) -> Tensor:
-        return self._columns.symbols[tokens]
+        return self._columns.token_ids[tokens]
 
     def logit_mask(self, state: ShortlistState) -> Tensor:
         return state.mask

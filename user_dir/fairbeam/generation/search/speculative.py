@@ -21,7 +21,7 @@ from fairbeam.generation.model import StepScores, Verifier
 from fairbeam.generation.options import GenerationOptions
 from fairbeam.generation.ranking import length_penalty
 from fairbeam.generation.search.beam_search import BeamSearch
-from fairbeam.generation.search.beams import Beams, best_continuations, rounded_up, with_company
+from fairbeam.generation.search.beams import Beams, best_continuations, padded_rows, rounded_up
 from fairbeam.generation.search.drafters import Drafter, DrafterMaker, DraftModel, Drafts, PromptLookup
 from fairbeam.generation.search.streaming import Watcher
 from fairbeam.network import DecoderOnly, EncoderDecoder, Generator
@@ -294,7 +294,7 @@ class _Batch:
         size = rounded_up(len(self.going))
         if size == len(self.outputs):
             return None
-        kept = with_company(torch.tensor(self.going, device=self.beams.limits.device), len(self.outputs), size)
+        kept = padded_rows(torch.tensor(self.going, device=self.beams.limits.device), len(self.outputs), size)
         self.state.select(kept)
         self.beams.select(kept)
         places = kept.tolist()

@@ -1,6 +1,6 @@
 """Draw ``docs/architecture.svg`` from the import rules in ``pyproject.toml`` and the packages' first sentences.
 
-usage: python scripts/docs/architecture.py [--check]
+usage: python scripts/draw_architecture.py [--check]
 """
 
 import ast
@@ -10,7 +10,7 @@ import tomllib
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/architecture.svg"
 WIDTH, MARGIN, GAP, BOX, LINE = 960, 16, 12, 62, 15
 LAYERS = "Doors open one way"
@@ -69,7 +69,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         current = PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == drawn
         if not current:
-            print(f"{PICTURE.relative_to(ROOT)}: not what scripts/docs/architecture.py draws; run make docs")
+            print(f"{PICTURE.relative_to(ROOT)}: not what scripts/draw_architecture.py draws; run make docs")
         return 0 if current else 1
     PICTURE.write_text(drawn, encoding="utf-8")
     return 0
