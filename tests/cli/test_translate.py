@@ -15,6 +15,7 @@ from fairbeam.cli import translate
 from fairbeam.errors import CheckpointError, ConfigError, InputError
 from fairbeam.formats import bundle
 from fairbeam.formats import fairseq_checkpoint as checkpoint
+from fairbeam.generation import GenerationOptions
 from fairbeam.model import Bundle
 from fairbeam.network import EncoderDecoder, EncoderDecoderConfig, PositionConfig, StackConfig
 from fairbeam.scoring.minimum_bayes_risk import Utility, expected_utilities
@@ -117,6 +118,20 @@ def test_samples_repeat_with_the_seed_and_alternatives_differ(call):
     assert first == again != other
     diverse = call(beam=4, nbest=4, diverse_beam_groups=4, diverse_beam_strength=50.0).read_text().splitlines()
     assert len({line.split(" ")[0] for line in diverse[:4]}) == 4
+
+
+def test_defaults_of_a_model_can_be_turned_off_and_its_seed_be_chosen(call, made, tmp_path):
+    saved = GenerationOptions(sampling=True, sampling_topk=12, max_len_b=12)
+    drawing = bundle.save(tmp_path / "drawing", dataclasses.replace(made, generation=saved))
+
+    def written(**options) -> str:
+        return call(models=[drawing], **options).read_text()
+
+    first = written()
+    assert written(seed=1) == first != written(seed=2)
+    assert written(seed=2) == written(seed=2)
+    searched = call(max_len_b=12).read_text()
+    assert written(sampling=False) == searched != first
 
 
 def test_drafts_leave_the_output_as_it_is(run, call, model, made, tmp_path):

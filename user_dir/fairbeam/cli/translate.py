@@ -33,7 +33,7 @@ class Alignment(StrEnum):
 
 
 _MODEL, _OUTPUT = "Model and files", "Output"
-_FORMS = {
+FORMS = {
     "banned_phrases": Form(
         type=Path, metavar="FILE", help="File with a phrase a line.",
         convert=lambda model, name, path: model.phrase_ids(read_lines(path)),
@@ -56,7 +56,7 @@ _FORMS = {
 SETTINGS = {"cls": PanelCommand}
 
 
-@derive_options(generation=GenerationOptions, limits=DecodingLimits, forms=_FORMS)
+@derive_options(generation=GenerationOptions, limits=DecodingLimits, forms=FORMS)
 def command(
     models: Annotated[
         list[Path],
@@ -192,7 +192,7 @@ def command(
     helpers = {"lm_path": lm_path, "channel_model": channel_model, "lm_model": lm_model, "draft": draft_model}
     model = load(*models, precision=precision, device=device, workers=workers, files=files, **helpers)
     given = {
-        name: _FORMS[name].convert(model, name, value) if name in _FORMS else value
+        name: FORMS[name].convert(model, name, value) if name in FORMS else value
         for name, value in generation.items()
     }
     if alignments is not None:
