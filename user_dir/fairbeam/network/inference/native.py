@@ -139,7 +139,7 @@ def can_run(*tensors: Tensor) -> bool:
     gradients. Which argument needs which dtype is the caller's business."""
     if library() is None or torch.is_grad_enabled():
         return False
-    for tensor in tensors:  # a loop, since a step asks this many times
+    for tensor in tensors:  # noqa: SIM110 - steps ask this many times, and all() is slower
         if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in _DTYPES):
             return False
     return True
