@@ -137,13 +137,12 @@ def multiplies_integers() -> bool:
 def can_run(*tensors: Tensor) -> bool:
     """Return whether native functions can take these tensors: packed, on a CPU, of a dtype they know, without
     gradients. Which argument needs which dtype is the caller's business."""
-    return (
-        available()
-        and not torch.is_grad_enabled()
-        and all(
-            tensor.dtype in _DTYPES and tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors
-        )
-    )
+    if library() is None or torch.is_grad_enabled():
+        return False
+    for tensor in tensors:  # noqa: SIM110 - steps ask this many times, and all() is slower
+        if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in _DTYPES):
+            return False
+    return True
 
 
 @functools.cache

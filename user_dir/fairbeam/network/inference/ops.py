@@ -111,17 +111,19 @@ def append_slots(history: Tensor, first: int) -> Tensor:
 
 def add_norm(x: Tensor, block: Tensor | None, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
     """Return the layer normalisation of ``x + block``, or of ``x``, over the last dimension; (..., dim) float32."""
-    if not native.can_run(x) or not (block is None or native.can_run(block)):
+    if not native.can_run(x, x if block is None else block):
         return F.layer_norm(x if block is None else x + block, weight.shape, weight, bias, epsilon)
     out = torch.empty_like(x)
     width = x.size(-1)
     structs.AddNorm(
         x=x.data_ptr(),
         block=_address(block),
+        weight=weight.data_ptr(),
+        bias=_address(bias),
         out=out.data_ptr(),
-        norm=structs.Norm(weight.data_ptr(), _address(bias), epsilon),
         rows=x.numel() // width,
         width=width,
+        epsilon=epsilon,
     ).call()
     return out
 

@@ -4,7 +4,7 @@ from fairbeam.network.inference.native import Arguments, Struct, counts, floats,
 
 
 class Norm(Struct):
-    """A layer norm (rowwise.h)."""
+    """A layer norm (layers.h)."""
 
     _fields_ = (*pointers("weight bias"), *floats("epsilon"))
 
@@ -12,7 +12,7 @@ class Norm(Struct):
 class AddNorm(Arguments):
     """Layer normalisation of a residual sum (rowwise.h)."""
 
-    _fields_ = (*pointers("x block out"), ("norm", Norm), *counts("rows width"))
+    _fields_ = (*pointers("x block weight bias out"), *counts("rows width"), *floats("epsilon"))
 
 
 class LogSoftmax(Arguments):

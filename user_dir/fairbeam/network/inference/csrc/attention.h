@@ -32,7 +32,7 @@ struct Attend {
 };
 void attend(const Attend& a);
 
-// Histories with the slots of one more step.
+// Histories extended by the slots of one more step.
 struct AppendSlots {
     const int32_t* history;  // (batch, beams, steps)
     int32_t* longer;         // (batch, beams, steps + 1), written; beam b's last slot is first + b

@@ -9,10 +9,10 @@ namespace fairbeam {
 // The highest sums of a sentence's scores and their row's number, the highest first; of equal ones the first first.
 struct TopOfSums {
     const float* scores;  // (batch, beams, vocabulary)
-    const float* shifts;  // (batch, beams), subtracted from the scores first; or null
+    const float* shifts;  // (batch, beams), subtracted from the scores first; null for nothing
     const float* added;   // (batch, beams)
     float* sums;          // (batch, count), written
-    int64_t* indices;     // (batch, count), written: into (beams * vocabulary)
+    int64_t* indices;     // (batch, count), written: indices into (beams * vocabulary)
     int64_t batch, beams, vocabulary, count;
 };
 void top_of_sums(const TopOfSums& a);
@@ -21,21 +21,21 @@ void top_of_sums(const TopOfSums& a);
 struct Renormalise {
     const float* log_probs;           // (batch, beams, vocabulary)
     const float* logit_deltas;        // (batch, count)
-    const int64_t *parents, *tokens;  // (batch, count): whose logits they are
-    float* deltas;                    // (batch, count), written: to be added to the log probabilities
+    const int64_t *parents, *tokens;  // (batch, count): beams and tokens of the logits
+    float* deltas;                    // (batch, count), written: changes of the log probabilities
     int64_t batch, beams, vocabulary, count;
 };
 void renormalise(const Renormalise& a);
 
-// The same for one sentence, whose log probabilities of those tokens are `known`; `sums` is scratch.
+// Do the same for one sentence, whose log probabilities of those tokens are `known`; `sums` is scratch memory.
 void renormalise_one(const float* known, const float* logit_deltas, const int64_t* parents, float* deltas,
                      int64_t beams, int64_t count, std::vector<double>& sums);
 
-// Which candidates end their hypotheses.
+// Candidates that end their hypotheses.
 struct FindEnded {
     const float* totals;     // (batch, width)
     const int64_t* tokens;   // (batch, width)
-    const uint8_t* ignored;  // (batch, beams): of the first `beams` candidates, those that end nothing
+    const uint8_t* ignored;  // (batch, beams): candidates, of the first `beams`, that end nothing
     uint8_t* ends;           // (batch, width), written
     int64_t batch, beams, width, eos;
 };
@@ -50,10 +50,10 @@ struct ChooseSurvivors {
 };
 void choose_survivors(const ChooseSurvivors& a);
 
-// Every hypothesis becomes its parent with one token more, in place.
+// Replacement of every hypothesis by its parent with one token more, in place.
 struct ExtendBeams {
-    int64_t* tokens;                 // (batch, beams, capacity), the first `filled` of which are there
-    float* history;                  // (batch, beams, room), the first filled - 1 of which are there
+    int64_t* tokens;                 // (batch, beams, capacity), filled up to `filled`
+    float* history;                  // (batch, beams, room), filled up to `filled` - 1
     const int64_t *parents, *added;  // (batch, beams)
     const float* totals;             // (batch, beams)
     int64_t batch, beams, capacity, room, filled;

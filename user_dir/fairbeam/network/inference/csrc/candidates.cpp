@@ -3,6 +3,7 @@
 
 #include "beams.h"
 #include "export.h"
+#include "rowwise.h"
 #include "search.h"
 #include "simd.h"
 
@@ -22,7 +23,7 @@ struct Candidates {
         : totals(size), logit_deltas(size), indices(size), parents(size), columns(size), tokens(size) {}
 };
 
-// Buffers for ranking one sentence's candidates anew.
+// Buffers for ranking one sentence's candidates by exact totals.
 struct Ranking {
     std::vector<float> known, deltas;
     std::vector<int64_t> order;
@@ -31,8 +32,8 @@ struct Ranking {
     explicit Ranking(int64_t count) : known(count), deltas(count), order(count) {}
 };
 
-// Write the last column of some sentences' logits, what tokens without a column would add to the softmax, and add what
-// is to be added to all.
+// Write the last column of some sentences' logits, an estimate of what tokens without a column would add to the
+// softmax, and add the sentences' masks to all columns.
 void complete_columns(const ShortlistColumns& shortlist, const float* features, float* logits, int64_t first_sentence,
                       int64_t sentences, int64_t beams, int64_t columns) {
     static thread_local std::vector<float> moments;
@@ -50,7 +51,7 @@ void complete_columns(const ShortlistColumns& shortlist, const float* features, 
     }
 }
 
-// Write what the logits of candidates lack to what they are exactly.
+// Write the quantization errors of the candidates' logits.
 void find_deltas(const BestContinuations& a, const float* features, Candidates& found, int64_t sentences,
                  int64_t count) {
     const IntegerLinear& layer = *a.projection->layer;

@@ -10,23 +10,23 @@ namespace fairbeam {
 constexpr int64_t kPanel = 64;  // outputs whose weights lie side by side
 constexpr int64_t kBlock = 48;  // rows that are quantized at a time
 
-// activation(x W^T + bias) with a weight of integers: each output has a scale. Four bytes of an input row, 4 integers
-// or 2, meet those of 64 outputs at a time. Arrays of outputs are padded to whole panels.
+// activation(x W^T + bias) with a quantized weight, which has a scale for each output. A product takes four bytes of an
+// input row, 4 integers or 2, with those of 64 outputs at a time. Arrays of outputs are padded to whole panels.
 struct IntegerLinear {
-    const char* weight;   // (panels, groups, 64 outputs, 4 bytes); bytes are 128 more than the integers, so unsigned
-    const float* scales;  // of each output
-    const float* weight_sums;  // scale times the sum of the output's integers
-    const float* bias;
+    const char* weight;        // (panels, groups, 64 outputs, 4 bytes); 8-bit integers are stored plus 128, unsigned
+    const float* scales;       // (outputs)
+    const float* weight_sums;  // (outputs): scale times the sum of the integers
+    const float* bias;         // (outputs)
     int64_t inputs, outputs;
-    int64_t qmax;        // the highest integer: 127 for bytes, up to 32767 for 16 bits
-    int64_t activation;  // of math.h
+    int64_t qmax;        // highest integer: 127 for 8 bits, up to 32767 for 16
+    int64_t activation;  // an Activation of math.h
 
     bool is_wide() const { return qmax > 127; }
     int64_t groups() const { return is_wide() ? (inputs + 1) / 2 : (inputs + 3) / 4; }
 };
 
-// A linear layer applied to rows. Each row is quantized by itself (dynamic, asymmetric), and sums are exact, so that a
-// row's result depends on nothing but the row.
+// Application of a linear layer to rows. Each row is quantized by itself (dynamic, asymmetric), and sums are exact, so
+// that a row's result depends on the row alone.
 struct ApplyLinear {
     const float* x;  // (rows, inputs)
     float* out;      // (rows, outputs), written
@@ -34,14 +34,14 @@ struct ApplyLinear {
     int64_t rows;
 };
 
-// What quantization took from a few outputs of an 8-bit layer without activation: exact minus computed.
+// Quantization errors of a few outputs of an 8-bit layer without activation: exact minus computed output.
 struct LogitDelta {
     const float* x;             // (batch, beams, inputs)
-    const float* exact_weight;  // (ids, inputs): the weight before quantization
-    const float* scales;        // of the layer's outputs
-    const int64_t* parents;     // (batch, count): the row of each; not read if there is one beam
-    const int64_t* columns;     // (batch, count): the layer's output
-    const int64_t* ids;         // (batch, count): the output's row of exact_weight
+    const float* exact_weight;  // (ids, inputs): weight before quantization
+    const float* scales;        // (outputs): scales of the quantized weight
+    const int64_t* parents;     // (batch, count): beam of each; not read if there is one beam
+    const int64_t* columns;     // (batch, count): output of the layer
+    const int64_t* ids;         // (batch, count): row of exact_weight of the output
     float* deltas;              // (batch, count), written
     int64_t batch, beams, count, inputs;
 };

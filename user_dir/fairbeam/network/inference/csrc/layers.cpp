@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "export.h"
+#include "rowwise.h"
 
 namespace fairbeam {
 namespace {
@@ -34,7 +35,7 @@ struct Buffers {
 // Return what a block sees of the residual stream: x, or its norm, which is written to `normed`.
 const float* enter(const TransformerLayer& layer, const Norm& norm, const float* x, int64_t rows, float* normed) {
     if (!layer.norm_before) return x;
-    add_norm({.x = x, .block = nullptr, .out = normed, .norm = norm, .rows = rows, .width = layer.qkv->inputs});
+    apply_norm(norm, x, nullptr, normed, rows, layer.qkv->inputs);
     return normed;
 }
 
@@ -44,7 +45,7 @@ void leave(const TransformerLayer& layer, const Norm& norm, float* x, const floa
     if (layer.norm_before) {
         for (int64_t i = 0; i < rows * dim; ++i) x[i] = x[i] + block[i];
     } else {
-        add_norm({.x = x, .block = block, .out = x, .norm = norm, .rows = rows, .width = dim});
+        apply_norm(norm, x, block, x, rows, dim);
     }
 }
 
@@ -157,6 +158,17 @@ void encode_together(const EncoderPass& a, const int64_t* sentences) {
 }
 
 }  // namespace
+
+void apply_norm(const Norm& norm, const float* x, const float* block, float* out, int64_t rows, int64_t dim) {
+    add_norm({.x = x,
+              .block = block,
+              .weight = norm.weight,
+              .bias = norm.bias,
+              .out = out,
+              .rows = rows,
+              .width = dim,
+              .epsilon = norm.epsilon});
+}
 
 void decoder_step(const DecoderStep& a) {
     const int64_t group = std::max<int64_t>(1, kTogether / a.beams), dim = a.layers[0]->qkv->inputs;

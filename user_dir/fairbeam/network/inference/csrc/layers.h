@@ -4,16 +4,21 @@
 #include <cstdint>
 
 #include "int_gemm.h"
-#include "rowwise.h"
 
 namespace fairbeam {
+
+// A layer norm.
+struct Norm {
+    const float *weight, *bias;  // (dim); the bias may be null
+    float epsilon;
+};
 
 // A layer whose linear layers are quantized. Norms stand before the blocks or behind the residual sums; an encoder's
 // layer has no cross-attention (query, cross_output and cross_norm are not read).
 struct TransformerLayer {
-    const IntegerLinear *qkv, *output;          // of self-attention
-    const IntegerLinear *query, *cross_output;  // of cross-attention
-    const IntegerLinear *up, *down;             // of the feed-forward block; `up` is activated
+    const IntegerLinear *qkv, *output;          // projections of self-attention
+    const IntegerLinear *query, *cross_output;  // projections of cross-attention
+    const IntegerLinear *up, *down;             // linear layers of the feed-forward block; `up` is activated
     Norm self_norm, cross_norm, feed_forward_norm;
     int64_t heads, head_dim, norm_before;
     float self_scale, cross_scale;  // multiply attention scores
@@ -42,6 +47,8 @@ struct EncoderPass {
 };
 
 #if FAIRBEAM_X86
+// Write the norm of x + block, or of x if block is null; (rows, dim).
+void apply_norm(const Norm& norm, const float* x, const float* block, float* out, int64_t rows, int64_t dim);
 void decoder_step(const DecoderStep& a);
 void encoder_pass(const EncoderPass& a);
 #endif

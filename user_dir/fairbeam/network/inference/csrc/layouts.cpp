@@ -37,8 +37,8 @@ struct Field {
 #define SCAN_0(...) __VA_ARGS__
 
 constexpr Field kFields[] = {
-    FIELDS(Norm, weight, bias, epsilon),
-    FIELDS(AddNorm, x, block, out, norm, rows, width),
+
+    FIELDS(AddNorm, x, block, weight, bias, out, rows, width, epsilon),
     FIELDS(LogSoftmax, scores, rows, width),
     FIELDS(Embed, tokens, vectors, position_ids, positions, out, count, different, width, scale),
     FIELDS(AttendToSlots, projected, storage, slots, rows, starts, context, batch, beams, heads, head_dim, sentences,
@@ -49,6 +49,7 @@ constexpr Field kFields[] = {
     FIELDS(IntegerLinear, weight, scales, weight_sums, bias, inputs, outputs, qmax, activation),
     FIELDS(ApplyLinear, x, out, layer, rows),
     FIELDS(LogitDelta, x, exact_weight, scales, parents, columns, ids, deltas, batch, beams, count, inputs),
+    FIELDS(Norm, weight, bias, epsilon),
     FIELDS(TransformerLayer, qkv, output, query, cross_output, up, down, self_norm, cross_norm, feed_forward_norm,
            heads, head_dim, norm_before, self_scale, cross_scale),
     FIELDS(DecoderStep, x, layers, storages, keys, values, mask, slots, rows, source_rows, starts, layer_count, batch,

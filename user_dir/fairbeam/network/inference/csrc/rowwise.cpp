@@ -8,8 +8,8 @@
 namespace fairbeam {
 namespace {
 
-INLINE void add_norm_row(const float* x, const float* block, const Norm& norm, float* out, int64_t width) {
-    const int64_t aligned = width / kLanes * kLanes;
+INLINE void add_norm_row(const float* x, const float* block, float* out, const AddNorm& a) {
+    const int64_t width = a.width, aligned = width / kLanes * kLanes;
     Floats total = splat(0.0f);
     for (int64_t i = 0; i < aligned; i += kLanes) {
         const Floats sum = load(x + i) + (block ? load(block + i) : splat(0.0f));
@@ -26,21 +26,21 @@ INLINE void add_norm_row(const float* x, const float* block, const Norm& norm, f
     }
     tail = 0;
     for (int64_t i = aligned; i < width; ++i) tail += (out[i] - mean) * (out[i] - mean);
-    const float rate = 1.0f / std::sqrt((sum_of(squares) + tail) / width + norm.epsilon);
+    const float rate = 1.0f / std::sqrt((sum_of(squares) + tail) / width + a.epsilon);
     for (int64_t i = 0; i < aligned; i += kLanes) {
-        const Floats bias = norm.bias ? load(norm.bias + i) : splat(0.0f);
-        store(out + i, (load(out + i) - mean) * rate * load(norm.weight + i) + bias);
+        const Floats bias = a.bias ? load(a.bias + i) : splat(0.0f);
+        store(out + i, (load(out + i) - mean) * rate * load(a.weight + i) + bias);
     }
     for (int64_t i = aligned; i < width; ++i) {
-        out[i] = (out[i] - mean) * rate * norm.weight[i] + (norm.bias ? norm.bias[i] : 0.0f);
+        out[i] = (out[i] - mean) * rate * a.weight[i] + (a.bias ? a.bias[i] : 0.0f);
     }
 }
 
 INLINE void add_norm_kernel(const AddNorm& a) {
-    const Norm norm = a.norm;
-    for (int64_t row = 0; row < a.rows; ++row) {
-        const int64_t first = row * a.width;
-        add_norm_row(a.x + first, a.block ? a.block + first : nullptr, norm, a.out + first, a.width);
+    const AddNorm own = a;  // which no output can alias
+    for (int64_t row = 0; row < own.rows; ++row) {
+        const int64_t first = row * own.width;
+        add_norm_row(own.x + first, own.block ? own.block + first : nullptr, own.out + first, own);
     }
 }
 

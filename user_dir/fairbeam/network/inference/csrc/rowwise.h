@@ -5,17 +5,13 @@
 
 namespace fairbeam {
 
-struct Norm {
-    const float *weight, *bias;  // (width); the bias may be null
-    float epsilon;
-};
-
 // Layer normalisation (Ba et al., 2016) of a residual sum.
 struct AddNorm {
-    const float *x, *block;  // (rows, width); the norm is of x + block, or of x if block is null
-    float* out;              // (rows, width), written; may be x
-    Norm norm;
+    const float *x, *block;      // (rows, width); the norm is of x + block, or of x if block is null
+    const float *weight, *bias;  // (width); the bias may be null
+    float* out;                  // (rows, width), written; may be x
     int64_t rows, width;
+    float epsilon;
 };
 void add_norm(const AddNorm& a);
 
@@ -36,8 +32,8 @@ void activate(float* x, int64_t count, int64_t activation);
 struct Embed {
     const int64_t* tokens;        // (count) ids
     const float* vectors;         // (vocabulary, width)
-    const int64_t* position_ids;  // (different): token i has number i / (count / different)
-    const float* positions;       // (numbers, width)
+    const int64_t* position_ids;  // (different): token i uses position_ids[i / (count / different)]
+    const float* positions;       // (position ids, width)
     float* out;                   // (count, width), written
     int64_t count, different, width;
     float scale;  // multiplies the token vectors

@@ -8,11 +8,12 @@
 #include "attention.h"
 #include "beams.h"
 #include "export.h"
+#include "rowwise.h"
 
 namespace fairbeam {
 namespace {
 
-// A search between its steps. At the first step of all the beams of a sentence are one, so that one is run.
+// A search between its steps. At a search's first step all beams of a sentence are equal, so that one of them is run.
 class RunningSearch {
   public:
     explicit RunningSearch(BeamSearchSteps& search)
@@ -37,7 +38,7 @@ class RunningSearch {
         for (int64_t made = 0;; ++made) {
             score(made);
             const bool stops = made + 1 == a.max_steps || some_end();
-            if (step.beams < beams) longer.assign(batch * beams, 0);  // all beams hold slot 0
+            if (step.beams < beams) longer.assign(batch * beams, 0);  // slot 0 is in every beam's history
             if (stops) {
                 std::copy(longer.begin(), longer.end(), a.slots);
                 return made + 1;
@@ -94,17 +95,10 @@ class RunningSearch {
                       .first = step.start});
         step.slots = longer.data();
         decoder_step(step);
-        if (a.final_norm) {
-            add_norm({.x = x.data(),
-                      .block = nullptr,
-                      .out = x.data(),
-                      .norm = *a.final_norm,
-                      .rows = batch * run,
-                      .width = dim});
-        }
+        if (a.final_norm) apply_norm(*a.final_norm, x.data(), nullptr, x.data(), batch * run, dim);
     }
 
-    // Find which candidates end; whether some of a sentence's first do.
+    // Find the candidates that end; return whether one of a sentence's first candidates does.
     bool some_end() {
         find_ended({.totals = a.best_totals,
                     .tokens = a.chosen,
