@@ -12,10 +12,12 @@ from fairbeam.errors import ConfigError
 from fairbeam.generation import GenerationOptions
 from fairbeam.generation.search.native_steps import BeamSearchSteps
 from fairbeam.network import (
+    LSTM,
     DecoderOnly,
     DecoderOnlyConfig,
     EncoderDecoder,
     EncoderDecoderConfig,
+    LSTMConfig,
     StackConfig,
     pad_batch,
 )
@@ -201,3 +203,15 @@ def test_two_equal_models_are_one():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         checked(**options)
+
+
+def test_a_recurrent_network_decodes_in_integers():
+    """Its output projection is native like a Transformer's."""
+    torch.manual_seed(0)
+    made = LSTM(LSTMConfig(source_vocabulary=30, target_vocabulary=30, output_dim=32)).eval()
+    source, options = pad_batch(sources(5, 30), PAD), GenerationOptions(max_len_b=8, beam=3)
+    exact, rounded = (
+        search_with([made.for_inference(dtype)], options)(source) for dtype in (torch.float32, torch.int8)
+    )
+    for mine, theirs in zip(rounded, exact, strict=True):
+        assert mine[0].score == pytest.approx(theirs[0].score, abs=2e-2)
