@@ -14,7 +14,7 @@ from fairbeam.network.linear import activate
 
 PLACES = st.integers(1, 140)
 ROWS = st.integers(1, 60)
-KINDS = st.sampled_from(["compiled int8", "compiled int16", "int8"])
+KINDS = st.sampled_from(["native int8", "native int16", "int8"])
 
 
 def as_integers(x: np.ndarray, qmax: int) -> np.ndarray:
@@ -27,17 +27,17 @@ def as_integers(x: np.ndarray, qmax: int) -> np.ndarray:
 def layer(
     weight: np.ndarray, bias: np.ndarray, kind: str, activation: Activation = Activation.LINEAR
 ) -> QuantizedLinear:
-    if kind.startswith("compiled") and not native.multiplies_integers():
-        pytest.skip("no compiled products on this processor, or no compiler")
+    if kind.startswith("native") and not native.multiplies_integers():
+        pytest.skip("no native products on this processor, or no compiler")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "multiplies_integers", lambda: kind.startswith("compiled"))
+        patch.setattr(native, "multiplies_integers", lambda: kind.startswith("native"))
         dtype = torch.int16 if kind.endswith("int16") else torch.int8
         return QuantizedLinear(torch.from_numpy(weight), torch.from_numpy(bias), dtype, activation)
 
 
 @settings(deadline=None, max_examples=60)
 @given(rows=ROWS, inputs=PLACES, outputs=PLACES, seed=st.integers(0, 99), kind=KINDS)
-@example(rows=8, inputs=69, outputs=1, seed=28, kind="compiled int8")
+@example(rows=8, inputs=69, outputs=1, seed=28, kind="native int8")
 def test_products_are_those_of_integers(rows, inputs, outputs, seed, kind):
     random = np.random.default_rng(seed)
     x, weight = (random.normal(size=shape).astype(np.float32) for shape in ((rows, inputs), (outputs, inputs)))
@@ -62,16 +62,16 @@ def test_sums_of_the_highest_integers_fit(inputs):
     x = np.ones((2, inputs), np.float32)
     x[:, : inputs // 2] = -1
     x[1] *= -1
-    found = layer(weight, np.zeros(1, np.float32), "compiled int16")(torch.from_numpy(x))
+    found = layer(weight, np.zeros(1, np.float32), "native int16")(torch.from_numpy(x))
     assert np.allclose(found.numpy()[:, 0], x.sum(1), atol=1e-2)
 
 
 @pytest.mark.parametrize("activation", list(Activation))
-def test_what_is_compiled_activates_as_torch_does(activation):
+def test_native_layers_activate_as_torch_does(activation):
     random = np.random.default_rng(0)
     weight, bias = random.normal(size=(37, 24)).astype(np.float32), np.zeros(37, np.float32)
     x = torch.from_numpy(random.normal(size=(11, 24)).astype(np.float32))
-    plain, made = layer(weight, bias, "compiled int16"), layer(weight, bias, "compiled int16", activation)
+    plain, made = layer(weight, bias, "native int16"), layer(weight, bias, "native int16", activation)
     expected = activate(plain(x), activation)
     torch.testing.assert_close(
         made(x) if made.activates else activate(made(x), activation), expected, rtol=1e-5, atol=2e-6
@@ -87,7 +87,8 @@ def test_what_rounding_took_is_given_back(inputs, outputs, beams, seed, kind):
     x, weight = (random.normal(size=shape).astype(np.float32) for shape in ((3, beams, inputs), (outputs, inputs)))
     made = layer(weight, random.normal(size=outputs).astype(np.float32), kind)
     features, exact = torch.from_numpy(x), torch.from_numpy(weight)
-    owners, tokens = torch.from_numpy(random.integers(0, (beams, outputs), (3, 8, 2))).unbind(2)
+    used = random.integers(1, beams + 1)  # perhaps none of the last beams
+    owners, tokens = torch.from_numpy(random.integers(0, (used, outputs), (3, 8, 2))).unbind(2)
     taken = made.output_delta(features, exact, owners, tokens, tokens)
     all_taken = features @ exact.T - (made(features) - made._per_output[2][:outputs])
     torch.testing.assert_close(taken, all_taken[torch.arange(3).unsqueeze(1), owners, tokens], rtol=1e-4, atol=1e-4)
@@ -96,7 +97,7 @@ def test_what_rounding_took_is_given_back(inputs, outputs, beams, seed, kind):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
 def test_a_network_in_integers_scores_nearly_the_same(dtype):
     if dtype is torch.int16 and not native.multiplies_integers():
-        pytest.skip("no compiled products on this processor, or no compiler")
+        pytest.skip("no native products on this processor, or no compiler")
     torch.manual_seed(0)
     stack = StackConfig(layers=2, dim=64, heads=4, ffn_dim=96)
     network = EncoderDecoder(
@@ -117,7 +118,7 @@ def test_integers_are_for_cpus(name):
         Precision.parse(name).resolve(torch.device("cuda:0"))
 
 
-def test_without_compiled_loops(monkeypatch):
+def test_without_the_library(monkeypatch):
     monkeypatch.setattr(native, "multiplies_integers", lambda: False)
     assert Precision.AUTO.resolve(torch.device("cpu")) is not torch.int8
     with pytest.raises(ConfigError, match="needs a processor with AVX-512 VNNI, and fairbeam installed with a C"):

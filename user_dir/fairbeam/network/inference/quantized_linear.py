@@ -133,7 +133,8 @@ class QuantizedLinear:
         return deltas
 
     def _output_delta_by_torch(self, x: Tensor, exact: Tensor, rows: Tensor, outputs: Tensor, ids: Tensor) -> Tensor:
-        features = x.expand(-1, int(rows.max()) + 1, -1)[torch.arange(len(x)).unsqueeze(1), rows]
+        rows = rows if x.size(1) > 1 else torch.zeros_like(rows)
+        features = x[torch.arange(len(x)).unsqueeze(1), rows]
         integers, scales, middles = self._quantized(features.reshape(-1, self.inputs))
         rounded = (integers * scales + middles).view_as(features)
         weight = self._weight.T[outputs] * self._per_output[0][outputs].unsqueeze(2)
