@@ -32,7 +32,7 @@ POSITIONS = 40
 
 def random_network(draw: random.Random) -> EncoderDecoder:
     """Return a network of a random shape, sharp enough that hypotheses differ."""
-    head_dim, heads = draw.choice([3, 8, 16, 32, 64, 80]), draw.choice([1, 2, 3])
+    head_dim, heads = draw.choice([5, 8, 16, 32, 64, 80]), draw.choice([1, 2, 3])
     dim = head_dim * heads
     stack = StackConfig(
         layers=draw.choice([1, 2]),
