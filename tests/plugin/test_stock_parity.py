@@ -407,7 +407,7 @@ def test_drafts_leave_the_output_as_it_is(own_model):
     draft = ("--draft-model", own_model.checkpoint, "--draft-tokens", 3)
     for extra in draft, ("--prompt-lookup-num-tokens", 3):
         assert_same(fairseq_generate(own_model, *greedy, *extra), usual, len(usual))
-    with pytest.raises(ConfigError, match="draft_model: our search alone has it, which lacks --print-step"):
+    with pytest.raises(ConfigError, match="draft_tokens: our search alone has it, which lacks --print-step"):
         fairseq_generate(own_model, *greedy, *draft, "--print-step")
 
 

@@ -40,6 +40,16 @@ def test_a_library_that_cannot_be_loaded_is_done_without(load, monkeypatch, tmp_
 
 
 @needs_library
+@pytest.mark.parametrize("kept", [64, 1000, 100_000])
+def test_a_truncated_library_is_refused(load, monkeypatch, tmp_path, caplog, kept):
+    cut = tmp_path / "cut.so"
+    cut.write_bytes(native.library_path().read_bytes()[:kept])
+    monkeypatch.setenv("FAIRBEAM_NATIVE_LIBRARY", str(cut))
+    assert load() is None
+    assert f"{cut} cannot be loaded, so decoding is slower" in caplog.text
+
+
+@needs_library
 def test_a_library_from_other_sources_is_refused_in_one_line(load, monkeypatch, tmp_path, caplog):
     path = native.library_path()
     shutil.copytree(Path(native.__file__).with_name("csrc"), tmp_path / "csrc")

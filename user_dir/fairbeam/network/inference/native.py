@@ -14,6 +14,7 @@ import functools
 import logging
 import os
 import re
+import struct
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,8 @@ def library() -> ctypes.CDLL | None:
         logger.info("fairbeam has no native library: it was installed without a C++ compiler; decoding is slower")
         return None
     try:
+        if _is_truncated(path):
+            raise OSError("the file is not whole")
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         logger.warning("%s cannot be loaded, so decoding is slower: %s", path, error)
@@ -120,6 +123,16 @@ def library() -> ctypes.CDLL | None:
         logger.warning("%s %s, so decoding is slower; %s", path, misfit, _REBUILD)
         return None
     return loaded
+
+
+def _is_truncated(path: Path) -> bool:
+    """Return whether an ELF library ends before its section table does; reading one that is cut kills the process."""
+    with path.open("rb") as stream:
+        header = stream.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":  # the loader names what is no 64-bit library
+        return False
+    table, size, count = struct.unpack_from("<40xQ10xHH", header)
+    return path.stat().st_size < table + size * count
 
 
 def available() -> bool:
