@@ -258,7 +258,7 @@ def test_what_cannot_be_is_refused_at_once():
     lookup = options(prompt_lookup_num_tokens=3)
     for given in ({"beam": 5}, {"sampling": True}, {"beam_patience": 2.0}, {"constraints": "ordered"}):
         with pytest.raises(
-            ConfigError, match=r"draft_tokens 2: needs beam of at most 1, not 5|(draft_tokens and .*|.* and draft_tokens) exclude each other"
+            ConfigError, match=r"draft_tokens 2: needs beam of at most 1, not 5|draft_tokens .*exclude each other"
         ):
             checked(**{"beam": 1, "draft_tokens": 2, **given})
     with pytest.raises(ConfigError, match="prompt_lookup_num_tokens and draft_tokens exclude each other"):

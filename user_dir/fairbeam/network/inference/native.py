@@ -14,10 +14,10 @@ import functools
 import logging
 import os
 import re
-import struct
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from struct import unpack_from
 from typing import ClassVar
 
 import torch
@@ -131,7 +131,7 @@ def _is_truncated(path: Path) -> bool:
         header = stream.read(64)
     if len(header) < 64 or header[:5] != b"\x7fELF\x02":  # the loader names what is no 64-bit library
         return False
-    table, size, count = struct.unpack_from("<40xQ10xHH", header)
+    table, size, count = unpack_from("<40xQ10xHH", header)
     return path.stat().st_size < table + size * count
 
 
